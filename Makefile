@@ -1,0 +1,26 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: install test lint
+
+install: $(STAMP)
+
+# torch first and by its exact version: a looser requirement would fetch gigabytes of CUDA builds.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# The type checker sees the package as it is installed: the folders under one name.
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf build/types && mkdir -p build/types/ajour
+	ln -s $(CURDIR)/accel/* $(CURDIR)/processors $(CURDIR)/pipelines build/types/ajour/
+	MYPYPATH=build/types $(BIN)/mypy
+
+test: lint
+	$(BIN)/pytest -n 2

@@ -1,0 +1,77 @@
+"""ajour: per-head block-sparse attention for diffusion transformers, on stock diffusers.
+
+The core needs only torch and numpy; everything that touches diffusers is imported on first use.
+"""
+
+from __future__ import annotations
+
+if __name__ != "ajour":
+    raise ImportError(
+        f"this package is imported as 'ajour', not as {__name__!r}; run `pip install -e .`"
+    )
+
+from typing import TYPE_CHECKING, Any
+
+from ajour.backends import BACKENDS
+from ajour.grid import BLOCK, TokenGrid
+from ajour.lowering import lower
+from ajour.ops import attention
+from ajour.orders import ORDERS, order
+from ajour.patterns import (
+    FAMILIES,
+    Diagonal,
+    Full,
+    MultiDiagonal,
+    Pattern,
+    Skip,
+    Stripe,
+    Window,
+)
+from ajour.plan import Plan, PlanError
+from ajour.schedule import Phase, Schedule
+from ajour.table import BlockTable
+
+if TYPE_CHECKING:
+    from ajour.pipelines import disable, enable, sparse, summary, supported_pipelines
+
+__version__ = "0.1.0"
+
+_LAZY = ("disable", "enable", "sparse", "summary", "supported_pipelines")
+
+
+def __getattr__(name: str) -> Any:
+    """Load the diffusers side on first use."""
+    if name in _LAZY:
+        import ajour.pipelines
+
+        return getattr(ajour.pipelines, name)
+    raise AttributeError(f"module 'ajour' has no attribute {name!r}")
+
+
+__all__ = [
+    "BACKENDS",
+    "BLOCK",
+    "FAMILIES",
+    "ORDERS",
+    "BlockTable",
+    "Diagonal",
+    "Full",
+    "MultiDiagonal",
+    "Pattern",
+    "Phase",
+    "Plan",
+    "PlanError",
+    "Schedule",
+    "Skip",
+    "Stripe",
+    "TokenGrid",
+    "Window",
+    "attention",
+    "disable",
+    "enable",
+    "lower",
+    "order",
+    "sparse",
+    "summary",
+    "supported_pipelines",
+]

@@ -1,0 +1,43 @@
+"""Patterns to block tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ajour.table import DROPPED, BlockTable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from ajour.grid import TokenGrid
+    from ajour.patterns import Pattern
+
+
+def level_map(pattern: Pattern, grid: TokenGrid) -> NDArray[np.int8]:
+    """The level of every (query block, key block) of a pattern: int8 (N, N), -1 where dropped.
+
+    Text blocks are exact keys of every query block that has any key, and text queries attend to
+    everything.
+    """
+    video = grid.video_blocks
+    levels = np.full((grid.blocks, grid.blocks), DROPPED, dtype=np.int8)
+    selected = pattern.video_blocks(grid)
+    levels[:video, :video][selected] = 0
+    levels[:video, video:][selected.any(axis=1)] = 0
+    levels[video:] = 0
+    return levels
+
+
+def lower(patterns: Sequence[Pattern], grid: TokenGrid) -> BlockTable:
+    """The block table of one layer, one pattern per head. Equal patterns share a row."""
+    rows = list(dict.fromkeys(patterns))
+    return BlockTable.from_levels(
+        grid,
+        [level_map(pattern, grid) for pattern in rows],
+        [pattern.order for pattern in rows],
+        [rows.index(pattern) for pattern in patterns],
+    )

@@ -1,0 +1,181 @@
+"""Orders: bijections between a grid's raster order and the order in which tokens form blocks.
+
+An order is an int64 array `perm` of length V (video tokens): `perm[i]` is the raster index of the
+i-th token. A block is 128 consecutive entries.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+
+from ajour.grid import BLOCK
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+OrderName = Literal["raster", "column", "hilbert", "bisection"]
+ORDERS: tuple[str, ...] = get_args(OrderName)
+
+Vector = tuple[int, int, int]
+
+
+@lru_cache(maxsize=64)
+def order(name: str, shape: tuple[int, int, int]) -> NDArray[np.int64]:
+    """The permutation of a grid's video tokens under an order.
+
+    Args:
+        name: `raster` (t, h, w), `column` (h, w, t: one pixel through time is contiguous),
+            `hilbert` (generalised Hilbert curve through all three axes) or `bisection` (recursive
+            halving into whole blocks; compacter blocks than the curve, but consecutive blocks need
+            not touch).
+        shape: (frames, height, width), any extents.
+
+    Returns:
+        int64 array of length frames*height*width, read-only: raster index of each token in order.
+
+    Raises:
+        ValueError: if the order is unknown.
+    """
+    perm: NDArray[np.int64]
+    if name == "raster":
+        perm = np.arange(int(np.prod(shape)), dtype=np.int64)
+    elif name == "column":
+        raster = np.arange(int(np.prod(shape)), dtype=np.int64).reshape(shape)
+        perm = raster.transpose(1, 2, 0).reshape(-1)
+    elif name == "hilbert":
+        points = np.array(list(_hilbert_box(shape)), dtype=np.int64)
+        perm = np.asarray(np.ravel_multi_index(tuple(points.T), shape), dtype=np.int64)
+    elif name == "bisection":
+        points = np.concatenate(list(_bisect(np.indices(shape).reshape(3, -1).T)))
+        perm = np.asarray(np.ravel_multi_index(tuple(points.T), shape), dtype=np.int64)
+    else:
+        raise ValueError(f"unknown order {name!r}; orders are {', '.join(ORDERS)}")
+    perm = np.ascontiguousarray(perm)
+    perm.setflags(write=False)
+    return perm
+
+
+def _bisect(points: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Halve a point set across its longest axis until single tokens remain.
+
+    While the set holds more than one block, the left part is a whole number of blocks, so every
+    block is exactly one leaf of the upper tree and is itself compact.
+    """
+    if len(points) <= 2:
+        yield points
+        return
+    extent = points.max(axis=0) - points.min(axis=0)
+    axis = int(np.argmax(extent))
+    keys = [points[:, other] for other in range(3) if other != axis] + [points[:, axis]]
+    points = points[np.lexsort(keys)]
+    half = len(points) // 2
+    if len(points) > BLOCK:
+        half = max(1, round(len(points) / 2 / BLOCK)) * BLOCK
+    else:
+        half = 1 << max(0, (len(points) - 1).bit_length() - 1)
+    yield from _bisect(points[:half])
+    yield from _bisect(points[half:])
+
+
+def _hilbert_box(shape: tuple[int, int, int]) -> Iterator[Vector]:
+    """Walk a box along a generalised Hilbert curve, longest axis first."""
+    axes = sorted(range(3), key=lambda axis: -shape[axis])
+    spans = [_unit(axis, shape[axis]) for axis in axes]
+    return _walk((0, 0, 0), spans[0], spans[1], spans[2])
+
+
+def _unit(axis: int, length: int) -> Vector:
+    vector = [0, 0, 0]
+    vector[axis] = length
+    return (vector[0], vector[1], vector[2])
+
+
+def _add(*vectors: Vector) -> Vector:
+    return (
+        sum(v[0] for v in vectors),
+        sum(v[1] for v in vectors),
+        sum(v[2] for v in vectors),
+    )
+
+
+def _neg(v: Vector) -> Vector:
+    return (-v[0], -v[1], -v[2])
+
+
+def _length(v: Vector) -> int:
+    return abs(v[0] + v[1] + v[2])
+
+
+def _step(v: Vector) -> Vector:
+    """One cell along an axis-aligned vector."""
+    return ((v[0] > 0) - (v[0] < 0), (v[1] > 0) - (v[1] < 0), (v[2] > 0) - (v[2] < 0))
+
+
+def _split(v: Vector) -> tuple[Vector, Vector]:
+    """Two parts of an axis-aligned vector, the first about half and of even length if it can be.
+
+    An even first half lets the curve come back on the side that it started from.
+    """
+    length = _length(v)
+    half = length // 2
+    if half % 2 and length > 2:
+        half += 1
+    unit = _step(v)
+    return (
+        (unit[0] * half, unit[1] * half, unit[2] * half),
+        (unit[0] * (length - half), unit[1] * (length - half), unit[2] * (length - half)),
+    )
+
+
+def _walk(at: Vector, a: Vector, b: Vector, c: Vector) -> Iterator[Vector]:
+    """Visit every cell of the box spanned by a, b, c from the corner cell `at`.
+
+    The walk starts in the corner `at` and ends in the cell at the far end of `a`. A box that is
+    long along `a` is cut in two along it; otherwise it is cut into the five pieces of the Hilbert
+    motif: up along b, across c, along a, back across c, down along b. Odd extents make a few
+    diagonal steps, never a gap.
+    """
+    la, lb, lc = _length(a), _length(b), _length(c)
+    if lb == 1 and lc == 1:
+        unit = _step(a)
+        for i in range(la):
+            yield _add(at, (unit[0] * i, unit[1] * i, unit[2] * i))
+        return
+    if la == 1 and lc == 1:
+        yield from _walk(at, b, a, c)
+        return
+    if la == 1 and lb == 1:
+        yield from _walk(at, c, a, b)
+        return
+
+    a1, a2 = _split(a)
+    b1, b2 = _split(b)
+    c1, c2 = _split(c)
+    last = _neg(_step(a))
+
+    if 2 * la > 3 * lb and 2 * la > 3 * lc:
+        yield from _walk(at, a1, b, c)
+        yield from _walk(_add(at, a1), a2, b, c)
+    elif lc == 1 or 3 * lb > 4 * lc:
+        # Flat or wide in b: up along b, over along a, down along b.
+        yield from _walk(at, b1, c, a1)
+        yield from _walk(_add(at, b1), a, b2, c)
+        down = _add(at, a, last, b1, _neg(_step(b)))
+        yield from _walk(down, _neg(b1), c, _neg(a2))
+    elif lb == 1 or 3 * lc > 4 * lb:
+        yield from _walk(at, c1, a1, b)
+        yield from _walk(_add(at, c1), a, b, c2)
+        down = _add(at, a, last, c1, _neg(_step(c)))
+        yield from _walk(down, _neg(c1), _neg(a2), b)
+    else:
+        back_b, back_c = _neg(_step(b)), _neg(_step(c))
+        yield from _walk(at, b1, c1, a1)
+        yield from _walk(_add(at, b1), c, a1, b2)
+        yield from _walk(_add(at, b1, back_b, c, back_c), a, _neg(b1), _neg(c2))
+        yield from _walk(_add(at, a, last, b1, c, back_c), _neg(c), _neg(a2), b2)
+        yield from _walk(_add(at, a, last, b1, back_b), _neg(b1), c1, _neg(a2))

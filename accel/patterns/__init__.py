@@ -1,0 +1,27 @@
+"""Pattern families: what a head attends to, in grid coordinates."""
+
+from __future__ import annotations
+
+from ajour.patterns.base import Pattern
+from ajour.patterns.diagonal import Diagonal
+from ajour.patterns.full import Full
+from ajour.patterns.multi_diagonal import MultiDiagonal
+from ajour.patterns.skip import Skip
+from ajour.patterns.stripe import Stripe
+from ajour.patterns.window import Window
+
+FAMILIES: dict[str, type[Pattern]] = {
+    cls.family: cls for cls in (Full, Skip, Window, Diagonal, MultiDiagonal, Stripe)
+}
+"""Every pattern family by the name that plan files use."""
+
+__all__ = [
+    "FAMILIES",
+    "Diagonal",
+    "Full",
+    "MultiDiagonal",
+    "Pattern",
+    "Skip",
+    "Stripe",
+    "Window",
+]

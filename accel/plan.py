@@ -1,0 +1,245 @@
+"""Plan: which head of which layer uses which pattern, and when. A versioned JSON file."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from ajour.patterns import FAMILIES, Pattern
+from ajour.schedule import DENSE, Phase, Schedule
+
+FORMAT_VERSION = 1
+MAX_BYTES = 16 * 2**20
+"""A larger plan file is refused unread."""
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+class PlanError(ValueError):
+    """A plan cannot be used: malformed, of another version, or for another model."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Patterns for every head of every layer, and the schedule over the noise level.
+
+    Args:
+        model: what the plan is for: `transformer` (class name), `layers`, `heads`, `head_dim`.
+        patterns: patterns by name.
+        assignments: by name, layers x heads pattern names.
+        schedule: phases that name assignments, or `dense`.
+        provenance: where the plan came from; free JSON, kept as it is.
+
+    Raises:
+        PlanError: if names do not resolve or shapes do not fit the model.
+    """
+
+    model: dict[str, Any]
+    patterns: dict[str, Pattern]
+    assignments: dict[str, tuple[tuple[str, ...], ...]]
+    schedule: Schedule
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _keys(self.model, {"transformer", "layers", "heads", "head_dim"}, set(), "model")
+        if not isinstance(self.model["transformer"], str):
+            raise PlanError(
+                f"model.transformer must be a class name, got {self.model['transformer']!r}"
+            )
+        for key in ("layers", "heads", "head_dim"):
+            value = self.model[key]
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 4096:
+                raise PlanError(f"model.{key} must be an integer from 1 to 4096, got {value!r}")
+        for name in (*self.patterns, *self.assignments):
+            if not _NAME.fullmatch(name):
+                raise PlanError(
+                    f"a name is 1 to 64 letters, digits, dots, dashes or underscores, got {name!r}"
+                )
+        if DENSE in self.assignments:
+            raise PlanError(f"{DENSE!r} is reserved for stock attention; rename the assignment")
+        for name, layers in self.assignments.items():
+            _check_assignment(name, layers, self.model, self.patterns)
+        for phase in self.schedule.phases:
+            if phase.use != DENSE and phase.use not in self.assignments:
+                known = ", ".join([DENSE, *self.assignments])
+                raise PlanError(f"the schedule uses {phase.use!r}, but the plan has only {known}")
+
+    def layer(self, assignment: str, layer: int) -> list[Pattern]:
+        """The pattern of each head of a layer under an assignment."""
+        return [self.patterns[name] for name in self.assignments[assignment][layer]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as JSON."""
+        return {
+            "format": "ajour-plan",
+            "format_version": FORMAT_VERSION,
+            "model": self.model,
+            "patterns": {name: pattern.to_dict() for name, pattern in self.patterns.items()},
+            "assignments": {
+                name: [list(layer) for layer in layers] for name, layers in self.assignments.items()
+            },
+            "schedule": [{"below": p.below, "use": p.use} for p in self.schedule.phases],
+            "provenance": self.provenance,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Plan:
+        """Build a plan from JSON.
+
+        Raises:
+            PlanError: saying which rule is broken, by what.
+        """
+        required = {"format", "format_version", "model", "patterns", "assignments", "schedule"}
+        _keys(data, required, {"provenance"}, "plan")
+        if data["format"] != "ajour-plan":
+            raise PlanError(f"not a plan: format must be 'ajour-plan', got {data['format']!r}")
+        if data["format_version"] != FORMAT_VERSION or isinstance(data["format_version"], bool):
+            raise PlanError(
+                f"this version reads plan format {FORMAT_VERSION}, "
+                f"got {data['format_version']!r}; install the ajour that wrote it"
+            )
+        patterns = {
+            name: _pattern(name, spec) for name, spec in _mapping(data["patterns"], "patterns")
+        }
+        assignments = {
+            name: _assignment(name, layers)
+            for name, layers in _mapping(data["assignments"], "assignments")
+        }
+        provenance = data.get("provenance", {})
+        if not isinstance(provenance, dict):
+            raise PlanError(f"provenance must be an object, got {type(provenance).__name__}")
+        return cls(
+            dict(_mapping(data["model"], "model")),
+            patterns,
+            assignments,
+            _schedule(data["schedule"]),
+            provenance,
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """Read a plan file.
+
+        Raises:
+            PlanError: if the file is missing, larger than 16 MiB, no JSON, or no valid plan.
+        """
+        path = Path(path)
+        try:
+            with path.open("rb") as file:
+                raw = file.read(MAX_BYTES + 1)
+        except OSError as error:
+            raise PlanError(f"cannot read plan {str(path)!r}: {error.strerror}") from error
+        if len(raw) > MAX_BYTES:
+            raise PlanError(f"plan {str(path)!r} is larger than {MAX_BYTES >> 20} MiB")
+        try:
+            data = json.loads(raw)
+        except (ValueError, RecursionError) as error:
+            raise PlanError(f"plan {str(path)!r} is not JSON: {error}") from error
+        try:
+            return cls.from_dict(data)
+        except PlanError as error:
+            raise PlanError(f"plan {str(path)!r}: {error}") from error
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan as JSON."""
+        Path(path).write_text(json.dumps(self.to_dict(), indent=1) + "\n")
+
+    def check_model(self, transformer: str, layers: int, heads: int, head_dim: int) -> None:
+        """Raise PlanError unless the plan was made for a model of this class and shape."""
+        actual = {
+            "transformer": transformer,
+            "layers": layers,
+            "heads": heads,
+            "head_dim": head_dim,
+        }
+        wrong = [f"{key} {self.model[key]!r} != {actual[key]!r}" for key in actual]
+        wrong = [w for w, key in zip(wrong, actual, strict=True) if self.model[key] != actual[key]]
+        if wrong:
+            raise PlanError(
+                f"the plan is for another model: {', '.join(wrong)} (plan != model); "
+                "use a plan made for this model"
+            )
+
+
+def _keys(data: Any, required: set[str], optional: set[str], what: str) -> None:
+    """Raise PlanError unless `data` is an object with just these keys."""
+    if not isinstance(data, dict):
+        raise PlanError(f"{what} must be an object, got {type(data).__name__}")
+    missing, unknown = required - set(data), set(data) - required - optional
+    if missing:
+        raise PlanError(f"{what} lacks {', '.join(sorted(missing))}")
+    if unknown:
+        raise PlanError(f"{what} has unknown keys {', '.join(sorted(map(repr, unknown)))}")
+
+
+def _mapping(data: Any, what: str) -> list[tuple[str, Any]]:
+    if not isinstance(data, dict):
+        raise PlanError(f"{what} must be an object, got {type(data).__name__}")
+    return list(data.items())
+
+
+def _pattern(name: str, spec: Any) -> Pattern:
+    if not isinstance(spec, dict) or not isinstance(spec.get("family"), str):
+        raise PlanError(f"pattern {name!r} must be an object with a family, got {spec!r:.80}")
+    family = FAMILIES.get(spec["family"])
+    if family is None:
+        raise PlanError(
+            f"pattern {name!r} has unknown family {spec['family']!r}; "
+            f"families are {', '.join(FAMILIES)}"
+        )
+    values = {key: value for key, value in spec.items() if key != "family"}
+    known = {f.name for f in fields(family)}
+    _keys(values, set(), known, f"pattern {name!r}")
+    try:
+        return family(**values)
+    except (TypeError, ValueError) as error:
+        raise PlanError(f"pattern {name!r}: {error}") from error
+
+
+def _assignment(name: str, layers: Any) -> tuple[tuple[str, ...], ...]:
+    if not isinstance(layers, list) or not all(isinstance(layer, list) for layer in layers):
+        raise PlanError(f"assignment {name!r} must be a list of layers, each a list of names")
+    return tuple(tuple(layer) for layer in layers)
+
+
+def _schedule(data: Any) -> Schedule:
+    if not isinstance(data, list):
+        raise PlanError(f"schedule must be a list of phases, got {type(data).__name__}")
+    phases = []
+    for entry in data:
+        _keys(entry, {"below", "use"}, set(), "a phase")
+        if not isinstance(entry["use"], str):
+            raise PlanError(f"a phase's use must be a name, got {entry['use']!r}")
+        phases.append(Phase(entry["below"], entry["use"]))
+    try:
+        return Schedule(tuple(phases))
+    except ValueError as error:
+        raise PlanError(str(error)) from error
+
+
+def _check_assignment(
+    name: str,
+    layers: tuple[tuple[str, ...], ...],
+    model: dict[str, Any],
+    patterns: dict[str, Pattern],
+) -> None:
+    """Raise PlanError unless an assignment is layers x heads of known pattern names."""
+    if len(layers) != model["layers"]:
+        raise PlanError(
+            f"assignment {name!r} must have {model['layers']} layers, got {len(layers)}"
+        )
+    for index, heads in enumerate(layers):
+        if len(heads) != model["heads"]:
+            raise PlanError(
+                f"assignment {name!r}, layer {index}, must have {model['heads']} heads, "
+                f"got {len(heads)}"
+            )
+        for head in heads:
+            if not isinstance(head, str) or head not in patterns:
+                raise PlanError(
+                    f"assignment {name!r}, layer {index}, uses unknown pattern {head!r}; "
+                    f"the plan has {', '.join(patterns) or 'none'}"
+                )

@@ -1,0 +1,179 @@
+"""BlockTable: what every pattern lowers to, and the only thing that a kernel sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ajour.grid import BLOCK, TokenGrid
+from ajour.orders import order
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+LEVELS = 4
+"""Pooling levels 0..3: a level-h entry stands for a key block mean-pooled 2**h-fold."""
+
+DROPPED = -1
+"""The level of a key block that a query block does not attend to."""
+
+
+@dataclass(frozen=True)
+class BlockTable:
+    """Which key blocks each query block of each head attends to, and at which pooling level.
+
+    Tokens are laid out in N blocks of 128 slots: video blocks in the row's order, then text
+    blocks. Within a (row, query block, level) list, partial blocks come first and the others are
+    ascending, so that only the first tiles of a level ever need a mask. A key block appears at
+    most once in a row. A level-h entry contributes 128 / 2**h keys, each the mean of the valid
+    ones of 2**h consecutive slots, with the logarithm of their number added to its logit.
+
+    Args:
+        grid: the token grid that the table is for.
+        slots: int32 (orders, N * 128), model-order index of the token in a slot, -1 if empty.
+        valid: int32 (N,), tokens in each block.
+        offsets: int32 (rows, N, LEVELS + 1), where the list of each level starts in `ids`.
+        ids: int32 (entries,), key block ids.
+        row_order: int32 (rows,), the row of `slots` that a pattern row uses.
+        head_rows: int32 (heads,), the pattern row of each head.
+    """
+
+    grid: TokenGrid
+    slots: torch.Tensor
+    valid: torch.Tensor
+    offsets: torch.Tensor
+    ids: torch.Tensor
+    row_order: torch.Tensor
+    head_rows: torch.Tensor
+
+    @classmethod
+    def from_levels(
+        cls,
+        grid: TokenGrid,
+        levels: Sequence[NDArray[np.int8]],
+        orders: Sequence[str],
+        head_rows: Sequence[int],
+    ) -> BlockTable:
+        """Build a table from one level map per pattern row.
+
+        Args:
+            grid: the token grid.
+            levels: per row, int8 (N, N): level 0..3 of each (query block, key block), or -1.
+            orders: per row, the name of its order.
+            head_rows: per head, its row.
+
+        Raises:
+            ValueError: if shapes disagree, a level is out of range, a text block is pooled, or a
+                head points at no row.
+        """
+        blocks = grid.blocks
+        if not levels or len(levels) != len(orders):
+            raise ValueError(
+                "a table needs one order per level map and at least one map, "
+                f"got {len(levels)} maps and {len(orders)} orders"
+            )
+        if not head_rows or not all(0 <= row < len(levels) for row in head_rows):
+            raise ValueError(f"head rows must lie in 0..{len(levels) - 1}, got {list(head_rows)}")
+        valid = block_sizes(grid)
+        names = sorted(set(orders))
+        ids: list[NDArray[np.int32]] = []
+        counts: list[NDArray[np.int64]] = []
+        for row, level_map in enumerate(levels):
+            if level_map.shape != (blocks, blocks):
+                raise ValueError(
+                    f"level map {row} must be {(blocks, blocks)} for grid {grid}, "
+                    f"got {level_map.shape}"
+                )
+            if level_map.min() < DROPPED or level_map.max() >= LEVELS:
+                raise ValueError(f"levels must lie in -1..{LEVELS - 1}, level map {row} has others")
+            if (level_map[:, grid.video_blocks :] > 0).any():
+                raise ValueError("text blocks are always exact: only level 0 (or -1) is allowed")
+            query, key = np.nonzero(level_map >= 0)
+            level = level_map[query, key].astype(np.int64)
+            bucket = query * LEVELS + level
+            ids.append(key[np.lexsort((key, valid[key] == BLOCK, bucket))].astype(np.int32))
+            counts.append(np.bincount(bucket, minlength=blocks * LEVELS))
+        flat = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
+        if flat[-1] >= 2**31:
+            raise ValueError(f"a table holds at most 2**31 - 1 entries, this one needs {flat[-1]}")
+        starts = np.arange(len(levels) * blocks)[:, None] * LEVELS + np.arange(LEVELS + 1)
+        return cls(
+            grid=grid,
+            slots=torch.from_numpy(np.stack([token_slots(grid, name) for name in names])),
+            valid=torch.from_numpy(valid),
+            offsets=torch.from_numpy(
+                flat[starts].reshape(len(levels), blocks, LEVELS + 1).astype(np.int32)
+            ),
+            ids=torch.from_numpy(np.concatenate(ids)),
+            row_order=torch.tensor([names.index(name) for name in orders], dtype=torch.int32),
+            head_rows=torch.tensor(list(head_rows), dtype=torch.int32),
+        )
+
+    @property
+    def heads(self) -> int:
+        """Number of heads."""
+        return self.head_rows.shape[0]
+
+    @property
+    def partial_blocks(self) -> int:
+        """Blocks with fewer than 128 tokens: at most one of video and one of text."""
+        grid = self.grid
+        return int(grid.video_tokens % BLOCK != 0) + int(grid.text_tokens % BLOCK != 0)
+
+    def with_heads(self, head_rows: Sequence[int]) -> BlockTable:
+        """The same rows for another layer's heads; all other tensors are shared."""
+        return replace(
+            self,
+            head_rows=torch.tensor(
+                list(head_rows), dtype=torch.int32, device=self.head_rows.device
+            ),
+        )
+
+    def to(self, device: torch.device | str) -> BlockTable:
+        """The table on another device."""
+        return replace(
+            self,
+            slots=self.slots.to(device),
+            valid=self.valid.to(device),
+            offsets=self.offsets.to(device),
+            ids=self.ids.to(device),
+            row_order=self.row_order.to(device),
+            head_rows=self.head_rows.to(device),
+        )
+
+    def row_tiles(self) -> torch.Tensor:
+        """Tiles of 128 keys computed per row: int64 (rows,). 2**h level-h entries share a tile."""
+        count = (self.offsets[..., 1:] - self.offsets[..., :-1]).long()
+        width = 2 ** torch.arange(LEVELS, device=count.device)
+        return ((count + width - 1) // width).sum(dim=(1, 2))
+
+    def density(self) -> float:
+        """Share of dense attention's tiles that this layer computes, averaged over its heads."""
+        return float(self.row_tiles()[self.head_rows.long()].double().mean()) / self.grid.blocks**2
+
+
+def block_sizes(grid: TokenGrid) -> NDArray[np.int32]:
+    """Tokens in each block: int32 (N,)."""
+    sizes = np.full(grid.blocks, BLOCK, dtype=np.int32)
+    if grid.video_tokens % BLOCK:
+        sizes[grid.video_blocks - 1] = grid.video_tokens % BLOCK
+    if grid.text_tokens % BLOCK:
+        sizes[-1] = grid.text_tokens % BLOCK
+    return sizes
+
+
+def token_slots(grid: TokenGrid, name: str) -> NDArray[np.int32]:
+    """Model-order token index of each block slot under an order: int32 (N * 128,), -1 if empty."""
+    slots = np.full((grid.blocks, BLOCK), -1, dtype=np.int32)
+    flat = slots.reshape(-1)
+    flat[: grid.video_tokens] = order(name, grid.shape) + grid.text_before
+    text = np.arange(grid.text_tokens)
+    text[grid.text_before :] += grid.video_tokens
+    start = grid.video_blocks * BLOCK
+    flat[start : start + grid.text_tokens] = text
+    return flat

@@ -1,0 +1,115 @@
+"""`summary`: what an enabled pipeline will run, as a dataclass that prints as a table."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ajour.backends import BACKENDS, backend_reason
+from ajour.pipelines.enable import session_of
+from ajour.schedule import DENSE
+
+
+@dataclass(frozen=True)
+class LayerSummary:
+    """One layer of one assignment.
+
+    Args:
+        transformer: index of the transformer within the pipeline.
+        assignment: name of the assignment.
+        layer: index of the layer.
+        density: kept share of dense attention's tiles, or None before the first forward pass.
+        families: heads per pattern family.
+    """
+
+    transformer: int
+    assignment: str
+    layer: int
+    density: float | None
+    families: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What runs where.
+
+    Args:
+        layers: every layer of every assignment.
+        schedule: (noise level from which it holds, assignment), noisiest first.
+        grid: the grid of the last forward pass, if any.
+        backend: the operator's backend on this device.
+        fallbacks: reasons for which layers ran dense.
+    """
+
+    layers: tuple[LayerSummary, ...]
+    schedule: tuple[tuple[float, str], ...]
+    grid: str | None
+    backend: str
+    fallbacks: tuple[str, ...]
+
+    def density(self, assignment: str) -> float | None:
+        """Mean density of an assignment over its layers; 1 for dense, None before a pass."""
+        if assignment == DENSE:
+            return 1.0
+        known = [x.density for x in self.layers if x.assignment == assignment]
+        values = [d for d in known if d is not None]
+        return sum(values) / len(values) if values and len(values) == len(known) else None
+
+    def __str__(self) -> str:
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(title=f"ajour: grid {self.grid or 'unknown yet'}, backend {self.backend}")
+        for title in ("transformer", "assignment", "layer", "density", "patterns"):
+            table.add_column(title)
+        for row in self.layers:
+            density = "?" if row.density is None else f"{row.density:.3f}"
+            families = ", ".join(f"{count} {name}" for name, count in row.families.items())
+            cells = (str(row.transformer), row.assignment, str(row.layer), density, families)
+            table.add_row(*cells)
+        console = Console(file=io.StringIO(), width=100)
+        console.print(table)
+        for below, use in self.schedule:
+            console.print(f"noise level <= {below:g}: {use}")
+        for reason in self.fallbacks:
+            console.print(f"ran dense: {reason}")
+        text: str = console.file.getvalue()  # type: ignore[attr-defined]
+        return text
+
+
+def summary(pipe: Any) -> Summary:
+    """What an enabled pipeline runs: densities are those of the last forward pass's grid.
+
+    Raises:
+        RuntimeError: if not enabled.
+    """
+    session = session_of(pipe)
+    rows = []
+    for number, runtime in enumerate(session.runtimes):
+        for name in runtime.plan.assignments:
+            tables = None
+            if runtime.grid is not None:
+                tables = runtime.tables(runtime.grid, name, torch.device("cpu"))
+            for layer in range(len(runtime.plan.assignments[name])):
+                families = Counter(p.family for p in runtime.plan.layer(name, layer))
+                density = tables[layer].density() if tables else None
+                rows.append(LayerSummary(number, name, layer, density, dict(families)))
+    first = session.runtimes[0]
+    parameter = next(first.transformer.parameters())
+    head_dim = first.family.head_dim(first.transformer)
+    backend = first.backend or next(
+        name
+        for name in BACKENDS
+        if backend_reason(name, parameter.device, parameter.dtype, head_dim) is None
+    )
+    return Summary(
+        layers=tuple(rows),
+        schedule=tuple((p.below, p.use) for p in first.plan.schedule.phases),
+        grid=None if first.grid is None else str(first.grid),
+        backend=backend,
+        fallbacks=tuple(reason for runtime in session.runtimes for reason in runtime.fallbacks),
+    )

@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+
+from ajour import (
+    BLOCK,
+    Diagonal,
+    Full,
+    MultiDiagonal,
+    Skip,
+    Stripe,
+    TokenGrid,
+    Window,
+    lower,
+    order,
+)
+from ajour.lowering import level_map
+
+PATTERNS = [
+    Full(),
+    Skip(),
+    Window(1, 1, 2),
+    Window(0, 2, 1),
+    Window(1, 1, 1, curve="hilbert"),
+    Diagonal(0.6),
+    Diagonal(1, first_frame=True),
+    Diagonal(0),
+    MultiDiagonal(1, 1),
+    MultiDiagonal(0, 2),
+    Stripe(2, 1),
+    Stripe(3, 2, first_frame=False),
+]
+GRIDS = [TokenGrid(3, 7, 9), TokenGrid(1, 20, 13), TokenGrid(2, 3, 4), TokenGrid(5, 8, 8)]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_blocks_are_the_exact_reduction_of_token_pairs(pattern, grid):
+    places = np.stack(np.unravel_index(order(pattern.order, grid.shape), grid.shape), axis=1)
+    expected = np.zeros((grid.video_blocks, grid.video_blocks), dtype=bool)
+    for i, query in enumerate(places):
+        for j, key in enumerate(places):
+            cell = (i // BLOCK, j // BLOCK)
+            if not expected[cell]:
+                expected[cell] = pattern.allows(query, key, grid)
+    assert np.array_equal(pattern.video_blocks(grid), expected)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+def test_text_stays_exact(pattern):
+    grid = TokenGrid(3, 7, 9, text_before=5, text_after=140)
+    levels = level_map(pattern, grid)
+    video = grid.video_blocks
+    assert (levels[video:] == 0).all()
+    assert (levels[:video, video:] == (-1 if pattern.family == "skip" else 0)).all()
+
+
+def test_heads_with_equal_patterns_share_a_row():
+    table = lower([Full(), Window(1, 1, 1), Full()], TokenGrid(3, 7, 9))
+    assert table.head_rows.tolist() == [0, 1, 0]
+    assert table.offsets.shape[0] == 2
+
+
+def test_density_counts_tiles():
+    grid = TokenGrid(4, 16, 16)
+    assert lower([Full()], grid).density() == 1.0
+    assert lower([Skip()], grid).density() == 0.0
+    assert lower([Full(), Skip()], grid).density() == 0.5
+    assert lower([Stripe(4)], grid).density() == 0.25
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Window(-1, 1, 1), "window: frames must be an integer of at least 0, got -1"),
+        (lambda: Window(1, 1.5, 1), "window: height must be an integer"),
+        (lambda: Window(1, 1, 1, curve="zigzag"), "curve must be bisection or hilbert"),
+        (lambda: Diagonal(-0.5), "diagonal: frames must be a number"),
+        (lambda: Diagonal(float("nan")), "diagonal: frames must be a number"),
+        (lambda: Diagonal(1, first_frame=1), "first_frame must be true or false"),
+        (lambda: MultiDiagonal(True, 1), "height must be an integer"),
+        (lambda: Stripe(0), "stride must be an integer of at least 1"),
+        (lambda: Stripe(2, 2), "offset must be below stride"),
+        (lambda: TokenGrid(0, 4, 4), "at least 1 token along each axis"),
+        (lambda: TokenGrid(1, 4, 4, text_after=-1), "cannot be negative"),
+    ],
+)
+def test_bad_parameters_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -1,0 +1,127 @@
+import contextlib
+import copy
+import json
+import random
+
+import pytest
+
+from ajour import Phase, Plan, PlanError, Schedule, Window
+
+GOOD = {
+    "format": "ajour-plan",
+    "format_version": 1,
+    "model": {"transformer": "WanTransformer3DModel", "layers": 2, "heads": 2, "head_dim": 16},
+    "patterns": {
+        "near": {"family": "window", "frames": 1, "height": 1, "width": 1},
+        "band": {"family": "diagonal", "frames": 1.5},
+        "all": {"family": "full"},
+    },
+    "assignments": {"sparse": [["near", "band"], ["all", "near"]]},
+    "schedule": [{"below": 1.0, "use": "dense"}, {"below": 0.7, "use": "sparse"}],
+    "provenance": {"by": "hand"},
+}
+
+
+def edited(path, value):
+    data = copy.deepcopy(GOOD)
+    target = data
+    for key in path[:-1]:
+        target = target[key]
+    if value is KeyError:
+        del target[path[-1]]
+    else:
+        target[path[-1]] = value
+    return data
+
+
+def test_a_plan_survives_a_round_trip(tmp_path):
+    plan = Plan.from_dict(GOOD)
+    plan.save(tmp_path / "plan.json")
+    assert Plan.load(tmp_path / "plan.json") == plan
+    assert plan.layer("sparse", 0)[0] == Window(1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (["format"], "other", "not a plan"),
+        (["format_version"], 2, "reads plan format 1, got 2"),
+        (["format_version"], True, "reads plan format 1"),
+        (["model"], KeyError, "plan lacks model"),
+        (["schedule"], KeyError, "plan lacks schedule"),
+        (["extra"], 1, "unknown keys 'extra'"),
+        (["model", "heads"], 0, "model.heads must be an integer from 1"),
+        (["model", "heads"], True, "model.heads"),
+        (["model", "layers"], "2", "model.layers"),
+        (["model", "head_dim"], KeyError, "model lacks head_dim"),
+        (["model", "transformer"], 3, "must be a class name"),
+        (["model"], [], "model must be an object, got list"),
+        (["patterns"], [], "patterns must be an object"),
+        (["patterns", "near"], "window", "must be an object with a family"),
+        (["patterns", "near", "family"], "spiral", "unknown family 'spiral'; families are full"),
+        (["patterns", "near", "depth"], 1, "unknown keys 'depth'"),
+        (["patterns", "near", "frames"], -1, "at least 0"),
+        (["patterns", "near", "frames"], KeyError, "frames"),
+        (["patterns", "near", "frames"], None, "integer"),
+        (["patterns", "bad name"], {"family": "full"}, "a name is 1 to 64"),
+        (["assignments"], 3, "assignments must be an object"),
+        (["assignments", "sparse"], {}, "must be a list of layers"),
+        (["assignments", "sparse"], [["near", "band"]], "must have 2 layers, got 1"),
+        (["assignments", "sparse", 0], ["near"], "layer 0, must have 2 heads, got 1"),
+        (["assignments", "sparse", 1, 0], "far", "layer 1, uses unknown pattern 'far'"),
+        (["assignments", "sparse", 1, 0], [], "uses unknown pattern"),
+        (["assignments", "dense"], [["all", "all"]] * 2, "reserved for stock attention"),
+        (["schedule"], {}, "schedule must be a list"),
+        (["schedule"], [], "at least one phase"),
+        (["schedule", 0, "below"], 0.9, "must start at noise level 1.0"),
+        (["schedule", 1, "below"], 1.0, "from noisy to clean"),
+        (["schedule", 1, "below"], "x", "must be from 0 to 1"),
+        (["schedule", 1, "use"], "far", "the plan has only dense, sparse"),
+        (["schedule", 1, "use"], 4, "must be a name"),
+        (["schedule", 1, "until"], 4, "unknown keys 'until'"),
+        (["provenance"], "me", "provenance must be an object"),
+    ],
+)
+def test_malformed_plans_say_what_is_wrong(path, value, message):
+    with pytest.raises(PlanError, match=message):
+        Plan.from_dict(edited(path, value))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_mutated_files_raise_nothing_but_plan_errors(seed, tmp_path):
+    rng = random.Random(seed)
+    text = json.dumps(GOOD)
+    for _ in range(100):
+        chars = list(text)
+        for _ in range(rng.randint(1, 5)):
+            chars[rng.randrange(len(chars))] = rng.choice('{}[]",:0123456789.eE-\\ntf\x00é')
+        path = tmp_path / "plan.json"
+        path.write_text("".join(chars))
+        with contextlib.suppress(PlanError):
+            Plan.load(path)
+
+
+def test_unreadable_files_are_plan_errors(tmp_path):
+    with pytest.raises(PlanError, match="No such file"):
+        Plan.load(tmp_path / "none.json")
+    big = tmp_path / "big.json"
+    big.write_bytes(b" " * (16 * 2**20 + 1))
+    with pytest.raises(PlanError, match="larger than 16 MiB"):
+        Plan.load(big)
+    deep = tmp_path / "deep.json"
+    deep.write_text("[" * 100_000)
+    with pytest.raises(PlanError, match="not JSON"):
+        Plan.load(deep)
+
+
+def test_a_plan_for_another_model_is_refused():
+    plan = Plan.from_dict(GOOD)
+    plan.check_model("WanTransformer3DModel", 2, 2, 16)
+    with pytest.raises(PlanError, match="heads 2 != 12"):
+        plan.check_model("WanTransformer3DModel", 2, 12, 16)
+
+
+def test_the_schedule_follows_the_noise_level():
+    schedule = Schedule((Phase(1.0, "dense"), Phase(0.7, "a"), Phase(0.2, "b")))
+    levels = [1.0, 0.71, 0.7, 0.5, 0.2, 0.0]
+    assert [schedule.at(x) for x in levels] == ["dense", "dense", "a", "a", "b", "b"]

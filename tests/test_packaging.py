@@ -1,0 +1,76 @@
+"""The tree, its package list and its imports agree with the architecture."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = {"accel": "ajour", "processors": "ajour.processors", "pipelines": "ajour.pipelines"}
+MAY_IMPORT = {
+    "accel": {"ajour"},
+    "processors": {"ajour", "ajour.processors"},
+    "pipelines": {"ajour", "ajour.processors", "ajour.pipelines"},
+}
+
+
+def test_the_package_list_is_the_tree():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = {
+        ".".join([name, *path.parent.relative_to(ROOT / folder).parts])
+        for folder, name in FOLDERS.items()
+        for path in (ROOT / folder).rglob("__init__.py")
+    }
+    assert set(listed) == found
+
+
+def _layer(module):
+    parts = module.split(".")
+    inner = len(parts) > 1 and parts[1] in {"processors", "pipelines", "search", "demo"}
+    return f"ajour.{parts[1]}" if inner else "ajour"
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_import_rules_between_folders(folder):
+    for path in (ROOT / folder).rglob("*.py"):
+        if path == ROOT / "accel/__init__.py":
+            continue  # the facade loads ajour.pipelines on first use
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path}: relative import"
+                names = [node.module]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            for name in names:
+                if name.split(".")[0] == "ajour":
+                    assert _layer(name) in MAY_IMPORT[folder], f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_files_stay_small(folder):
+    for path in (ROOT / folder).rglob("*.py"):
+        assert len(path.read_text().splitlines()) <= 400, path
+
+
+def test_import_is_light():
+    code = (
+        "import sys, torch, time; start = time.perf_counter(); import ajour; "
+        "spent = time.perf_counter() - start; "
+        "bad = {'diffusers', 'triton', 'transformers', 'cv2', 'xformers'} & set(sys.modules); "
+        "assert not torch.cuda.is_initialized(); print(spent, sorted(bad))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    spent, loaded = out.stdout.split(" ", 1)
+    assert loaded.strip() == "[]"
+    assert float(spent) < 0.3
+
+
+def test_the_folder_cannot_be_imported_under_its_own_name():
+    code = "import accel"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert out.returncode != 0
+    assert "imported as 'ajour'" in out.stderr
