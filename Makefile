@@ -23,4 +23,4 @@ lint: $(STAMP)
 	MYPYPATH=build/types $(BIN)/mypy
 
 test: lint
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist loadgroup

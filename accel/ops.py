@@ -48,7 +48,8 @@ def attention(
         float32 (batch, heads, tokens). A query without keys gives 0 and -inf.
 
     Raises:
-        ValueError: if shapes disagree with each other or with the table, or the backend is unknown.
+        ValueError: if shapes disagree with each other or with the table, the scale is not
+            positive, or the backend is unknown.
         TypeError: if dtypes are not supported.
         RuntimeError: if an input requires grad, or an explicit backend cannot run here.
     """
@@ -60,6 +61,8 @@ def attention(
     if reason is not None:
         raise RuntimeError(f"backend {name!r} cannot run this: {reason}")
     scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
+    if not scale > 0:
+        raise ValueError(f"scale must be positive, got {scale}")
     out, lse = load_backend(name)(q, k, v, table, scale)
     return (out, lse) if return_lse else out
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -145,6 +146,12 @@ class BlockTable:
             row_order=self.row_order.to(device),
             head_rows=self.head_rows.to(device),
         )
+
+    @cached_property
+    def highest_level(self) -> int:
+        """The highest level that has an entry; 0 for an empty table."""
+        used = (self.offsets[..., 1:] > self.offsets[..., :-1]).flatten(0, 1).any(dim=0)
+        return int(torch.nonzero(used).max()) if bool(used.any()) else 0
 
     def row_tiles(self) -> torch.Tensor:
         """Tiles of 128 keys computed per row: int64 (rows,). 2**h level-h entries share a tile."""

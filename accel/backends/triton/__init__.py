@@ -1,0 +1,1 @@
+"""Portable Triton backend: any GPU that Triton supports."""

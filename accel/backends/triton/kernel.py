@@ -1,0 +1,203 @@
+"""The block-sparse multi-level attention kernel.
+
+One program computes one query block of one head. It walks the lists of its row level by level with
+an online softmax in base 2; a level-h tile gathers the pooled rows of 2**h listed blocks, so every
+tile has 128 keys and costs the same. Masked tiles come first in every list, so the long loop of
+level 0 has no mask.
+
+Layouts: q, k, v are packed to rows of DP channels, (batch * heads * blocks * BLOCK, DP); pooled
+keys and values of all levels lie behind each other per head, (batch * heads, blocks * 112, DP).
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def load_rows(base, rows, DP: tl.constexpr):
+    """Rows of a packed tensor: (len(rows), DP)."""
+    channel = tl.arange(0, DP)
+    return tl.load(base + rows[:, None].to(tl.int64) * DP + channel[None, :])
+
+
+@triton.jit
+def accumulate(q, k, v, bias, acc, peak, total, scale, PRECISION: tl.constexpr):
+    """One step of the online softmax over a tile of keys; `bias` is in base 2, per key or 0."""
+    logits = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale + bias
+    new_peak = tl.maximum(peak, tl.max(logits, axis=1))
+    weights = tl.exp2(logits - new_peak[:, None])
+    shrink = tl.exp2(peak - new_peak)
+    total = total * shrink + tl.sum(weights, axis=1)
+    acc = acc * shrink[:, None]
+    acc = tl.dot(weights.to(v.dtype), v, acc, input_precision=PRECISION)
+    return acc, new_peak, total
+
+
+@triton.jit
+def walk_pooled(
+    query,
+    pooled_k,
+    pooled_v,
+    valid,
+    ids,
+    begin,
+    end,
+    first_row,
+    blocks,
+    acc,
+    peak,
+    total,
+    scale,
+    DP: tl.constexpr,
+    BLOCK: tl.constexpr,
+    TILE: tl.constexpr,
+    LEVEL: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """The tiles of one pooled level: ids[begin:end], 2**LEVEL blocks to a tile.
+
+    The first tile takes the remainder, so only it can miss ids or hold the partial block.
+    """
+    width: tl.constexpr = 1 << LEVEL
+    group: tl.constexpr = BLOCK >> LEVEL
+    first_row += blocks * (BLOCK - 2 * group)
+    first_stop = end - (end - begin - 1) // width * width
+    for stop in tl.range(first_stop, end + 1, width, num_stages=1):
+        first = tl.maximum(stop - width, begin)
+        for part in tl.static_range(BLOCK // TILE):
+            if first + part * TILE // group < stop:
+                slot = part * TILE + tl.arange(0, TILE)
+                entry = first + slot // group
+                key_block = tl.load(ids + entry, mask=entry < stop, other=0)
+                size = tl.load(valid + key_block, mask=entry < stop, other=0)
+                members = tl.minimum(size - slot % group * width, width)
+                bias = tl.log2(tl.maximum(members, 1).to(tl.float32))
+                bias = tl.where(members > 0, bias, float("-inf"))
+                rows = key_block * group + slot % group
+                key = load_rows(pooled_k + first_row * DP, rows, DP)
+                value = load_rows(pooled_v + first_row * DP, rows, DP)
+                acc, peak, total = accumulate(
+                    query, key, value, bias[None, :], acc, peak, total, scale, PRECISION
+                )
+    return acc, peak, total
+
+
+@triton.jit
+def attend_kernel(
+    q,
+    k,
+    v,
+    k_source,
+    v_source,
+    pooled_k,
+    pooled_v,
+    out,
+    lse,
+    slots,
+    valid,
+    offsets,
+    ids,
+    row_order,
+    head_rows,
+    scale,
+    seq_len,
+    heads,
+    blocks,
+    partial,
+    D: tl.constexpr,
+    DP: tl.constexpr,
+    BLOCK: tl.constexpr,
+    TILE: tl.constexpr,
+    LEVELS: tl.constexpr,
+    DESCRIPTORS: tl.constexpr,
+    PRECISION: tl.constexpr,
+    STAGES: tl.constexpr,
+):
+    """Attention of one (query block, batch * head).
+
+    `k_source` and `v_source` are tensor descriptors of k and v if DESCRIPTORS, else k and v again.
+    `scale` includes log2(e). `partial` is the number of partial blocks of the grid. TILE is the
+    number of keys computed at a time; it divides BLOCK.
+    """
+    block = tl.program_id(0)
+    batch_head = tl.program_id(1)
+    head = batch_head % heads
+    batch = batch_head // heads
+    row = tl.load(head_rows + head)
+    lane = tl.arange(0, BLOCK)
+    key_lane = tl.arange(0, TILE)
+    first_row = batch_head.to(tl.int64) * blocks * BLOCK
+    query = load_rows(q + first_row * DP, block * BLOCK + lane, DP)
+
+    acc = tl.zeros((BLOCK, DP), dtype=tl.float32)
+    peak = tl.full((BLOCK,), float("-inf"), dtype=tl.float32)
+    total = tl.zeros((BLOCK,), dtype=tl.float32)
+    bounds = offsets + (row.to(tl.int64) * blocks + block) * 5
+
+    begin = tl.load(bounds)
+    end = tl.load(bounds + 1)
+    masked_end = tl.minimum(begin + partial, end)
+    for entry in tl.range(begin, masked_end, num_stages=1):
+        key_block = tl.load(ids + entry)
+        size = tl.load(valid + key_block)
+        for part in tl.static_range(BLOCK // TILE):
+            lane_in_block = part * TILE + key_lane
+            if part * TILE < size:
+                rows = key_block * BLOCK + lane_in_block
+                bias = tl.where(lane_in_block < size, 0.0, float("-inf"))
+                key = load_rows(k + first_row * DP, rows, DP)
+                value = load_rows(v + first_row * DP, rows, DP)
+                acc, peak, total = accumulate(
+                    query, key, value, bias[None, :], acc, peak, total, scale, PRECISION
+                )
+    for entry in tl.range(masked_end, end, num_stages=STAGES):
+        key_block = tl.load(ids + entry)
+        for part in tl.static_range(BLOCK // TILE):
+            if DESCRIPTORS:
+                start = (batch_head * blocks + key_block) * BLOCK + part * TILE
+                key = k_source.load([start, 0])
+                value = v_source.load([start, 0])
+            else:
+                rows = key_block * BLOCK + part * TILE + key_lane
+                key = load_rows(k_source + first_row * DP, rows, DP)
+                value = load_rows(v_source + first_row * DP, rows, DP)
+            acc, peak, total = accumulate(
+                query, key, value, 0.0, acc, peak, total, scale, PRECISION
+            )
+
+    for level in tl.static_range(1, LEVELS):
+        acc, peak, total = walk_pooled(
+            query,
+            pooled_k,
+            pooled_v,
+            valid,
+            ids,
+            tl.load(bounds + level),
+            tl.load(bounds + level + 1),
+            batch_head.to(tl.int64) * blocks * (BLOCK - BLOCK // 8),
+            blocks,
+            acc,
+            peak,
+            total,
+            scale,
+            DP,
+            BLOCK,
+            TILE,
+            level,
+            PRECISION,
+        )
+
+    empty = total == 0.0
+    result = acc / tl.where(empty, 1.0, total)[:, None]
+    natural = (peak + tl.log2(tl.where(empty, 1.0, total))) * 0.6931471805599453
+    order = tl.load(row_order + row)
+    token = tl.load(slots + (order.to(tl.int64) * blocks + block) * BLOCK + lane)
+    filled = token >= 0
+    target = (batch.to(tl.int64) * seq_len + token) * heads + head
+    channel = tl.arange(0, DP)
+    tl.store(
+        out + target[:, None] * D + channel[None, :],
+        result.to(out.dtype.element_ty),
+        mask=filled[:, None] & (channel < D)[None, :],
+    )
+    tl.store(lse + batch_head.to(tl.int64) * seq_len + token, natural, mask=filled)

@@ -1,0 +1,190 @@
+"""Launching the Triton kernels: tile configuration, packing, attention."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import triton
+
+from ajour.backends.triton.kernel import attend_kernel
+from ajour.backends.triton.pack import pack_kernel
+from ajour.grid import BLOCK
+
+if TYPE_CHECKING:
+    from ajour.table import BlockTable
+
+POOLED_ROWS = BLOCK - BLOCK // 8
+"""Pooled rows of a block over levels 1 to 3: 64 + 32 + 16."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """How the attention kernel is compiled.
+
+    Args:
+        tile: keys computed at a time, a divisor of 128.
+        warps: warps of a program.
+        stages: software-pipelining depth of the main loop.
+        descriptors: whether keys and values come through tensor descriptors (TMA).
+    """
+
+    tile: int
+    warps: int
+    stages: int
+    descriptors: bool
+
+
+def choose_config(capability: int, itemsize: int, channels: int) -> Config:
+    """The kernel configuration for a GPU.
+
+    Args:
+        capability: compute capability times ten, for example 90; 0 in the interpreter.
+        itemsize: bytes per element of q, k and v.
+        channels: padded head_dim, a power of two.
+    """
+    large = capability in (80, 90, 100, 103)
+    descriptors = capability >= 90
+    if itemsize == 4:
+        return Config(tile=32 if channels <= 128 else 16, warps=8, stages=1, descriptors=False)
+    if channels > 128:
+        return Config(64 if large else 32, warps=8, stages=2 if large else 1, descriptors=False)
+    if large and descriptors:
+        return Config(tile=128, warps=8, stages=5, descriptors=True)
+    return Config(tile=64, warps=8, stages=3 if large else 2, descriptors=descriptors)
+
+
+def attend(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, table: BlockTable, scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention through a block table on a GPU. Arguments and result as `reference.attend`."""
+    levels = table.highest_level + 1
+    packed_q, _ = pack(q, table, 1)
+    packed_k, pooled_k = pack(k, table, levels)
+    packed_v, pooled_v = pack(v, table, levels)
+    return attend_packed(
+        packed_q, packed_k, packed_v, pooled_k, pooled_v, table, scale, q.shape, levels
+    )
+
+
+def pack(x: torch.Tensor, table: BlockTable, levels: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gather (batch, tokens, heads, head_dim) into block layout.
+
+    Returns:
+        Rows (batch * heads * blocks * 128, channels) and pooled rows (batch * heads,
+        blocks * 112, channels), channels being head_dim padded to a power of two; without
+        pooled levels the second is the first again.
+    """
+    batch, _, heads, head_dim = x.shape
+    blocks, channels = table.grid.blocks, padded_channels(head_dim)
+    packed = x.new_empty(batch * heads * blocks * BLOCK, channels)
+    pooled = x.new_empty(batch * heads, blocks * POOLED_ROWS, channels) if levels > 1 else packed
+    pack_kernel[(blocks, batch * heads)](
+        x,
+        packed,
+        pooled,
+        table.slots,
+        table.valid,
+        table.row_order,
+        table.head_rows,
+        *x.stride(),
+        heads,
+        blocks,
+        D=head_dim,
+        DP=channels,
+        BLOCK=BLOCK,
+        LEVELS=levels,
+        num_warps=4,
+        enable_fp_fusion=True,
+    )
+    return packed, pooled
+
+
+def attend_packed(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    pooled_k: torch.Tensor,
+    pooled_v: torch.Tensor,
+    table: BlockTable,
+    scale: float,
+    shape: torch.Size,
+    levels: int,
+    config: Config | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The attention kernel alone, on packed tensors.
+
+    Args:
+        q: packed rows, see `pack`.
+        k: packed rows.
+        v: packed rows.
+        pooled_k: pooled rows.
+        pooled_v: pooled rows.
+        table: the block table.
+        scale: factor on the logits.
+        shape: (batch, tokens, heads, head_dim) of the result.
+        levels: one more than the highest level used.
+        config: how to compile; chosen for the GPU by default.
+    """
+    batch, tokens, heads, head_dim = shape
+    blocks, channels = table.grid.blocks, q.shape[1]
+    config = config or choose_config(_capability(q.device), q.element_size(), channels)
+    out = q.new_empty(shape)
+    lse = torch.empty(batch, heads, tokens, dtype=torch.float32, device=q.device)
+    k_source, v_source = k, v
+    if config.descriptors:
+        from triton.tools.tensor_descriptor import TensorDescriptor
+
+        k_source, v_source = (
+            TensorDescriptor.from_tensor(x, [config.tile, channels]) for x in (k, v)
+        )
+    attend_kernel[(blocks, batch * heads)](
+        q,
+        k,
+        v,
+        k_source,
+        v_source,
+        pooled_k,
+        pooled_v,
+        out,
+        lse,
+        table.slots,
+        table.valid,
+        table.offsets,
+        table.ids,
+        table.row_order,
+        table.head_rows,
+        scale * math.log2(math.e),
+        tokens,
+        heads,
+        blocks,
+        table.partial_blocks,
+        D=head_dim,
+        DP=channels,
+        BLOCK=BLOCK,
+        TILE=config.tile,
+        LEVELS=levels,
+        DESCRIPTORS=config.descriptors,
+        PRECISION="ieee" if q.dtype == torch.float32 else "tf32",
+        STAGES=config.stages,
+        num_warps=config.warps,
+        num_stages=config.stages,
+        enable_fp_fusion=True,
+    )
+    return out, lse
+
+
+def padded_channels(head_dim: int) -> int:
+    """The power of two, at least 16, that a head's channels are padded to."""
+    return max(16, int(triton.next_power_of_2(head_dim)))
+
+
+def _capability(device: torch.device) -> int:
+    """Compute capability times ten; 0 in the interpreter."""
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        return 0
+    major, minor = torch.cuda.get_device_capability(device)
+    return major * 10 + minor

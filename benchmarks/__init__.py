@@ -1,0 +1,1 @@
+"""Benchmarks: correctness first, then every arm in one run."""

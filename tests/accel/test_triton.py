@@ -1,0 +1,105 @@
+"""The Triton backend: in the interpreter on the CPU, and compiled offline for its targets."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from ajour import TokenGrid
+from ajour.backends.triton.launch import choose_config, padded_channels
+
+triton = pytest.importorskip("triton")
+
+SHARED_LIMIT = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
+"""Shared memory of a program in KiB, by compute capability times ten."""
+
+CASES = [
+    (TokenGrid(1, 1, 1), 16), (TokenGrid(2, 3, 4), 40), (TokenGrid(1, 8, 16), 16),
+    (TokenGrid(3, 7, 9), 16), (TokenGrid(3, 7, 9), 24), (TokenGrid(3, 7, 9, 5, 11), 16),
+    (TokenGrid(2, 5, 9, text_before=7), 32), (TokenGrid(1, 9, 15, text_after=130), 16),
+]  # fmt: skip
+
+
+def _child():
+    """Run by `test_interpreter` in a process of its own: the interpreter is chosen at import."""
+    from ajour import attention
+    from tests.conftest import assert_matches_oracle, random_qkv, random_table
+
+    for number, (grid, head_dim) in enumerate(CASES):
+        for dtype in (torch.float32, torch.float16):
+            for levels in (1, 4):
+                torch.manual_seed(number)
+                table = random_table(grid, heads=2, seed=number, levels=levels)
+                q, k, v = random_qkv(grid, 2, head_dim, dtype, batch=2)
+                out, lse = attention(q, k, v, table, backend="triton", return_lse=True)
+                try:
+                    assert_matches_oracle(q, k, v, table, out, lse)
+                    verdict = "ok"
+                except AssertionError as error:
+                    verdict = f"failed {error}"
+                print(f"{number}-{str(dtype)[6:]}-{levels} {verdict}", flush=True)
+
+
+@pytest.fixture(scope="module")
+def verdicts():
+    env = os.environ | {"TRITON_INTERPRET": "1"}
+    code = "from tests.accel.test_triton import _child; _child()"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    return dict(line.split(" ", 1) for line in run.stdout.splitlines() if " " in line), run.stderr
+
+
+@pytest.mark.xdist_group("interpreter")
+@pytest.mark.parametrize("levels", [1, 4])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("number", range(len(CASES)))
+def test_interpreter_matches_the_oracle(verdicts, number, dtype, levels):
+    found, stderr = verdicts
+    assert found.get(f"{number}-{dtype}-{levels}", stderr[-2000:]) == "ok"
+
+
+POINTERS = ("q", "k", "v", "pooled_k", "pooled_v", "out")
+INT32 = ("slots", "valid", "offsets", "ids", "row_order", "head_rows")
+
+
+TARGETS = [
+    (capability, *kind, levels)
+    for capability in SHARED_LIMIT
+    for kind in (("bf16", 64), ("fp16", 128))
+    for levels in (1, 4)
+] + [(86, "bf16", 256, 4), (90, "bf16", 256, 1), (80, "fp32", 64, 1), (90, "fp32", 64, 1)]
+
+
+@pytest.mark.parametrize(("capability", "dtype", "head_dim", "levels"), TARGETS)
+def test_the_kernel_compiles_offline(capability, dtype, head_dim, levels):
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from ajour.backends.triton.kernel import attend_kernel
+
+    channels = padded_channels(head_dim)
+    config = choose_config(capability, 4 if dtype == "fp32" else 2, channels)
+    source = (
+        f"tensordesc<{dtype}[{config.tile}, {channels}]>" if config.descriptors else f"*{dtype}"
+    )
+    kinds = dict.fromkeys(POINTERS, f"*{dtype}") | dict.fromkeys(INT32, "*i32")
+    kinds |= dict.fromkeys(("k_source", "v_source"), source) | {"lse": "*fp32", "scale": "fp32"}
+    constants = {
+        "D": head_dim, "DP": channels, "BLOCK": 128, "TILE": config.tile, "LEVELS": levels,
+        "DESCRIPTORS": config.descriptors, "STAGES": config.stages,
+        "PRECISION": "ieee" if dtype == "fp32" else "tf32",
+    }  # fmt: skip
+    names = attend_kernel.arg_names
+    signature = {n: "constexpr" if n in constants else kinds.get(n, "i32") for n in names}
+    compiled = triton.compile(
+        ASTSource(fn=attend_kernel, signature=signature, constexprs=constants),
+        target=GPUTarget("cuda", capability, 32),
+        options={
+            "num_warps": config.warps,
+            "num_stages": config.stages,
+            "enable_fp_fusion": True,
+        },
+    )
+    assert compiled.metadata.shared <= SHARED_LIMIT[capability] * 1024
+    assert compiled.asm["cubin"]

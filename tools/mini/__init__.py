@@ -1,0 +1,1 @@
+"""A small text-to-video diffusion model: data, training and evaluation."""

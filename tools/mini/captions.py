@@ -1,0 +1,169 @@
+"""Captions for scenes: a varied grammar for training and one fixed phrasing for scoring."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from tools.mini.scenes import sample_scene
+
+if TYPE_CHECKING:
+    from tools.mini.scenes import Scene, Thing
+
+PLACE_PHRASES: dict[str, str] = {
+    "centre": "in the centre",
+    "left": "on the left",
+    "right": "on the right",
+    "top": "at the top",
+    "bottom": "at the bottom",
+    "top left": "in the top left",
+    "top right": "in the top right",
+    "bottom left": "in the bottom left",
+    "bottom right": "in the bottom right",
+}
+# The first phrase of each motion, camera and light is the canonical one.
+MOTION_PHRASES: dict[str, tuple[str, ...]] = {
+    "still": ("stays still", "does not move", "rests", "stays in place"),
+    "left": ("moves left", "moves to the left", "slides left", "drifts to the left"),
+    "right": ("moves right", "moves to the right", "slides right", "drifts to the right"),
+    "up": ("moves up", "moves upwards", "rises", "drifts up"),
+    "down": ("moves down", "moves downwards", "sinks", "drifts down"),
+    "up-left": ("moves up and to the left", "moves diagonally up and left", "drifts up and left"),
+    "up-right": (
+        "moves up and to the right",
+        "moves diagonally up and right",
+        "drifts up and right",
+    ),
+    "down-left": (
+        "moves down and to the left",
+        "moves diagonally down and left",
+        "drifts down and left",
+    ),
+    "down-right": (
+        "moves down and to the right",
+        "moves diagonally down and right",
+        "drifts down and right",
+    ),
+    "circle": ("moves in a circle", "circles around", "follows a circular path"),
+    "arc left": ("moves in an arc to the left", "curves to the left", "swings left in an arc"),
+    "arc right": ("moves in an arc to the right", "curves to the right", "swings right in an arc"),
+    "bounce": ("bounces up and down", "bounces", "hops up and down"),
+}
+CAMERA_PHRASES: dict[str, tuple[str, ...]] = {
+    "pan left": ("the camera pans left", "the view pans to the left"),
+    "pan right": ("the camera pans right", "the view pans to the right"),
+    "zoom in": ("the camera zooms in", "the view slowly zooms in"),
+    "zoom out": ("the camera zooms out", "the view slowly zooms out"),
+}
+LIGHT_PHRASES: dict[str, tuple[str, ...]] = {
+    "brightening": ("the light brightens", "the scene grows brighter"),
+    "fading": ("the light fades", "the scene grows darker"),
+}
+CANONICAL_SHARE = 0.2  # of training captions
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:] + "."
+
+
+def _noun(thing: Thing) -> str:
+    """The thing with its article, such as "an orange ring" or "a large striped red star"."""
+    words = [] if thing.size == "medium" else [thing.size]
+    words += [] if thing.texture == "plain" else [thing.texture]
+    name = " ".join([*words, thing.colour, thing.shape])
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def _ground(scene: Scene) -> str:
+    """The background, such as "a navy background" or "a starry black background"."""
+    kind = "" if scene.background_kind == "plain" else scene.background_kind + " "
+    return f"a {kind}{scene.background} background"
+
+
+def canonical(scene: Scene) -> str:
+    """The one fixed phrasing of a scene, made to be read back by a program.
+
+    In the grammar below, [ ] may be absent and { } repeats::
+
+        caption    = clause {", and " clause} " on a " [KIND " "] GROUND " background."
+                     [" The camera " CAMERA "."] [" The light " LIGHT "."]
+        clause     = article " " [SIZE " "] [TEXTURE " "] COLOUR " " SHAPE " " PLACE " " MOTION
+        article    = "a" or "an" ("an" before "orange" only); capital in the first clause only
+        SIZE       = "small" | "large"                      (absent: medium)
+        TEXTURE    = "striped" | "checkered" | "dotted"     (absent: plain)
+        COLOUR     = "red" | "orange" | "yellow" | "green" | "cyan" | "blue" | "purple" | "white"
+        SHAPE      = "circle" | "square" | "triangle" | "star" | "ring" | "cross"
+        PLACE      = "in the centre" | "on the left" | "on the right" | "at the top"
+                   | "at the bottom" | "in the top left" | "in the top right"
+                   | "in the bottom left" | "in the bottom right"
+        MOTION     = "stays still" | "moves left" | "moves right" | "moves up" | "moves down"
+                   | "moves up and to the left" | "moves up and to the right"
+                   | "moves down and to the left" | "moves down and to the right"
+                   | "moves in a circle" | "moves in an arc to the left"
+                   | "moves in an arc to the right" | "bounces up and down"
+        KIND       = "gradient" | "checkered" | "starry"    (absent: plain)
+        GROUND     = "black" | "gray" | "navy" | "brown"
+        CAMERA     = "pans left" | "pans right" | "zooms in" | "zooms out"  (absent: static)
+        LIGHT      = "brightens" | "fades"                  (absent: steady)
+
+    Clauses follow the drawing order. No motion contains ", and ", so that splits the clauses.
+    """
+    clauses = [
+        f"{_noun(thing)} {PLACE_PHRASES[thing.place]} {MOTION_PHRASES[thing.motion][0]}"
+        for thing in scene.things
+    ]
+    parts = [_sentence(f"{', and '.join(clauses)} on {_ground(scene)}")]
+    if scene.camera != "static":
+        parts.append(_sentence(CAMERA_PHRASES[scene.camera][0]))
+    if scene.light != "steady":
+        parts.append(_sentence(LIGHT_PHRASES[scene.light][0]))
+    return " ".join(parts)
+
+
+def _clause(thing: Thing, rng: random.Random) -> str:
+    """One thing, its start and its motion, in one of several wordings."""
+    noun, place = _noun(thing), PLACE_PHRASES[thing.place]
+    motion = rng.choice(MOTION_PHRASES[thing.motion])
+    if thing.motion == "still":
+        wordings = [f"{noun} {motion} {place}", f"{noun} {place} {motion}"]
+    else:
+        wordings = [
+            f"{noun} starts {place} and {motion}",
+            f"{noun} {place} {motion}",
+            f"{noun} begins {place}, then {motion}",
+            f"starting {place}, {noun} {motion}",
+        ]
+    return rng.choice(wordings)
+
+
+def caption(scene: Scene, rng: random.Random) -> str:
+    """Describe a scene in one of many wordings; a fifth of them are `canonical`."""
+    if rng.random() < CANONICAL_SHARE:
+        return canonical(scene)
+    clauses = [_clause(thing, rng) for thing in scene.things]
+    ground = _ground(scene)
+    style = rng.choice(("while", "and", "sentences")) if len(clauses) > 1 else "sentences"
+    if style == "sentences":
+        sentences = clauses
+    elif style == "while":
+        sentences = [f"{clauses[0]} while {clauses[1]}", *clauses[2:]]
+    else:
+        sentences = [", and ".join(clauses)]
+    where = rng.choice(("over", "lead", "last"))
+    if where == "over":
+        sentences[0] = f"{sentences[0]} {rng.choice(('over', 'on', 'against'))} {ground}"
+    elif where == "lead":
+        sentences[0] = f"{rng.choice(('on', 'over'))} {ground}, {sentences[0]}"
+    else:
+        sentences.append(f"the scene has {ground}")
+    if scene.camera != "static":
+        sentences.append(rng.choice(CAMERA_PHRASES[scene.camera]))
+    if scene.light != "steady":
+        sentences.append(rng.choice(LIGHT_PHRASES[scene.light]))
+    return " ".join(_sentence(sentence) for sentence in sentences)
+
+
+def corpus(n: int, seed: int) -> list[str]:
+    """Captions of `n` training scenes, to fit a tokenizer on."""
+    rng = random.Random(seed)
+    return [caption(sample_scene(rng), rng) for _ in range(n)]
