@@ -23,10 +23,34 @@ from tools.mini.train_vae import (
     write_json,
 )
 
-SIZES = {(49, 256, 256): 0.6, (33, 192, 320): 0.2, (25, 320, 192): 0.2}
-"""Clip sizes (frames, height, width) and their shares of the encoding and the training time."""
 
-TINY_SIZES = {(5, 32, 32): 0.6, (5, 32, 64): 0.2, (5, 64, 32): 0.2}
+
+@dataclass(frozen=True)
+class Share:
+    """What one clip size takes of each resource.
+
+    Attributes:
+        encoding: Share of the encoding time and of the number of clips.
+        early: Share of the steps in the early part of the training.
+        late: Share of the steps after it.
+    """
+
+    encoding: float
+    early: float
+    late: float
+
+
+SIZES = {
+    (1, 256, 256): Share(0.1, 0.4, 0.1),
+    (13, 256, 256): Share(0.2, 0.6, 0.1),
+    (49, 256, 256): Share(0.45, 0.0, 0.5),
+    (33, 192, 320): Share(0.13, 0.0, 0.15),
+    (25, 320, 192): Share(0.12, 0.0, 0.15),
+}
+"""Clip sizes (frames, height, width): pictures and short clips teach the words first, cheaply."""
+
+TINY_SIZES = {(1, 32, 32): Share(0.5, 1.0, 0.1), (5, 32, 64): Share(0.5, 0.0, 0.9)}
+EARLY_PART = 0.3
 BATCH_TOKENS = 40 * 3328
 PEAK_LR = 1e-3
 CAPTIONS_PER_SCENE = 4
@@ -227,10 +251,12 @@ def train(args: argparse.Namespace) -> None:
     sizes = TINY_SIZES if args.tiny else SIZES
     data: dict[tuple[int, int, int], Clips] = {}
     for size, share in sizes.items():
-        most = 4 if args.tiny else round(args.max_clips * share)
-        data[size] = encode_clips(vae, tokenizer, rng, size, args.encode_seconds * share, most)
+        most = 4 if args.tiny else round(args.max_clips * share.encoding)
+        seconds = args.encode_seconds * share.encoding
+        data[size] = encode_clips(vae, tokenizer, rng, size, seconds, most)
     empty = tokenize(tokenizer, [""], device)
     if device.type == "cuda" and args.compile:
+        torch._dynamo.config.suppress_errors = True  # what does not compile runs eager
         transformer.compile_repeated_blocks(dynamic=True)
 
     def checkpoint(elapsed: float) -> None:
@@ -249,7 +275,7 @@ def train(args: argparse.Namespace) -> None:
             },
         )
 
-    names, shares = list(sizes), list(sizes.values())
+    names = list(sizes)
     recent: dict[tuple[int, int, int], list[torch.Tensor]] = {size: [] for size in names}
     start = said = saved = time.monotonic()
     first_step = said_step = step
@@ -258,7 +284,8 @@ def train(args: argparse.Namespace) -> None:
         elapsed = before + now - start
         for group in optimizer.param_groups:
             group["lr"] = PEAK_LR * learning_rate_factor(elapsed / total)
-        size = rng.choices(names, shares)[0]
+        early = elapsed < EARLY_PART * total
+        size = rng.choices(names, [s.early if early else s.late for s in sizes.values()])[0]
         text_length = TEXT_LENGTH if rng.random() < 0.8 else LONG_TEXT_LENGTH
         shape = data[size].latents.shape
         tokens = shape[2] * shape[3] * shape[4] // 4
@@ -266,8 +293,9 @@ def train(args: argparse.Namespace) -> None:
         loss = flow_loss(transformer, text_encoder, data[size], empty, batch, text_length)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0, error_if_nonfinite=False)
-        optimizer.step()
+        norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        if torch.isfinite(norm):
+            optimizer.step()
         step += 1
         samples += batch
         all_samples += batch
