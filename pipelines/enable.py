@@ -27,6 +27,11 @@ class Session:
         self.tracker = tracker
         self.runtimes = runtimes
 
+    def phases(self) -> tuple[str, ...]:
+        """The schedule's assignment of every step done since the last `set_timesteps`."""
+        schedule = self.runtimes[0].plan.schedule
+        return tuple(schedule.at(level) for level in self.tracker.levels_done)
+
     def release(self) -> None:
         """Undo everything."""
         for runtime in self.runtimes:
@@ -67,7 +72,7 @@ def enable(
         raise ValueError(f"unknown backend {backend!r}; backends are {', '.join(BACKENDS)}")
     transformers = transformers_of(pipe)
     for transformer in transformers:
-        if any(getattr(owner, _ATTRIBUTE, None) is not None for owner in (pipe, transformer)):
+        if is_enabled(pipe) or is_enabled(transformer):
             raise RuntimeError("already enabled; call ajour.disable() first")
         family = family_of(transformer)
         layers = family.layers(transformer)
@@ -123,15 +128,20 @@ def sparse(
         disable(pipe)
 
 
+def is_enabled(pipe: Any) -> bool:
+    """Whether `enable` holds on a pipeline or transformer."""
+    return pipe.__dict__.get(_ATTRIBUTE) is not None
+
+
 def session_of(pipe: Any) -> Session:
     """The session that `enable` left.
 
     Raises:
         RuntimeError: if not enabled.
     """
-    session = pipe.__dict__.get(_ATTRIBUTE)
-    if session is None:
+    if not is_enabled(pipe):
         raise RuntimeError("not enabled; call ajour.enable(pipe, plan) first")
+    session: Session = pipe.__dict__[_ATTRIBUTE]
     return session
 
 

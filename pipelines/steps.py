@@ -44,6 +44,11 @@ class StepTracker:
         return self._levels[min(self.index, len(self._levels) - 1)]
 
     @property
+    def levels_done(self) -> list[float]:
+        """Noise levels of the steps done since the last `set_timesteps`."""
+        return self._levels[self.index - self.steps_done : self.index]
+
+    @property
     def index(self) -> int:
         """Index of the next step within the scheduler's timesteps."""
         scheduler = self._scheduler()

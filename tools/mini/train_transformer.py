@@ -24,7 +24,6 @@ from tools.mini.train_vae import (
 )
 
 
-
 @dataclass(frozen=True)
 class Share:
     """What one clip size takes of each resource.

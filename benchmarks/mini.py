@@ -1,0 +1,164 @@
+"""The bundled model under plans: speed, PSNR, SSIM and prompt adherence on held-out prompts.
+
+Every plan is compared with dense attention at the same seeds in one run. Adherence is the share of
+true claims (colour, start place, motion of every thing of the caption) by `tools.mini.reader`.
+
+    python -m benchmarks.mini --prompts 8 --repeats 5 --out benchmarks/results/mini-cpu.json
+    python -m benchmarks.mini --prompts 64 --out benchmarks/results/mini-adherence.json
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from statistics import mean, median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from ajour import Plan, sparse, summary
+from ajour.pipelines.bundled import FOLDER, Defaults, load_pipeline
+from ajour.pipelines.generate import sample
+from ajour.pipelines.quality import psnr, ssim
+from ajour.pipelines.video import side_by_side, to_bytes, write_mp4
+from benchmarks.record import save
+from tools.mini.captions import canonical
+from tools.mini.prompts import held_out_prompts
+from tools.mini.reader import score
+
+if TYPE_CHECKING:
+    from ajour.pipelines.generate import Sample
+
+DEFAULTS = Defaults()
+
+
+def options(args: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of the pipeline's call."""
+    return {
+        "num_frames": args.frames,
+        "height": args.height,
+        "width": args.width,
+        "num_inference_steps": args.steps,
+        "guidance_scale": DEFAULTS.guidance,
+    }
+
+
+def claims(video: Sample, prompt: str) -> dict[str, list[bool]]:
+    """The reader's verdicts."""
+    return score(to_bytes(video.video), prompt)
+
+
+def adherence(verdicts: list[dict[str, list[bool]]]) -> dict[str, float]:
+    """Share of true claims, by kind and over all."""
+    kinds = {kind: [v for one in verdicts for v in one[kind]] for kind in verdicts[0]}
+    shares = {kind: mean(values) for kind, values in kinds.items()}
+    return shares | {"all": mean(v for values in kinds.values() for v in values)}
+
+
+def repeat_timing(pipe: Any, plan: Plan, prompt: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Denoising seconds of both arms, alternating, `args.repeats` times each."""
+    seconds: dict[str, list[float]] = {"dense": [], "sparse": []}
+    for turn in tqdm(range(args.repeats), desc="timing", unit="pair"):
+        seconds["dense"].append(sample(pipe, prompt, turn, "dense", **options(args)).seconds)
+        with sparse(pipe, plan, backend=args.backend):
+            run = sample(pipe, prompt, turn, "sparse", **options(args))
+        seconds["sparse"].append(run.seconds)
+    dense, thin = median(seconds["dense"]), median(seconds["sparse"])
+    return {
+        "dense_seconds": dense, "sparse_seconds": thin, "speedup": dense / thin,
+        "all_seconds": seconds,
+    }  # fmt: skip
+
+
+def evaluate(
+    pipe: Any, name: str, plan: Plan, prompts: list[str], dense: list[Sample], args: Any
+) -> dict[str, Any]:
+    """One plan against the dense samples."""
+    scores, verdicts, runs = [], [], []
+    with sparse(pipe, plan, backend=args.backend):
+        for seed, prompt in enumerate(tqdm(prompts, desc=name, unit="video")):
+            run = sample(pipe, prompt, seed, "sparse", **options(args))
+            other = dense[seed].video
+            scores.append((psnr(run.video, other), ssim(run.video, other)))
+            verdicts.append(claims(run, prompt))
+            runs.append(run)
+            if args.videos and seed < 8:
+                pair = side_by_side([other, run.video], ["dense", f"{name} {scores[-1][0]:.1f} dB"])
+                args.videos.mkdir(parents=True, exist_ok=True)
+                write_mp4(args.videos / f"{name}-{seed}.mp4", pair, DEFAULTS.fps)
+        state = summary(pipe)
+    phases = runs[0].phases
+    densities = {use: state.density(use) for use in {*phases, state.schedule[-1][1]}}
+    seconds = [(d.seconds, s.seconds) for d, s in zip(dense, runs, strict=True)]
+    row = {
+        "plan": name,
+        "grid": state.grid,
+        "backend": state.backend,
+        "fallbacks": list(state.fallbacks),
+        "density": densities[state.schedule[-1][1]],
+        "mean_density": mean(densities[use] or 0.0 for use in phases),
+        "sparse_steps": sum(use != "dense" for use in phases),
+        "psnr_db": mean(s[0] for s in scores),
+        "ssim": mean(s[1] for s in scores),
+        "psnr_db_each": [round(s[0], 2) for s in scores],
+        "ssim_each": [round(s[1], 4) for s in scores],
+        "adherence": adherence(verdicts),
+        "dense_seconds_each": [s[0] for s in seconds],
+        "sparse_seconds_each": [s[1] for s in seconds],
+    }
+    if args.repeats:
+        row |= repeat_timing(pipe, plan, prompts[0], args)
+    return row
+
+
+def main() -> None:
+    """Runs every plan, prints a table, saves the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", help="pipeline folder; the bundled model by default")
+    parser.add_argument("--plan", type=Path, nargs="*", default=[FOLDER / "plan.json"])
+    parser.add_argument("--backend")
+    parser.add_argument("--prompts", type=int, default=8)
+    parser.add_argument("--prompt-seed", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=0, help="timed pairs on the first prompt")
+    parser.add_argument("--steps", type=int, default=DEFAULTS.steps)
+    parser.add_argument("--frames", type=int, default=DEFAULTS.frames)
+    parser.add_argument("--height", type=int, default=DEFAULTS.height)
+    parser.add_argument("--width", type=int, default=DEFAULTS.width)
+    parser.add_argument("--videos", type=Path, help="folder for side-by-side videos")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    torch.backends.cudnn.benchmark = True
+    pipe = load_pipeline(args.model, dtype=torch.float32)
+    prompts = [canonical(s) for s in held_out_prompts(args.prompts, args.prompt_seed)]
+    dense = [
+        sample(pipe, prompt, seed, "dense", **options(args))
+        for seed, prompt in enumerate(tqdm(prompts, desc="dense", unit="video"))
+    ]
+    verdicts = [claims(run, prompt) for run, prompt in zip(dense, prompts, strict=True)]
+    print("dense adherence", {k: round(v, 3) for k, v in adherence(verdicts).items()}, flush=True)
+    extra: dict[str, Any] = {"steps": args.steps, "prompts": prompts}
+    extra |= {"size": [args.frames, args.height, args.width]}
+    extra |= {"dense_adherence": adherence(verdicts)}
+    rows = []
+    for path in args.plan:
+        row = evaluate(pipe, path.stem, Plan.load(path), prompts, dense, args)
+        rows.append(row)
+        speedup = row.get("speedup", np.nan)
+        print(
+            f"{row['plan']:24} density {row['density']:.3f} sparse steps {row['sparse_steps']:2}"
+            f"/{args.steps} PSNR {row['psnr_db']:6.2f} dB SSIM {row['ssim']:.4f} "
+            f"adherence {row['adherence']['all']:.3f} speed-up {speedup:.2f}",
+            flush=True,
+        )
+    extra = {
+        "prompts": prompts,
+        "steps": args.steps,
+        "size": [args.frames, args.height, args.width],
+    }
+    save(args.out, rows, dense_adherence=adherence(verdicts), **extra)
+
+
+if __name__ == "__main__":
+    main()

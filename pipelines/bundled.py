@@ -1,0 +1,72 @@
+"""The bundled model: a small Wan pipeline and its plan, shipped as package data."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ajour.plan import Plan
+
+FOLDER = Path(__file__).parent / "mini"
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a pipeline is run with where the user says nothing.
+
+    Attributes:
+        frames: video frames, 4 n + 1 for Wan.
+        height: pixels.
+        width: pixels.
+        steps: denoising steps.
+        guidance: classifier-free guidance scale.
+        prompt: a prompt that suits the model.
+        fps: frames per second of the written video.
+    """
+
+    frames: int = 49
+    height: int = 256
+    width: int = 256
+    steps: int = 20
+    guidance: float = 3.0
+    prompt: str = (
+        "A large striped red star on the left moves right, and a cyan ring at the bottom moves up "
+        "on a navy background."
+    )
+    fps: int = 16
+
+
+def load_pipeline(
+    path: str | Path | None = None, device: str | None = None, dtype: Any = None
+) -> Any:
+    """Load a diffusers pipeline for inference.
+
+    Args:
+        path: a pipeline's folder or Hub id; None for the bundled model.
+        device: for example `cuda`; None for a CUDA device where there is one, else the CPU.
+        dtype: of the weights; None for fp32 on a CPU and for the bundled model, else bf16.
+
+    Returns:
+        The pipeline.
+
+    Raises:
+        FileNotFoundError: if the bundled model is missing from the installation.
+    """
+    import torch
+    from diffusers import DiffusionPipeline
+
+    if path is None and not (FOLDER / "model" / "model_index.json").is_file():
+        raise FileNotFoundError(f"the bundled model is missing: no {FOLDER / 'model'}; reinstall")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if dtype is None:
+        dtype = torch.float32 if path is None or device == "cpu" else torch.bfloat16
+    pipe = DiffusionPipeline.from_pretrained(path or FOLDER / "model", dtype=dtype).to(device)
+    pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
+    return pipe
+
+
+def load_plan() -> Plan:
+    """The bundled model's plan."""
+    return Plan.load(FOLDER / "plan.json")

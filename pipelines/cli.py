@@ -1,0 +1,196 @@
+"""The `ajour` command."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ajour.pipelines.generate import Report
+
+EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand.
+
+    Args:
+        argv: arguments without the program's name; those of the process by default.
+
+    Returns:
+        0; 1 if the job failed, with the reason on stderr; 130 after Ctrl-C. Bad usage exits
+        with 2, as in all of argparse.
+    """
+    args = _parser().parse_args(argv)
+    try:
+        args.run(args)
+    except KeyboardInterrupt:
+        print("ajour: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except (OSError, RuntimeError, TypeError, ValueError) as error:  # PlanError is a ValueError
+        print(f"ajour {args.command}: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    from ajour.backends import BACKENDS
+    from ajour.pipelines.bundled import Defaults
+
+    default = Defaults()
+    parser = argparse.ArgumentParser(prog="ajour", description="Sparse attention for diffusers.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    make = commands.add_parser(
+        "generate",
+        help="make a video twice, dense and sparse, and compare",
+        description="Writes dense.mp4, sparse.mp4, compare.mp4 and report.json.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    make.add_argument("--prompt", default=default.prompt)
+    make.add_argument("--seed", type=int, default=0, help="seed of the initial noise")
+    make.add_argument("--steps", type=_positive, default=default.steps)
+    make.add_argument("--frames", type=_positive, default=default.frames)
+    make.add_argument("--height", type=_positive, default=default.height)
+    make.add_argument("--width", type=_positive, default=default.width)
+    make.add_argument("--guidance", type=float, default=default.guidance)
+    make.add_argument("--fps", type=_positive, default=default.fps)
+    make.add_argument("--model", help="pipeline folder or Hub id; the bundled model if left out")
+    make.add_argument("--plan", type=Path, help="plan file; the bundled model's if left out")
+    make.add_argument("--backend", choices=BACKENDS, help="the fastest that can run if left out")
+    make.add_argument("--device", help="for example cuda; a GPU where there is one if left out")
+    make.add_argument("--out", type=Path, default=Path("out"), help="folder for the results")
+    make.add_argument("--json", action="store_true", help="print the report as JSON")
+    make.set_defaults(run=_generate)
+
+    look = commands.add_parser(
+        "inspect",
+        help="draw a plan and its patterns",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    look.add_argument("plan", type=Path, nargs="?", help="plan file; the bundled model's if absent")
+    look.add_argument("--grid", type=_grid, default="13x16x16", help="frames x height x width")
+    look.add_argument("--out", type=Path, default=Path("out/plan.png"), help="PNG file")
+    look.set_defaults(run=_inspect)
+
+    check = commands.add_parser("doctor", help="what can run here, and why not")
+    check.add_argument("--json", action="store_true", help="print the findings as JSON")
+    check.set_defaults(run=_doctor)
+    return parser
+
+
+def _generate(args: argparse.Namespace) -> None:
+    from ajour.pipelines.bundled import load_pipeline, load_plan
+    from ajour.pipelines.generate import compare
+    from ajour.pipelines.video import side_by_side, write_mp4
+    from ajour.plan import Plan
+
+    if args.model is not None and args.plan is None:
+        raise ValueError("--model needs --plan: the bundled plan is for the bundled model")
+    plan = load_plan() if args.plan is None else Plan.load(args.plan)
+    args.out.mkdir(parents=True, exist_ok=True)
+    pipe = load_pipeline(args.model, args.device)
+    result = compare(
+        pipe,
+        plan,
+        args.prompt,
+        args.seed,
+        args.backend,
+        num_frames=args.frames,
+        height=args.height,
+        width=args.width,
+        num_inference_steps=args.steps,
+        guidance_scale=args.guidance,
+    )
+    report = result.report
+    dense, thin = result.dense.video, result.sparse.video
+    labels = [
+        f"dense, {report.dense_seconds:.1f} s",
+        f"sparse, {report.sparse_seconds:.1f} s, {report.psnr_db:.1f} dB",
+    ]
+    write_mp4(args.out / "dense.mp4", dense, args.fps)
+    write_mp4(args.out / "sparse.mp4", thin, args.fps)
+    write_mp4(args.out / "compare.mp4", side_by_side([dense, thin], labels), args.fps)
+    text = json.dumps(report.to_dict(), indent=1)
+    (args.out / "report.json").write_text(text + "\n")
+    if args.json:
+        print(text)
+    else:
+        _print_report(report, args.out)
+
+
+def _print_report(report: Report, out: Path) -> None:
+    rows: list[tuple[str, str]] = []
+    for key, value in report.to_dict().items():
+        if isinstance(value, float):
+            rows.append((key, f"{value:.4g}"))
+        elif isinstance(value, dict):
+            rows.append((key, ", ".join(f"{name} {number}" for name, number in value.items())))
+        elif isinstance(value, list):
+            rows.append((key, "; ".join(value) or "none"))
+        else:
+            rows.append((key, str(value)))
+    _print_table(f"videos and report in {out}", ("", ""), rows)
+
+
+def _inspect(args: argparse.Namespace) -> None:
+    from ajour.pipelines.bundled import load_plan
+    from ajour.pipelines.draw import draw_plan
+    from ajour.plan import Plan
+
+    plan = load_plan() if args.plan is None else Plan.load(args.plan)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    draw_plan(plan, args.grid, args.out)
+    print(args.out)
+
+
+def _doctor(args: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    from ajour.pipelines.doctor import diagnose
+
+    findings = diagnose()
+    if args.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=1))
+        return
+    rows = [(f.subject, "yes" if f.works else "no", f.detail) for f in findings]
+    _print_table("ajour doctor", ("subject", "works", "detail"), rows)
+
+
+def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, show_header=any(columns))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def _grid(text: str) -> Any:
+    from ajour.grid import TokenGrid
+
+    try:
+        frames, height, width = (int(part) for part in text.lower().split("x"))
+        return TokenGrid(frames, height, width)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"a grid is FRAMESxHEIGHTxWIDTH in tokens, such as 13x16x16, got {text!r}"
+        ) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""`ajour doctor`: what can run on this machine, and why not."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+from ajour.backends import BACKENDS, backend_reason
+
+PACKAGES = ("ajour", "torch", "diffusers", "transformers", "triton")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the diagnosis.
+
+    Attributes:
+        subject: what was looked at.
+        works: whether it can be used.
+        detail: its version, or why it cannot.
+    """
+
+    subject: str
+    works: bool
+    detail: str
+
+
+def diagnose() -> list[Finding]:
+    """Look at packages, devices, backends on each device, and the bundled model."""
+    import torch
+
+    findings = [Finding("python", True, platform.python_version())]
+    for name in PACKAGES:
+        try:
+            findings.append(Finding(name, True, version(name)))
+        except PackageNotFoundError:
+            findings.append(Finding(name, False, f"not installed (pip install {name})"))
+    devices = [torch.device("cpu")]
+    findings.append(Finding("cpu", True, f"{torch.get_num_threads()} threads"))
+    for index in range(torch.cuda.device_count()):
+        device = torch.device("cuda", index)
+        devices.append(device)
+        major, minor = torch.cuda.get_device_capability(device)
+        name = torch.cuda.get_device_name(device)
+        findings.append(Finding(str(device), True, f"{name}, sm_{major}{minor}"))
+    if len(devices) == 1:
+        findings.append(Finding("gpu", False, "torch sees no CUDA device"))
+    for device in devices:
+        dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+        for backend in BACKENDS:
+            reason = backend_reason(backend, device, dtype, 128)
+            findings.append(
+                Finding(f"backend {backend} on {device}", reason is None, reason or "can run")
+            )
+    findings.append(_bundled())
+    return findings
+
+
+def _bundled() -> Finding:
+    from ajour.pipelines.bundled import FOLDER
+
+    files = [f for f in FOLDER.rglob("*") if f.is_file()]
+    size = sum(f.stat().st_size for f in files) / 1e6
+    found = (FOLDER / "model" / "model_index.json").is_file() and (FOLDER / "plan.json").is_file()
+    detail = f"{size:.1f} MB in {FOLDER}" if found else f"incomplete: {FOLDER}; reinstall ajour"
+    return Finding("bundled model", found, detail)

@@ -1,0 +1,128 @@
+"""Pictures of patterns and plans."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ajour.grid import BLOCK
+from ajour.lowering import level_map, lower
+from ajour.orders import order
+from ajour.schedule import DENSE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from ajour.grid import TokenGrid
+    from ajour.patterns import Pattern
+    from ajour.plan import Plan
+
+FAMILY_COLOURS = {
+    "full": "#4c566a", "skip": "#e5e9f0", "window": "#5e81ac", "diagonal": "#88c0d0",
+    "multi_diagonal": "#a3be8c", "stripe": "#ebcb8b",
+}  # fmt: skip
+OTHER_COLOUR = "#b48ead"
+
+
+def draw_plan(plan: Plan, grid: TokenGrid, path: str | Path) -> None:
+    """Draw a plan as PNG: the layer x head map of each assignment, then every pattern on a grid.
+
+    A pattern is shown twice: its block map, and the keys of the query in the middle of the grid,
+    frame by frame, as the blocks of its order really cover them.
+
+    Args:
+        plan: the plan.
+        grid: the token grid to lower the patterns on.
+        path: the PNG file.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows = len(plan.assignments) + len(plan.patterns)
+    heights = [max(2.2, 0.28 * plan.model["layers"])] * len(plan.assignments)
+    heights += [2.4] * len(plan.patterns)
+    figure = plt.figure(figsize=(11, sum(heights) + 0.5 * rows), layout="constrained")
+    panels = figure.subfigures(rows, 1, height_ratios=heights, squeeze=False)[:, 0]
+    for panel, name in zip(panels, plan.assignments, strict=False):
+        _draw_assignment(panel, plan, name, grid)
+    for panel, (name, pattern) in zip(
+        panels[len(plan.assignments) :], plan.patterns.items(), strict=True
+    ):
+        _draw_pattern(panel, name, pattern, grid)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def selected_keys(pattern: Pattern, grid: TokenGrid, query: int) -> NDArray[np.int8]:
+    """Level at which each video token's block is seen by a query's block; -1 where it is not.
+
+    Args:
+        pattern: the pattern.
+        grid: the grid.
+        query: the query, as an index in raster order.
+
+    Returns:
+        (frames, height, width).
+    """
+    place = np.argsort(order(pattern.order, grid.shape))
+    levels = level_map(pattern, grid)[place[query] // BLOCK]
+    return np.asarray(levels[place // BLOCK], dtype=np.int8).reshape(grid.shape)
+
+
+def _draw_assignment(panel: Any, plan: Plan, name: str, grid: TokenGrid) -> None:
+    """The layer x head map, coloured by family, and the schedule."""
+    from matplotlib.colors import to_rgb
+    from matplotlib.patches import Patch
+
+    layers = [plan.layer(name, layer) for layer in range(plan.model["layers"])]
+    colours = [[to_rgb(FAMILY_COLOURS.get(p.family, OTHER_COLOUR)) for p in row] for row in layers]
+    picture, strip = panel.subplots(1, 2, width_ratios=[2, 1])
+    picture.imshow(colours, aspect="auto", interpolation="nearest")
+    picture.set_xlabel("head")
+    picture.set_ylabel("layer")
+    densities = {p: _density(p, grid) for row in layers for p in row}
+    mean = np.mean([densities[p] for row in layers for p in row])
+    picture.set_title(f"assignment {name}: density {mean:.3f} on {grid}", fontsize=10)
+    families = dict.fromkeys(p.family for row in layers for p in row)
+    patches = [Patch(color=FAMILY_COLOURS.get(f, OTHER_COLOUR), label=f) for f in families]
+    strip.legend(handles=patches, loc="upper left", frameon=False, fontsize=9)
+    phases = plan.schedule.phases
+    ends = [phase.below for phase in phases[1:]] + [0.0]
+    for phase, end in zip(phases, ends, strict=True):
+        colour = FAMILY_COLOURS["full"] if phase.use == DENSE else "#88c0d0"
+        strip.barh(0, phase.below - end, left=end, color=colour, height=0.3)
+        strip.text((phase.below + end) / 2, 0.25, phase.use, ha="center", fontsize=9)
+    strip.set(xlim=(1, 0), ylim=(-0.3, 1.2), yticks=[], xlabel="noise level")
+    for side in ("left", "right", "top"):
+        strip.spines[side].set_visible(False)
+
+
+def _draw_pattern(panel: Any, name: str, pattern: Pattern, grid: TokenGrid) -> None:
+    """The block map and the keys of the middle query on a few frames."""
+    levels = level_map(pattern, grid)
+    middle = (grid.frames // 2 * grid.height + grid.height // 2) * grid.width + grid.width // 2
+    seen = selected_keys(pattern, grid, middle)
+    shown = np.unique(np.linspace(0, grid.frames - 1, 7).round().astype(int))
+    axes = panel.subplots(1, 1 + len(shown), width_ratios=[1.6] + [1] * len(shown), squeeze=False)
+    limits = {"vmin": -1, "vmax": 3, "cmap": "Blues_r", "interpolation": "nearest"}
+    axes[0, 0].imshow(np.where(levels < 0, 3, levels), **limits)
+    axes[0, 0].set_ylabel("query block")
+    for axis, frame in zip(axes[0, 1:], shown, strict=True):
+        axis.imshow(np.where(seen[frame] < 0, 3, seen[frame]), **limits)
+        axis.set(xticks=[], yticks=[])
+        axis.set_title(f"frame {frame}", fontsize=8)
+        if frame == grid.frames // 2:
+            axis.plot(grid.width // 2, grid.height // 2, "r+")
+    panel.suptitle(
+        f"{name}: {pattern}, order {pattern.order}, density {_density(pattern, grid):.3f}",
+        fontsize=9,
+    )
+
+
+def _density(pattern: Pattern, grid: TokenGrid) -> float:
+    return lower([pattern], grid).density()

@@ -1,0 +1,185 @@
+"""The main job: one prompt twice at the same seed, dense and sparse, timed and compared."""
+
+from __future__ import annotations
+
+import platform
+import time
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ajour.pipelines.enable import is_enabled, session_of, sparse
+from ajour.pipelines.quality import psnr, ssim
+from ajour.pipelines.summary import summary
+from ajour.schedule import DENSE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ajour.plan import Plan
+
+VERSIONS = ("ajour", "torch", "diffusers", "transformers", "triton")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One run of a pipeline.
+
+    Attributes:
+        video: (F,H,W,3) in [0,1].
+        seconds: from the call to the end of the last denoising step, without decoding.
+        phases: the schedule's assignment of every step; all `dense` without a plan.
+    """
+
+    video: NDArray[np.float32]
+    seconds: float
+    phases: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `ajour generate` measured.
+
+    Attributes:
+        prompt: the prompt.
+        seed: seed of the initial noise, on the CPU.
+        steps: denoising steps.
+        grid: token grid, for example 13x16x16.
+        density: kept share of dense attention's tiles in the plan's last phase, mean over layers.
+        mean_density: the same over all steps, dense ones included.
+        sparse_steps: steps that ran sparse.
+        dense_seconds: denoising time without the plan.
+        sparse_seconds: denoising time with it.
+        speedup: their ratio.
+        psnr_db: of the sparse video against the dense one.
+        ssim: likewise.
+        backend: which backend ran the sparse attention.
+        device: where it ran.
+        fallbacks: why layers ran dense against the plan, if any did.
+        versions: of the packages that matter.
+    """
+
+    prompt: str
+    seed: int
+    steps: int
+    grid: str
+    density: float
+    mean_density: float
+    sparse_steps: int
+    dense_seconds: float
+    sparse_seconds: float
+    speedup: float
+    psnr_db: float
+    ssim: float
+    backend: str
+    device: str
+    fallbacks: tuple[str, ...]
+    versions: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return asdict(self) | {"fallbacks": list(self.fallbacks)}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Both samples and their report."""
+
+    dense: Sample
+    sparse: Sample
+    report: Report
+
+
+def sample(pipe: Any, prompt: str, seed: int, label: str = "denoising", **options: Any) -> Sample:
+    """Run a pipeline once and time its denoising.
+
+    Args:
+        pipe: a diffusers video pipeline, enabled or not.
+        prompt: the prompt.
+        seed: seed of the initial noise.
+        label: the progress bar's text.
+        options: further arguments of the pipeline's call.
+    """
+    end = start = time.perf_counter()
+    steps = 0
+
+    def on_step_end(_pipe: Any, _step: int, _time: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+        nonlocal end, steps
+        if pipe.device.type == "cuda":
+            torch.cuda.synchronize()
+        end = time.perf_counter()
+        steps += 1
+        return kwargs
+
+    pipe.set_progress_bar_config(**getattr(pipe, "_progress_bar_config", {}) | {"desc": label})
+    video = pipe(
+        prompt,
+        generator=torch.Generator().manual_seed(seed),
+        callback_on_step_end=on_step_end,
+        output_type="np",
+        **options,
+    ).frames[0]
+    phases = session_of(pipe).phases() if is_enabled(pipe) else (DENSE,) * steps
+    return Sample(video, end - start, phases)
+
+
+def compare(
+    pipe: Any,
+    plan: Plan | str | Path,
+    prompt: str,
+    seed: int,
+    backend: str | None = None,
+    **options: Any,
+) -> Comparison:
+    """Run a pipeline without and with a plan at the same seed.
+
+    On a GPU both arms run once untimed first, so that no kernel is compiled in the timing.
+
+    Args:
+        pipe: a supported diffusers pipeline, not enabled.
+        plan: the plan.
+        prompt: the prompt.
+        seed: seed of the initial noise.
+        backend: the operator's backend; None chooses.
+        options: further arguments of the pipeline's call.
+    """
+    runs = 2 if pipe.device.type == "cuda" else 1
+    for _ in range(runs):
+        dense = sample(pipe, prompt, seed, "dense", **options)
+    with sparse(pipe, plan, backend=backend):
+        for _ in range(runs):
+            thin = sample(pipe, prompt, seed, "sparse", **options)
+        state = summary(pipe)
+    last = state.schedule[-1][1]
+    densities = {name: state.density(name) or 0.0 for name in {*thin.phases, last}}
+    report = Report(
+        prompt=prompt,
+        seed=seed,
+        steps=len(dense.phases),
+        grid=state.grid or "",
+        density=densities[last],
+        mean_density=sum(densities[name] for name in thin.phases) / len(thin.phases),
+        sparse_steps=sum(name != DENSE for name in thin.phases),
+        dense_seconds=dense.seconds,
+        sparse_seconds=thin.seconds,
+        speedup=dense.seconds / thin.seconds,
+        psnr_db=psnr(thin.video, dense.video),
+        ssim=ssim(thin.video, dense.video),
+        backend=state.backend,
+        device=device_name(pipe.device),
+        fallbacks=state.fallbacks,
+        versions={"python": platform.python_version()} | {name: version(name) for name in VERSIONS},
+    )
+    return Comparison(dense, thin, report)
+
+
+def device_name(device: torch.device) -> str:
+    """For people: the GPU's name, or the CPU's with its thread count."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
