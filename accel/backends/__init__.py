@@ -47,6 +47,7 @@ def backend_reason(
         return "Triton's interpreter computes bfloat16 wrongly"
     if dtype == torch.float64:
         return "float64 is for the reference and cpu backends"
-    if head_dim > 256:
-        return f"head_dim is at most 256, got {head_dim}"
+    limit = 128 if dtype == torch.float32 else 256
+    if head_dim > limit:
+        return f"head_dim is at most {limit} in {str(dtype)[6:]}, got {head_dim}"
     return None

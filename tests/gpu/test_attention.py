@@ -27,6 +27,8 @@ def check(grid, heads, head_dim, dtype, table, batch=1):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 def test_triton_matches_the_oracle(grid, dtype, head_dim, levels):
+    if dtype == torch.float32 and head_dim > 128:
+        pytest.skip("the Triton backend takes float32 heads of at most 128 channels")
     table = random_table(grid, heads=3, seed=head_dim + levels, levels=levels)
     check(grid, 3, head_dim, dtype, table, batch=2)
 

@@ -210,6 +210,23 @@ def export(
     print(f"samples in {args.out / 'samples.png'}", flush=True)
 
 
+def save_weights(path: Path, average: Average, seconds: float) -> None:
+    """Writes the averaged weights in fp16: small enough to carry away from a lent machine."""
+    part = path.with_suffix(".part")
+    torch.save({"seconds": seconds, "weights": [p.half().cpu() for p in average.mean]}, part)
+    part.replace(path)
+
+
+def load_weights(path: Path, modules: list[torch.nn.Module]) -> float:
+    """Reads what `save_weights` wrote into the modules; returns the training time behind it."""
+    state = torch.load(path, weights_only=True)
+    parameters = [p for m in modules for p in m.parameters()]
+    with torch.no_grad():
+        for target, weight in zip(parameters, state["weights"], strict=True):
+            target.copy_(weight)
+    return float(state["seconds"])
+
+
 def train(args: argparse.Namespace) -> None:
     """Encodes the data set, trains, checkpoints and exports."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -244,6 +261,11 @@ def train(args: argparse.Namespace) -> None:
     else:
         tokenizer = model.build_tokenizer(captions.corpus(500 if args.tiny else 20_000, args.seed))
         tokenizer.save_pretrained(out / "tokenizer")
+        if args.init is not None:
+            before = load_weights(args.init, [transformer, text_encoder])
+            average = Average([transformer, text_encoder], 0.9995)
+            torch.manual_seed(args.seed + int(before))
+            rng = random.Random(args.seed + int(before))
     total = args.total_seconds or before + args.seconds
 
     # A resumed run draws other scenes: the generator goes on from where it stopped.
@@ -314,6 +336,7 @@ def train(args: argparse.Namespace) -> None:
             said, said_step, samples = now, step, 0
         if now - saved > 60:
             checkpoint(elapsed)
+            save_weights(out / "weights.pt", average, elapsed)
             saved = now
     elapsed = before + time.monotonic() - start
     took = elapsed - before
@@ -343,6 +366,7 @@ def main() -> None:
     parser.add_argument("--batch-tokens", type=int, default=BATCH_TOKENS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true", help="continue from OUT/checkpoint.pt")
+    parser.add_argument("--init", type=Path, help="start from the weights.pt of another run")
     parser.add_argument("--no-compile", dest="compile", action="store_false")
     parser.add_argument("--say-every", type=float, default=10.0, help="seconds between log lines")
     parser.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)

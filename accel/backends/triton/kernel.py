@@ -61,24 +61,26 @@ def walk_pooled(
     width: tl.constexpr = 1 << LEVEL
     group: tl.constexpr = BLOCK >> LEVEL
     first_row += blocks * (BLOCK - 2 * group)
-    first_stop = end - (end - begin - 1) // width * width
-    for stop in tl.range(first_stop, end + 1, width, num_stages=1):
+    parts: tl.constexpr = BLOCK // TILE
+    tiles = (end - begin + width - 1) // width
+    for step in tl.range(0, tiles * parts, num_stages=1):
+        part = step % parts
+        stop = end - (tiles - 1 - step // parts) * width
         first = tl.maximum(stop - width, begin)
-        for part in tl.static_range(BLOCK // TILE):
-            if first + part * TILE // group < stop:
-                slot = part * TILE + tl.arange(0, TILE)
-                entry = first + slot // group
-                key_block = tl.load(ids + entry, mask=entry < stop, other=0)
-                size = tl.load(valid + key_block, mask=entry < stop, other=0)
-                members = tl.minimum(size - slot % group * width, width)
-                bias = tl.log2(tl.maximum(members, 1).to(tl.float32))
-                bias = tl.where(members > 0, bias, float("-inf"))
-                rows = key_block * group + slot % group
-                key = load_rows(pooled_k + first_row * DP, rows, DP)
-                value = load_rows(pooled_v + first_row * DP, rows, DP)
-                acc, peak, total = accumulate(
-                    query, key, value, bias[None, :], acc, peak, total, scale, PRECISION
-                )
+        slot = part * TILE + tl.arange(0, TILE)
+        entry = first + slot // group
+        if first + part * TILE // group < stop:
+            key_block = tl.load(ids + entry, mask=entry < stop, other=0)
+            size = tl.load(valid + key_block, mask=entry < stop, other=0)
+            members = tl.minimum(size - slot % group * width, width)
+            bias = tl.log2(tl.maximum(members, 1).to(tl.float32))
+            bias = tl.where(members > 0, bias, float("-inf"))
+            rows = key_block * group + slot % group
+            key = load_rows(pooled_k + first_row * DP, rows, DP)
+            value = load_rows(pooled_v + first_row * DP, rows, DP)
+            acc, peak, total = accumulate(
+                query, key, value, bias[None, :], acc, peak, total, scale, PRECISION
+            )
     return acc, peak, total
 
 
@@ -134,36 +136,33 @@ def attend_kernel(
     total = tl.zeros((BLOCK,), dtype=tl.float32)
     bounds = offsets + (row.to(tl.int64) * blocks + block) * 5
 
+    parts: tl.constexpr = BLOCK // TILE
     begin = tl.load(bounds)
     end = tl.load(bounds + 1)
     masked_end = tl.minimum(begin + partial, end)
-    for entry in tl.range(begin, masked_end, num_stages=1):
-        key_block = tl.load(ids + entry)
+    for step in tl.range(0, (masked_end - begin) * parts, num_stages=1):
+        key_block = tl.load(ids + begin + step // parts)
         size = tl.load(valid + key_block)
-        for part in tl.static_range(BLOCK // TILE):
-            lane_in_block = part * TILE + key_lane
-            if part * TILE < size:
-                rows = key_block * BLOCK + lane_in_block
-                bias = tl.where(lane_in_block < size, 0.0, float("-inf"))
-                key = load_rows(k + first_row * DP, rows, DP)
-                value = load_rows(v + first_row * DP, rows, DP)
-                acc, peak, total = accumulate(
-                    query, key, value, bias[None, :], acc, peak, total, scale, PRECISION
-                )
-    for entry in tl.range(masked_end, end, num_stages=STAGES):
-        key_block = tl.load(ids + entry)
-        for part in tl.static_range(BLOCK // TILE):
-            if DESCRIPTORS:
-                start = (batch_head * blocks + key_block) * BLOCK + part * TILE
-                key = k_source.load([start, 0])
-                value = v_source.load([start, 0])
-            else:
-                rows = key_block * BLOCK + part * TILE + key_lane
-                key = load_rows(k_source + first_row * DP, rows, DP)
-                value = load_rows(v_source + first_row * DP, rows, DP)
+        lane_in_block = step % parts * TILE + key_lane
+        if step % parts * TILE < size:
+            rows = key_block * BLOCK + lane_in_block
+            bias = tl.where(lane_in_block < size, 0.0, float("-inf"))
+            key = load_rows(k + first_row * DP, rows, DP)
+            value = load_rows(v + first_row * DP, rows, DP)
             acc, peak, total = accumulate(
-                query, key, value, 0.0, acc, peak, total, scale, PRECISION
+                query, key, value, bias[None, :], acc, peak, total, scale, PRECISION
             )
+    for step in tl.range(0, (end - masked_end) * parts, num_stages=STAGES):
+        key_block = tl.load(ids + masked_end + step // parts)
+        first_key = key_block * BLOCK + step % parts * TILE
+        if DESCRIPTORS:
+            start = batch_head * blocks * BLOCK + first_key
+            key = k_source.load([start, 0])
+            value = v_source.load([start, 0])
+        else:
+            key = load_rows(k_source + first_row * DP, first_key + key_lane, DP)
+            value = load_rows(v_source + first_row * DP, first_key + key_lane, DP)
+        acc, peak, total = accumulate(query, key, value, 0.0, acc, peak, total, scale, PRECISION)
 
     for level in tl.static_range(1, LEVELS):
         acc, peak, total = walk_pooled(

@@ -1,0 +1,303 @@
+"""Off is bit-identical to never on; full is stock; bad input changes nothing."""
+
+import copy
+import logging
+
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, UNet2DConditionModel
+
+import ajour
+from ajour import PlanError
+from tests.pipelines.conftest import (
+    FULL,
+    LATE,
+    SPARSE,
+    as_double,
+    latents,
+    make_plan,
+    make_transformer,
+    run,
+)
+
+GRIDS = [(1, 1, 1), (1, 3, 5), (2, 4, 4), (3, 7, 9), (5, 8, 8), (1, 16, 17), (13, 3, 2)]
+
+
+def processors(pipe):
+    return [block.attn1.processor for block in pipe.transformer.blocks]
+
+
+def scheduler(shift=2.0):
+    return FlowMatchEulerDiscreteScheduler(shift=shift)
+
+
+def test_disabled_is_bit_identical_to_never_enabled(pipe):
+    before = run(pipe)
+    stock = processors(pipe)
+    ajour.enable(pipe, SPARSE)
+    assert not torch.equal(run(pipe), before)
+    ajour.disable(pipe)
+    assert processors(pipe) == stock
+    assert torch.equal(run(pipe), before)
+    assert "_ajour" not in pipe.__dict__
+    assert not {"set_timesteps", "step"} & set(pipe.scheduler.__dict__)
+    assert not pipe.transformer._forward_pre_hooks
+
+
+def test_a_dense_schedule_is_bit_identical(pipe):
+    before = run(pipe)
+    with ajour.sparse(pipe, make_plan(SPARSE.patterns.values(), ((1.0, "dense"),))):
+        assert torch.equal(run(pipe), before)
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_full_plan_equals_stock(grid, dtype):
+    transformer = make_transformer()
+    inputs = latents(grid, batch=2)
+    exact = as_double(transformer)(
+        **inputs | {k: inputs[k].double() for k in ("hidden_states", "encoder_hidden_states")}
+    )[0]
+    transformer = transformer.to(dtype)
+    cast = {k: inputs[k].to(dtype) for k in ("hidden_states", "encoder_hidden_states")}
+    stock = transformer(**inputs | cast)[0].double()
+    with ajour.sparse(transformer, FULL, scheduler=scheduler()):
+        ours = transformer(**inputs | cast)[0].double()
+    ulp = torch.finfo(dtype).eps * exact.abs().max()
+    error, allowed = (ours - exact).abs(), (stock - exact).abs()
+    assert error.max() <= 2 * allowed.max() + 2 * ulp
+    assert error.mean() <= allowed.mean() + 2 * ulp
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_a_sparse_plan_runs_the_same_on_every_backend(grid):
+    transformer = make_transformer()
+    inputs = latents(grid)
+    out = {}
+    for backend in ("reference", "cpu"):
+        with ajour.sparse(transformer, SPARSE, scheduler=scheduler(), backend=backend):
+            out[backend] = transformer(**inputs)[0]
+    torch.testing.assert_close(out["cpu"], out["reference"], rtol=1e-4, atol=1e-5)
+    stock = transformer(**inputs)[0]
+    assert torch.allclose(out["cpu"], stock, atol=1e-5) == (grid[0] * grid[1] * grid[2] <= 128)
+
+
+@pytest.mark.parametrize("size", [(1, 16, 16), (1, 48, 80), (5, 112, 80), (17, 32, 48)], ids=str)
+def test_a_pipeline_runs_at_any_size(pipe, size):
+    with ajour.sparse(pipe, LATE):
+        out = run(pipe, steps=2, size=size)
+        frames, height, width = size
+        assert ajour.summary(pipe).grid == f"{(frames + 3) // 4}x{height // 16}x{width // 16}"
+    assert torch.isfinite(out).all()
+
+
+def test_guidance_and_batches_run_sparse(pipe):
+    options = {"prompt": ["a red circle", "a blue star"], "guidance_scale": 3.0}
+    dense = run(pipe, **options)
+    with ajour.sparse(pipe, FULL):
+        torch.testing.assert_close(run(pipe, **options), dense, rtol=1e-3, atol=1e-4)
+    with ajour.sparse(pipe, SPARSE):
+        assert not torch.allclose(run(pipe, **options), dense, rtol=1e-3, atol=1e-4)
+
+
+def test_two_sizes_in_one_process_do_not_share_tables(pipe):
+    with ajour.sparse(pipe, SPARSE):
+        first = run(pipe, steps=1)
+        run(pipe, steps=1, size=(5, 48, 64))
+        assert torch.equal(run(pipe, steps=1), first)
+
+
+def test_an_exception_inside_with_restores_everything(pipe):
+    before, stock = run(pipe), processors(pipe)
+    with pytest.raises(KeyError), ajour.sparse(pipe, SPARSE):
+        raise KeyError("interrupted")
+    assert processors(pipe) == stock
+    assert torch.equal(run(pipe), before)
+
+
+def test_the_state_dict_keeps_its_keys_and_saving_works(pipe, tmp_path):
+    keys = list(pipe.transformer.state_dict())
+    ajour.enable(pipe, SPARSE)
+    assert list(pipe.transformer.state_dict()) == keys
+    assert len(list(pipe.transformer.modules())) == len(list(make_transformer().modules()))
+    pipe.transformer.save_pretrained(tmp_path)
+    loaded = type(pipe.transformer).from_pretrained(tmp_path)
+    assert list(loaded.state_dict()) == keys
+
+
+def test_fused_projections(pipe):
+    inputs = latents((3, 7, 9))
+    with ajour.sparse(pipe, SPARSE):
+        apart = pipe.transformer(**inputs)[0]
+    for block in pipe.transformer.blocks:
+        block.attn1.fuse_projections()
+    with ajour.sparse(pipe, SPARSE):
+        torch.testing.assert_close(pipe.transformer(**inputs)[0], apart, rtol=1e-4, atol=1e-5)
+
+
+def test_two_transformers_are_both_sparse(make_pipe):
+    pipe = make_pipe(transformer_2=make_transformer(1), boundary_ratio=0.8)
+    before = run(pipe)
+    ajour.enable(pipe, SPARSE)
+    assert {row.transformer for row in ajour.summary(pipe).layers} == {0, 1}
+    assert not torch.equal(run(pipe), before)
+    runtimes = pipe.__dict__["_ajour"].runtimes
+    assert [runtime.grid is not None for runtime in runtimes] == [True, True]
+    ajour.disable(pipe)
+    assert torch.equal(run(pipe), before)
+
+
+def test_a_stage_may_be_missing(make_pipe):
+    pipe = make_pipe(transformer=None, transformer_2=make_transformer(1), boundary_ratio=1.0)
+    with ajour.sparse(pipe, SPARSE):
+        assert torch.isfinite(run(pipe)).all()
+
+
+def test_timesteps_per_token(make_pipe):
+    pipe = make_pipe(expand_timesteps=True)
+    dense = run(pipe)
+    with ajour.sparse(pipe, FULL):
+        torch.testing.assert_close(run(pipe), dense, rtol=1e-3, atol=1e-4)
+    with ajour.sparse(pipe, SPARSE):
+        assert not torch.allclose(run(pipe), dense, rtol=1e-3, atol=1e-4)
+
+
+def test_two_pipelines_do_not_share_state(make_pipe):
+    one, other = make_pipe(), make_pipe()
+    dense = run(other)
+    with ajour.sparse(one, SPARSE):
+        assert torch.equal(run(other), dense)
+        with ajour.sparse(other, LATE):
+            assert ajour.summary(one).schedule != ajour.summary(other).schedule
+
+
+BAD_PLANS = [
+    (make_plan(list(SPARSE.patterns.values())).to_dict() | {"format_version": 9}, "plan format"),
+    ({}, "lacks"),
+    ("no/such/plan.json", "cannot read plan"),
+    (3.5, "a plan is"),
+]
+
+
+@pytest.mark.parametrize(("plan", "message"), BAD_PLANS)
+def test_a_bad_plan_changes_nothing(pipe, plan, message):
+    before, stock = run(pipe), processors(pipe)
+    with pytest.raises(PlanError, match=message):
+        ajour.enable(pipe, plan)
+    assert processors(pipe) == stock
+    assert torch.equal(run(pipe), before)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("layers", 3), ("heads", 4), ("head_dim", 32), ("transformer", "FluxTransformer2DModel")],
+)
+def test_a_plan_for_another_model_is_refused(key, value):
+    config = {"layers": "num_layers", "heads": "num_attention_heads"}
+    config["head_dim"] = "attention_head_dim"
+    data = copy.deepcopy(SPARSE.to_dict())
+    if key == "transformer":
+        transformer, data["model"][key] = make_transformer(), value
+    else:
+        transformer = make_transformer(**{config[key]: value})
+    stock = [block.attn1.processor for block in transformer.blocks]
+    with pytest.raises(PlanError, match=f"another model.*{key}"):
+        ajour.enable(transformer, data, scheduler=scheduler())
+    assert [block.attn1.processor for block in transformer.blocks] == stock
+
+
+def test_the_second_transformer_is_checked_before_the_first_is_changed(make_pipe):
+    pipe = make_pipe(transformer_2=make_transformer(num_layers=3), boundary_ratio=0.8)
+    stock = processors(pipe)
+    with pytest.raises(PlanError, match="layers"):
+        ajour.enable(pipe, SPARSE)
+    assert processors(pipe) == stock
+
+
+def test_enabling_twice_is_refused(pipe):
+    ajour.enable(pipe, SPARSE)
+    enabled = processors(pipe)
+    for target in (pipe, pipe.transformer):
+        with pytest.raises(RuntimeError, match=r"already enabled.*disable"):
+            ajour.enable(target, SPARSE, scheduler=pipe.scheduler)
+    assert processors(pipe) == enabled
+
+
+@pytest.mark.parametrize("call", [ajour.disable, ajour.summary])
+def test_not_enabled_is_said(pipe, call):
+    with pytest.raises(RuntimeError, match="not enabled"):
+        call(pipe)
+
+
+def test_an_unsupported_transformer_gets_the_list():
+    unet = UNet2DConditionModel(
+        block_out_channels=(8,), norm_num_groups=4, down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",), cross_attention_dim=8, attention_head_dim=4,
+    )  # fmt: skip
+    with pytest.raises(TypeError, match=r"UNet2DConditionModel.*WanTransformer3DModel"):
+        ajour.enable(unet, SPARSE, scheduler=scheduler())
+
+
+def test_a_pipeline_without_transformer_gets_the_list():
+    with pytest.raises(TypeError, match=r"no transformer.*WanTransformer3DModel"):
+        ajour.enable(object(), SPARSE)
+
+
+def test_a_bare_transformer_needs_its_scheduler():
+    with pytest.raises(TypeError, match="scheduler="):
+        ajour.enable(make_transformer(), SPARSE)
+
+
+def test_an_unknown_backend_gets_the_list(pipe):
+    with pytest.raises(ValueError, match=r"unknown backend 'cuda'.*reference"):
+        ajour.enable(pipe, SPARSE, backend="cuda")
+
+
+def test_an_obstacle_runs_dense_and_is_said_once(pipe, caplog):
+    before = run(pipe)
+    ajour.enable(pipe, SPARSE)
+    for processor in processors(pipe):
+        processor._parallel_config = object()
+        processor.stock.__call__ = processor.stock
+    context = [runtime._contexts for runtime in pipe.__dict__["_ajour"].runtimes][0]
+    with caplog.at_level(logging.WARNING, logger="ajour"):
+        pipe.transformer._forward_pre_hooks.copy()
+        hook = next(iter(pipe.transformer._forward_pre_hooks.values()))
+        for _ in range(3):
+            hook(pipe.transformer, (), latents((3, 7, 9)))
+    assert all(c.table is None for c in context)
+    said = [r for r in caplog.records if "context parallelism" in r.message]
+    assert len(said) == 1
+    assert "context parallelism" in str(ajour.summary(pipe))
+    for processor in processors(pipe):
+        processor._parallel_config = None
+    ajour.disable(pipe)
+    assert torch.equal(run(pipe), before)
+
+
+def test_strict_raises_instead_of_running_dense(pipe):
+    ajour.enable(pipe, SPARSE, strict=True)
+    processors(pipe)[0]._parallel_config = object()
+    with pytest.raises(RuntimeError, match=r"strict.*context parallelism"):
+        pipe.transformer(**latents((3, 7, 9)))
+
+
+def test_summary_tells_density_patterns_and_backend(pipe):
+    ajour.enable(pipe, LATE)
+    assert ajour.summary(pipe).density("sparse") is None
+    run(pipe)
+    state = ajour.summary(pipe)
+    expected = ajour.lower([ajour.Diagonal(1.0), ajour.Stripe(3)], ajour.TokenGrid(3, 6, 5))
+    assert state.density("sparse") == pytest.approx(expected.density())
+    assert state.density("dense") == 1
+    assert (state.grid, state.backend) == ("3x6x5", "cpu")
+    text = str(state)
+    assert all(word in text for word in ("1 diagonal, 1 stripe", "3x6x5", "noise level <= 0.9"))
+
+
+def test_supported_pipelines_exist():
+    import diffusers
+
+    names = ajour.supported_pipelines()
+    assert "WanPipeline" in names
+    assert all(hasattr(diffusers, name) for name in names)

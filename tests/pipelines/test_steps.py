@@ -1,0 +1,105 @@
+"""The step tracker follows any scheduler without touching it for others."""
+
+import copy
+
+import pytest
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
+
+import ajour
+from ajour.pipelines.steps import StepTracker
+from tests.pipelines.conftest import LATE, run
+
+FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
+SCHEDULERS = [
+    FlowMatchEulerDiscreteScheduler(shift=3.0),
+    UniPCMultistepScheduler(**FLOW),
+    DPMSolverMultistepScheduler(**FLOW),
+    EulerDiscreteScheduler(),
+    DDIMScheduler(),
+]
+
+
+def walk(scheduler, steps):
+    """Drives a scheduler; the noise level before each step."""
+    tracker = StepTracker(scheduler)
+    scheduler.set_timesteps(steps)
+    seen, sample = [], torch.randn(1, 4, 4, 4)
+    for t in scheduler.timesteps:
+        seen.append(tracker.noise_level)
+        sample = scheduler.step(torch.zeros_like(sample), t, sample, return_dict=False)[0]
+    assert tracker.levels_done == seen
+    return seen, tracker
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS, ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("steps", [1, 4, 20])
+def test_noise_levels_fall_and_start_over(scheduler, steps):
+    scheduler = copy.deepcopy(scheduler)
+    seen, tracker = walk(scheduler, steps)
+    assert len(seen) == steps
+    assert all(a > b for a, b in zip(seen, seen[1:], strict=False))
+    assert all(0 <= level <= 1 for level in seen)
+    if steps > 1:
+        assert seen[0] > 0.9
+    tracker.release()
+    again, _ = walk(scheduler, steps)
+    assert again == seen
+
+
+def test_the_noise_level_of_flow_matching_is_sigma():
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    seen, _ = walk(scheduler, 7)
+    assert seen == pytest.approx(scheduler.sigmas[:7].tolist())
+
+
+def test_a_copied_scheduler_moves_on_its_own():
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    tracker = StepTracker(scheduler)
+    twin = copy.deepcopy(scheduler)
+    scheduler.set_timesteps(4)
+    twin.set_timesteps(9)
+    assert len(twin.timesteps) == 9
+    assert len(scheduler.timesteps) == 4
+    assert twin.sigmas.shape != scheduler.sigmas.shape
+    tracker.release()
+    assert "step" not in scheduler.__dict__
+
+
+def test_a_partial_trajectory_starts_at_its_noise_level():
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    tracker = StepTracker(scheduler)
+    scheduler.set_timesteps(10)
+    scheduler.set_begin_index(4)
+    assert tracker.noise_level == pytest.approx(scheduler.sigmas[4].item())
+
+
+def test_a_dropped_tracker_leaves_a_working_scheduler():
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    StepTracker(scheduler)
+    scheduler.set_timesteps(3)
+    sample = torch.randn(1, 4)
+    scheduler.step(sample, scheduler.timesteps[0], sample)
+
+
+def test_a_scheduler_without_noise_levels_is_refused():
+    with pytest.raises(TypeError, match=r"object.*sigmas"):
+        StepTracker(object())
+
+
+def test_phases_of_two_runs(pipe):
+    from ajour.pipelines.enable import session_of
+
+    ajour.enable(pipe, LATE)
+    for steps in (4, 6):
+        run(pipe, steps=steps)
+        phases = session_of(pipe).phases()
+        assert len(phases) == steps
+        assert phases[0] == "dense"
+        assert set(phases[2:]) == {"sparse"}
