@@ -23,6 +23,9 @@ LEVELS = 4
 DROPPED = -1
 """The level of a key block that a query block does not attend to."""
 
+KeyRun = tuple[int, int, int]
+"""(level, start, stop): consecutive pooled keys of a level, counted in 128 / 2**level per block."""
+
 
 @dataclass(frozen=True)
 class BlockTable:
@@ -153,6 +156,22 @@ class BlockTable:
         used = (self.offsets[..., 1:] > self.offsets[..., :-1]).flatten(0, 1).any(dim=0)
         return int(torch.nonzero(used).max()) if bool(used.any()) else 0
 
+    @cached_property
+    def key_runs(self) -> dict[int, list[tuple[KeyRun, ...]]]:
+        """Per row that a head uses, the key runs of every query block; all their keys exist."""
+        offsets, ids, valid = self.offsets.tolist(), self.ids.tolist(), self.valid.tolist()
+        return {
+            row: [
+                tuple(
+                    run
+                    for level in range(LEVELS)
+                    for run in _runs(sorted(ids[at[level] : at[level + 1]]), level, valid)
+                )
+                for at in offsets[row]
+            ]
+            for row in self.head_rows.unique().tolist()
+        }
+
     def row_tiles(self) -> torch.Tensor:
         """Tiles of 128 keys computed per row: int64 (rows,). 2**h level-h entries share a tile."""
         count = (self.offsets[..., 1:] - self.offsets[..., :-1]).long()
@@ -162,6 +181,18 @@ class BlockTable:
     def density(self) -> float:
         """Share of dense attention's tiles that this layer computes, averaged over its heads."""
         return float(self.row_tiles()[self.head_rows.long()].double().mean()) / self.grid.blocks**2
+
+
+def _runs(blocks: list[int], level: int, valid: list[int]) -> list[KeyRun]:
+    """The fewest runs of keys that cover ascending key blocks; a partial block ends its run."""
+    runs: list[KeyRun] = []
+    for block in blocks:
+        start = block * (BLOCK >> level)
+        stop = start - (-valid[block] >> level)
+        if runs and runs[-1][2] == start:
+            start = runs.pop()[1]
+        runs.append((level, start, stop))
+    return runs
 
 
 def block_sizes(grid: TokenGrid) -> NDArray[np.int32]:

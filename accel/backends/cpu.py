@@ -1,97 +1,146 @@
-"""CPU backend: query blocks with the same key list share one call of PyTorch's flash attention."""
+"""CPU backend: PyTorch's flash attention, called on views of the packed keys wherever possible."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from ajour.backends.pooling import group_bias, pack, pool_blocks
+from ajour.backends.pooling import group_bias, pool_blocks
 from ajour.grid import BLOCK
-from ajour.table import LEVELS
 
 if TYPE_CHECKING:
-    from ajour.table import BlockTable
+    from ajour.table import BlockTable, KeyRun
 
-Lists = tuple[tuple[int, ...], ...]
-"""The key block ids of a query block, one tuple per level."""
+
+class Call(NamedTuple):
+    """Query slots that one call of flash attention handles.
+
+    `repeats` groups of `size` query slots from `start` on. The first group attends to `runs`, every
+    further one to the same run moved by `size`; `repeats` above 1 means one run of level 0, a band.
+    """
+
+    start: int
+    size: int
+    repeats: int
+    runs: tuple[KeyRun, ...]
 
 
 def attend(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, table: BlockTable, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention through a block table on the CPU. Arguments and result as `reference.attend`."""
-    out = torch.empty_like(q)
-    lse = torch.empty(q.shape[0], q.shape[2], q.shape[1], dtype=torch.float32)
+    batch, tokens, heads, dim = q.shape
+    inputs = [x.reshape(-1, dim) for x in (q, k, v)]
+    total = batch * tokens * heads
+    # Empty slots write to an extra row.
+    out = q.new_empty(total + 1, dim)
+    lse = torch.empty(total + 1)
+    first = torch.arange(batch)[:, None] * tokens
     for row in table.head_rows.unique().tolist():
-        heads = torch.nonzero(table.head_rows == row).flatten()
-        query, key, value = (pack(x, table, row, heads) for x in (q, k, v))
-        result, sums = _attend_row(query, key, value, table, row, scale)
         slots = table.slots[int(table.row_order[row])].long()
-        filled = slots >= 0
-        out[:, slots[filled][:, None], heads] = result[:, :, filled].transpose(1, 2)
-        lse[:, heads[:, None], slots[filled]] = sums[:, :, filled]
-    return out, lse
+        owned = (table.head_rows == row).nonzero()[:, None]
+        places = ((first + slots) * heads + owned).masked_fill_(slots < 0, total).flatten(0, 1)
+        query, key, value = (
+            x.index_select(0, places.clamp(max=total - 1).flatten()).view(*places.shape, dim)
+            for x in inputs
+        )
+        if table.partial_blocks:
+            key[:, slots < 0] = 0
+            value[:, slots < 0] = 0
+        _attend_row(query, key, value, places, out, lse, table, row, scale)
+    return out[:-1].view(q.shape), lse[:-1].view(q.shape[:3]).transpose(1, 2).contiguous()
 
 
 def _attend_row(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, table: BlockTable, row: int, scale: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Heads of one pattern row: (B, h, N, 128, D) to (B, h, N * 128, D) and LSE (B, h, N * 128)."""
-    lists = _lists(table, row)
-    used = [h for h in range(LEVELS) if any(entry[h] for entry in lists)]
-    keys = {h: pool_blocks(k, table.valid, h).flatten(2, 3) for h in used}
-    values = {h: pool_blocks(v, table.valid, h).flatten(2, 3) for h in used}
-    biases = {h: group_bias(table.valid, h).to(q.dtype).flatten() for h in used}
-    q = q.flatten(2, 3)
-    out = torch.zeros_like(q)
-    lse = torch.full(q.shape[:3], -math.inf, dtype=torch.float32)
-    for start, stop in _runs(lists):
-        spans = [
-            (h, lo * size, hi * size)
-            for h in used
-            for size in (BLOCK >> h,)
-            for lo, hi in _intervals(lists[start][h])
-        ]
-        if not spans:
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    places: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    table: BlockTable,
+    row: int,
+    scale: float,
+) -> None:
+    """Attention of the heads of a pattern row.
+
+    Args:
+        q: (heads, slots, head_dim).
+        k: same shape, empty slots zero.
+        v: same shape, empty slots zero.
+        places: (heads, slots), where the result of a query goes in `out` and `lse`.
+        out: (places, head_dim), written.
+        lse: (places,), written.
+        table: the block table.
+        row: the pattern row.
+        scale: factor on the logits.
+    """
+    calls = _calls(table.key_runs[row])
+    levels = {level for call in calls for level, _, _ in call.runs}
+    keys, values = (
+        {
+            level: pool_blocks(x.unflatten(1, (-1, BLOCK)), table.valid, level).flatten(1, 2)
+            for level in levels
+        }
+        for x in (k, v)
+    )
+    biases = {level: group_bias(table.valid, level).to(q.dtype).flatten() for level in levels}
+    for start, size, repeats, runs in calls:
+        target = places[:, start : start + size * repeats].t().flatten()
+        if not runs:
+            out.index_fill_(0, target, 0)
+            lse.index_fill_(0, target, -math.inf)
             continue
-        rows = slice(start * BLOCK, stop * BLOCK)
-        bias = _join([biases[h][lo:hi] for h, lo, hi in spans], 0)
-        out[:, :, rows], lse[:, :, rows] = torch._scaled_dot_product_flash_attention_for_cpu(
-            q[:, :, rows],
-            _join([keys[h][:, :, lo:hi] for h, lo, hi in spans], 2),
-            _join([values[h][:, :, lo:hi] for h, lo, hi in spans], 2),
-            attn_mask=bias.expand(1, 1, (stop - start) * BLOCK, -1) if bias.any() else None,
+        pooled = any(level for level, _, _ in runs)
+        bias = torch.cat([biases[level][lo:hi] for level, lo, hi in runs]) if pooled else None
+        key, value = (
+            _join([_windows(x[level], lo, hi - lo, repeats, size) for level, lo, hi in runs])
+            for x in (keys, values)
+        )
+        result, sums = torch._scaled_dot_product_flash_attention_for_cpu(
+            _windows(q, start, size, repeats, size),
+            key,
+            value,
+            attn_mask=None if bias is None else bias.expand(1, 1, size, -1),
             scale=scale,
         )
-    return out, lse
+        out.index_copy_(0, target, result.transpose(1, 2).flatten(0, 2))
+        lse.index_copy_(0, target, sums.transpose(1, 2).flatten().to(lse.dtype))
 
 
-def _lists(table: BlockTable, row: int) -> list[Lists]:
-    """The lists of every query block of a row, ascending."""
-    return [
-        tuple(
-            tuple(sorted(table.ids[lo:hi].tolist()))
-            for lo, hi in zip(bounds[:-1], bounds[1:], strict=True)
-        )
-        for bounds in table.offsets[row].tolist()
-    ]
+def _calls(blocks: list[tuple[KeyRun, ...]]) -> list[Call]:
+    """Join neighbouring query blocks with equal runs, then neighbouring groups that form a band."""
+    groups: list[Call] = []
+    for block, runs in enumerate(blocks):
+        if groups and groups[-1].runs == runs:
+            groups[-1] = groups[-1]._replace(size=groups[-1].size + BLOCK)
+        else:
+            groups.append(Call(block * BLOCK, BLOCK, 1, runs))
+    calls: list[Call] = []
+    for group in groups:
+        if calls and _band(group) is not None and _band(group) == _band(calls[-1]):
+            calls[-1] = calls[-1]._replace(repeats=calls[-1].repeats + 1)
+        else:
+            calls.append(group)
+    return calls
 
 
-def _runs(lists: list[Lists]) -> list[tuple[int, int]]:
-    """Runs [start, stop) of consecutive query blocks with equal lists."""
-    edges = [i for i in range(1, len(lists)) if lists[i] != lists[i - 1]]
-    return list(zip([0, *edges], [*edges, len(lists)], strict=True))
+def _band(call: Call) -> tuple[int, int, int] | None:
+    """Query slots per group, first and last key relative to them; None unless one level-0 run."""
+    if len(call.runs) != 1 or call.runs[0][0] > 0:
+        return None
+    _, start, stop = call.runs[0]
+    return call.size, start - call.start, stop - call.start
 
 
-def _intervals(ids: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Maximal runs [start, stop) of consecutive ids in an ascending list."""
-    edges = [i for i in range(1, len(ids)) if ids[i] != ids[i - 1] + 1]
-    starts, stops = [0, *edges], [*edges, len(ids)]
-    return [(ids[a], ids[b - 1] + 1) for a, b in zip(starts, stops, strict=True)] if ids else []
+def _windows(x: torch.Tensor, start: int, size: int, repeats: int, step: int) -> torch.Tensor:
+    """View (repeats, heads, size, head_dim) of (heads, slots, head_dim): windows `step` apart."""
+    rows = x[:, start : start + size + step * (repeats - 1)]
+    return rows.unfold(1, size, step).permute(1, 0, 3, 2)
 
 
-def _join(parts: list[torch.Tensor], dim: int) -> torch.Tensor:
-    """Concatenate, without a copy if there is one part."""
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
+def _join(parts: list[torch.Tensor]) -> torch.Tensor:
+    """Concatenate along the keys, without a copy if there is one part."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 2)

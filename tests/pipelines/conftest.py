@@ -91,8 +91,8 @@ SPARSE = make_plan([MultiDiagonal(1, 1), Stripe(3)], ALWAYS)
 LATE = make_plan([Diagonal(1.0), Stripe(3)])
 
 
-def run(pipe, steps=3, seed=0, size=(9, 96, 80), **options):
-    """Latents of one call; 3x6x5 tokens by default."""
+def run(pipe, steps=3, seed=0, size=(9, 128, 112), **options):
+    """Latents of one call; 3x8x7 tokens, two blocks, by default."""
     frames, height, width = size
     return pipe(
         options.pop("prompt", "a red circle"),

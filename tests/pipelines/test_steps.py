@@ -13,6 +13,7 @@ from diffusers import (
 )
 
 import ajour
+from ajour.pipelines.enable import session_of
 from ajour.pipelines.steps import StepTracker
 from tests.pipelines.conftest import LATE, run
 
@@ -38,6 +39,8 @@ def walk(scheduler, steps):
     return seen, tracker
 
 
+# Some of diffusers' schedulers call numpy in a way that it deprecates.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("scheduler", SCHEDULERS, ids=lambda s: type(s).__name__)
 @pytest.mark.parametrize("steps", [1, 4, 20])
 def test_noise_levels_fall_and_start_over(scheduler, steps):
@@ -94,8 +97,6 @@ def test_a_scheduler_without_noise_levels_is_refused():
 
 
 def test_phases_of_two_runs(pipe):
-    from ajour.pipelines.enable import session_of
-
     ajour.enable(pipe, LATE)
     for steps in (4, 6):
         run(pipe, steps=steps)

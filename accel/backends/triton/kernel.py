@@ -29,7 +29,10 @@ def accumulate(q, k, v, bias, acc, peak, total, scale, PRECISION: tl.constexpr):
     shrink = tl.exp2(peak - new_peak)
     total = total * shrink + tl.sum(weights, axis=1)
     acc = acc * shrink[:, None]
-    acc = tl.dot(weights.to(v.dtype), v, acc, input_precision=PRECISION)
+    if PRECISION == "ieee":  # a tile's sum on its own: shorter chains of rounding
+        acc += tl.dot(weights, v, input_precision=PRECISION)
+    else:
+        acc = tl.dot(weights.to(v.dtype), v, acc, input_precision=PRECISION)
     return acc, new_peak, total
 
 
