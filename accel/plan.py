@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from dataclasses import dataclass, field, fields
@@ -76,13 +77,13 @@ class Plan:
         return {
             "format": "ajour-plan",
             "format_version": FORMAT_VERSION,
-            "model": self.model,
+            "model": dict(self.model),
             "patterns": {name: pattern.to_dict() for name, pattern in self.patterns.items()},
             "assignments": {
                 name: [list(layer) for layer in layers] for name, layers in self.assignments.items()
             },
             "schedule": [{"below": p.below, "use": p.use} for p in self.schedule.phases],
-            "provenance": self.provenance,
+            "provenance": copy.deepcopy(self.provenance),
         }
 
     @classmethod

@@ -38,6 +38,8 @@ def test_a_plan_survives_a_round_trip(tmp_path):
     plan = Plan.from_dict(GOOD)
     plan.save(tmp_path / "plan.json")
     assert Plan.load(tmp_path / "plan.json") == plan
+    plan.to_dict()["model"]["layers"] = 7
+    assert plan.model["layers"] == 2
     assert plan.layer("sparse", 0)[0] == Window(1, 1, 1)
 
 

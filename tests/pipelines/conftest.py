@@ -36,7 +36,11 @@ def make_transformer(seed=0, **config):
 def _parts():
     torch.manual_seed(0)
     vae = AutoencoderKLWan(
-        base_dim=8, z_dim=16, dim_mult=[1, 1, 1], num_res_blocks=1, temperal_downsample=[True, True]
+        base_dim=8,
+        z_dim=16,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[False, True, True],
     )
     tokenizer = model.build_tokenizer(["a red circle moves left on a black background"])
     return vae.eval(), model.build_text_encoder().eval(), tokenizer

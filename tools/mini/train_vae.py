@@ -93,7 +93,7 @@ def training_batch(
     if pictures:
         return render_clips(rng, 16, (1, height, width), device)
     if rng.random() < 0.2:  # whole pictures, few frames
-        clips = render_clips(rng, 4, (49, height, width), device)
+        clips = render_clips(rng, 4, (49, 2 * CROP, 2 * CROP), device)
         start = rng.randint(0, 40)
         return clips[:, :, start : start + 9]
     clips = render_clips(rng, 6, (49, height, width), device)

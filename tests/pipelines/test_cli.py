@@ -1,0 +1,123 @@
+"""The command line, on a tiny pipeline in a folder."""
+
+import json
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+
+from ajour.pipelines.cli import main
+from tests.pipelines.conftest import LATE
+
+
+@pytest.fixture
+def folder(make_pipe, tmp_path):
+    make_pipe().save_pretrained(tmp_path / "model")
+    LATE.save(tmp_path / "plan.json")
+    return tmp_path
+
+
+def generate(folder, *more):
+    return main(
+        ["generate", "--model", str(folder / "model"), "--plan", str(folder / "plan.json"),
+         "--device", "cpu", "--frames", "9", "--height", "96", "--width", "112", "--steps", "3",
+         "--out", str(folder / "out"), *more]
+    )  # fmt: skip
+
+
+# The writer of video files leaves its pipe to the garbage collector.
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_generate_writes_videos_and_report(folder, capsys):
+    assert generate(folder, "--prompt", "a blue star", "--seed", "3") == 0
+    out = folder / "out"
+    report = json.loads((out / "report.json").read_text())
+    wanted = {
+        "prompt", "seed", "steps", "grid", "density", "dense_seconds", "sparse_seconds", "speedup",
+        "psnr_db", "ssim", "backend", "versions",
+    }  # fmt: skip
+    assert wanted <= set(report)
+    assert (report["prompt"], report["seed"], report["steps"]) == ("a blue star", 3, 3)
+    assert report["grid"] == "3x6x7"
+    assert report["speedup"] == pytest.approx(report["dense_seconds"] / report["sparse_seconds"])
+    assert 0 < report["sparse_steps"] < 3
+    printed = capsys.readouterr().out
+    assert all(key in printed for key in wanted)
+    dense, pair = imageio.imread(out / "dense.mp4"), imageio.imread(out / "compare.mp4")
+    assert dense.shape == (9, 96, 112, 3)
+    assert pair.shape == (9, 96 + 28, 2 * 112 + 8, 3)
+    assert np.abs(pair[:, 28:, :112].astype(float) - dense).mean() < 4
+    assert (out / "sparse.mp4").stat().st_size > 0
+
+
+def test_json_is_what_the_report_holds(folder, capsys):
+    assert generate(folder, "--json") == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(
+        (folder / "out" / "report.json").read_text()
+    )
+
+
+def test_a_missing_plan_is_said(folder, capsys):
+    assert main(["generate", "--plan", str(folder / "none.json")]) == 1
+    assert "cannot read plan" in capsys.readouterr().err
+
+
+def test_a_model_without_plan_is_refused(folder, capsys):
+    assert main(["generate", "--model", str(folder / "model")]) == 1
+    assert "--model needs --plan" in capsys.readouterr().err
+
+
+def test_a_plan_for_another_model_is_said(folder, capsys):
+    data = LATE.to_dict()
+    data["model"]["layers"] = 1
+    data["assignments"]["sparse"].pop()
+    (folder / "plan.json").write_text(json.dumps(data))
+    assert generate(folder) == 1
+    assert "the plan is for another model" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_130(folder, monkeypatch, capsys):
+    def interrupt(*_args, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ajour.pipelines.generate.sample", interrupt)
+    assert generate(folder) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["paint"],
+        ["generate", "--steps", "0"],
+        ["generate", "--frames", "many"],
+        ["generate", "--backend", "cuda"],
+        ["inspect", "--grid", "13x16"],
+        ["inspect", "--grid", "0x16x16"],
+    ],
+    ids=" ".join,
+)
+def test_bad_usage_exits_with_2(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    assert "usage: ajour" in capsys.readouterr().err
+
+
+def test_inspect_draws_a_plan(folder, capsys):
+    picture = folder / "drawn" / "plan.png"
+    words = ["inspect", str(folder / "plan.json"), "--grid", "3x9x10", "--out", str(picture)]
+    assert main(words) == 0
+    assert capsys.readouterr().out.strip() == str(picture)
+    assert imageio.imread(picture).std() > 10
+
+
+def test_doctor_names_every_backend(capsys):
+    assert main(["doctor", "--json"]) == 0
+    findings = {f["subject"]: f for f in json.loads(capsys.readouterr().out)}
+    for backend in ("triton", "cpu", "reference"):
+        assert f"backend {backend} on cpu" in findings
+    assert not findings["backend triton on cpu"]["works"]
+    assert "GPU" in findings["backend triton on cpu"]["detail"]
+    assert main(["doctor"]) == 0
+    assert "bundled model" in capsys.readouterr().out
