@@ -9,6 +9,7 @@ TFLOP/s count selected 128 x 128 tiles only; eta is ours over dense SDPA's.
 from __future__ import annotations
 
 import argparse
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,13 +18,15 @@ import torch.nn.functional as F
 from triton.testing import do_bench
 
 from ajour import BLOCK, BlockTable, TokenGrid, attention
-from ajour.backends.triton.launch import attend_packed, pack
+from ajour.backends import backend_reason
+from ajour.backends.packing import pack
 from benchmarks.record import save
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 SHAPES = [(1, 12, 32768, 128), (1, 12, 45056, 64), (1, 6, 75520, 128)]
+BACKENDS = ["triton", "hopper"]
 LISTS = ["full", "random 25%", "window 25%", "random 10%"]
 
 
@@ -103,18 +106,16 @@ def measure(shape: tuple[int, int, int, int], dtype: torch.dtype) -> list[dict[s
                 lambda: F.scaled_dot_product_attention(dense_q, dense_k, dense_v).transpose(1, 2),
             )  # fmt: skip
         packed = [pack(x, table, 1)[0] for x in (q, k, v)]
-
-        def kernel(table: BlockTable = table, packed: list[torch.Tensor] = packed) -> torch.Tensor:
-            scale = head_dim**-0.5
-            return attend_packed(*packed, packed[1], packed[2], table, scale, q.shape, 1)[0]
-
-        def operator(table: BlockTable = table) -> torch.Tensor:
-            out = attention(q, k, v, table, backend="triton")
-            assert isinstance(out, torch.Tensor)
-            return out
-
-        run("triton kernel", kind, table, kernel)
-        run("triton with packing", kind, table, operator)
+        for backend in BACKENDS:
+            if backend_reason(backend, q.device, dtype, head_dim) is not None:
+                continue
+            attend_packed = import_module(f"ajour.backends.{backend}.launch").attend_packed
+            arguments = (*packed, packed[1], packed[2], table, head_dim**-0.5, q.shape, 1)
+            run(f"{backend} kernel", kind, table, lambda f=attend_packed, a=arguments: f(*a)[0])
+            run(
+                f"{backend} with packing", kind, table,
+                lambda name=backend, t=table: attention(q, k, v, t, backend=name),
+            )  # fmt: skip
     dense = next(row["tflops"] for row in rows if row["backend"] == "sdpa")
     for row in rows:
         row["eta"] = row["tflops"] / dense

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,13 +20,19 @@ if TYPE_CHECKING:
         tuple[torch.Tensor, torch.Tensor],
     ]
 
-BACKENDS = ("triton", "cpu", "reference")
-"""Every backend, fastest first: the order in which `backend=None` tries them."""
+BACKENDS = ("triton", "hopper", "cpu", "reference")
+"""Every backend, in the order in which `backend=None` tries them.
+
+`hopper` compiles, but has not been run on a GPU yet; once it is measured, it comes first.
+"""
+
+HOPPER_TRITON = (3, 6)
+"""The first Triton release whose Gluon can express the Hopper kernel."""
 
 
 def load_backend(name: str) -> Backend:
     """The function (q, k, v, table, scale) -> (out, lse) of a backend, imported on first use."""
-    module = "triton.launch" if name == "triton" else name
+    module = f"{name}.launch" if name in ("hopper", "triton") else name
     function: Backend = importlib.import_module(f"ajour.backends.{module}").attend
     return function
 
@@ -40,6 +47,8 @@ def backend_reason(
         return None if device.type == "cpu" else f"tensors are on {device.type}"
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed (pip install triton)"
+    if name == "hopper":
+        return _hopper_reason(device, dtype, head_dim)
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     if device.type != "cuda" and not interpreted:
         return f"needs a GPU, tensors are on {device.type}"
@@ -50,4 +59,20 @@ def backend_reason(
     limit = 128 if dtype == torch.float32 else 256
     if head_dim > limit:
         return f"head_dim is at most {limit} in {str(dtype)[6:]}, got {head_dim}"
+    return None
+
+
+def _hopper_reason(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
+    if device.type != "cuda":
+        return f"needs a Hopper GPU, tensors are on {device.type}"
+    capability = torch.cuda.get_device_capability(device)
+    if capability != (9, 0):
+        return f"needs compute capability 9.0, this GPU has {capability[0]}.{capability[1]}"
+    installed = version("triton")
+    if tuple(int(part) for part in installed.split(".")[:2]) < HOPPER_TRITON:
+        return f"needs Triton {'.'.join(map(str, HOPPER_TRITON))} or newer, got {installed}"
+    if dtype not in (torch.float16, torch.bfloat16):
+        return f"takes float16 and bfloat16, got {str(dtype)[6:]}"
+    if head_dim not in (64, 128):
+        return f"head_dim must be 64 or 128, got {head_dim}"
     return None

@@ -1,10 +1,9 @@
-"""CPU backend: query blocks with the same keys share one call of PyTorch's flash attention."""
+"""CPU backend: PyTorch's flash attention, called on views of the packed keys wherever possible."""
 
 from __future__ import annotations
 
 import math
-from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -12,7 +11,20 @@ from ajour.backends.pooling import group_bias, pool_blocks
 from ajour.grid import BLOCK
 
 if TYPE_CHECKING:
-    from ajour.table import BlockTable
+    from ajour.table import BlockTable, KeyRun
+
+
+class Call(NamedTuple):
+    """Query slots that one call of flash attention handles.
+
+    `repeats` groups of `size` query slots from `start` on. The first group attends to `runs`, every
+    further one to the same run moved by `size`; `repeats` above 1 means one run of level 0, a band.
+    """
+
+    start: int
+    size: int
+    repeats: int
+    runs: tuple[KeyRun, ...]
 
 
 def attend(
@@ -65,8 +77,8 @@ def _attend_row(
         row: the pattern row.
         scale: factor on the logits.
     """
-    blocks = table.key_runs[row]
-    levels = {level for runs in blocks for level, _, _ in runs}
+    calls = _calls(table.key_runs[row])
+    levels = {level for call in calls for level, _, _ in call.runs}
     keys, values = (
         {
             level: pool_blocks(x.unflatten(1, (-1, BLOCK)), table.valid, level).flatten(1, 2)
@@ -75,10 +87,8 @@ def _attend_row(
         for x in (k, v)
     )
     biases = {level: group_bias(table.valid, level).to(q.dtype).flatten() for level in levels}
-    stop = 0
-    for runs, same in groupby(blocks):
-        queries = slice(stop, stop := stop + BLOCK * len(list(same)))
-        target = places[:, queries].t().flatten()
+    for start, size, repeats, runs in calls:
+        target = places[:, start : start + size * repeats].t().flatten()
         if not runs:
             out.index_fill_(0, target, 0)
             lse.index_fill_(0, target, -math.inf)
@@ -86,17 +96,49 @@ def _attend_row(
         pooled = any(level for level, _, _ in runs)
         bias = torch.cat([biases[level][lo:hi] for level, lo, hi in runs]) if pooled else None
         key, value = (
-            _join([x[level][None, :, lo:hi] for level, lo, hi in runs]) for x in (keys, values)
+            _join([_windows(x[level], lo, hi - lo, repeats, size) for level, lo, hi in runs])
+            for x in (keys, values)
         )
         result, sums = torch._scaled_dot_product_flash_attention_for_cpu(
-            q[None, :, queries],
+            _windows(q, start, size, repeats, size),
             key,
             value,
-            attn_mask=None if bias is None else bias.expand(1, 1, len(target) // len(q), -1),
+            attn_mask=None if bias is None else bias.expand(1, 1, size, -1),
             scale=scale,
         )
-        out.index_copy_(0, target, result[0].transpose(0, 1).flatten(0, 1))
-        lse.index_copy_(0, target, sums[0].t().flatten().to(lse.dtype))
+        out.index_copy_(0, target, result.transpose(1, 2).flatten(0, 2))
+        lse.index_copy_(0, target, sums.transpose(1, 2).flatten().to(lse.dtype))
+
+
+def _calls(blocks: list[tuple[KeyRun, ...]]) -> list[Call]:
+    """Join neighbouring query blocks with equal runs, then neighbouring groups that form a band."""
+    groups: list[Call] = []
+    for block, runs in enumerate(blocks):
+        if groups and groups[-1].runs == runs:
+            groups[-1] = groups[-1]._replace(size=groups[-1].size + BLOCK)
+        else:
+            groups.append(Call(block * BLOCK, BLOCK, 1, runs))
+    calls: list[Call] = []
+    for group in groups:
+        if calls and _band(group) is not None and _band(group) == _band(calls[-1]):
+            calls[-1] = calls[-1]._replace(repeats=calls[-1].repeats + 1)
+        else:
+            calls.append(group)
+    return calls
+
+
+def _band(call: Call) -> tuple[int, int, int] | None:
+    """Query slots per group, first and last key relative to them; None unless one level-0 run."""
+    if len(call.runs) != 1 or call.runs[0][0] > 0:
+        return None
+    _, start, stop = call.runs[0]
+    return call.size, start - call.start, stop - call.start
+
+
+def _windows(x: torch.Tensor, start: int, size: int, repeats: int, step: int) -> torch.Tensor:
+    """View (repeats, heads, size, head_dim) of (heads, slots, head_dim): windows `step` apart."""
+    rows = x[:, start : start + size + step * (repeats - 1)]
+    return rows.unfold(1, size, step).permute(1, 0, 3, 2)
 
 
 def _join(parts: list[torch.Tensor]) -> torch.Tensor:

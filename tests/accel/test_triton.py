@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from ajour import TokenGrid
-from ajour.backends.triton.launch import choose_config, padded_channels
+from ajour.backends.packing import padded_channels
+from ajour.backends.triton.launch import choose_config
 
 triton = pytest.importorskip("triton")
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from ajour import BlockTable, Full, Skip, Stripe, TokenGrid, Window, attention, lower
+from ajour.backends import backend_reason
 from tests.conftest import assert_matches_oracle, random_qkv, random_table
 
 GRIDS = [
@@ -12,21 +13,25 @@ GRIDS = [
     TokenGrid(1, 1, 257), TokenGrid(4, 10, 25), TokenGrid(3, 7, 9, text_before=77),
     TokenGrid(4, 9, 11, text_after=256), TokenGrid(5, 8, 16, text_before=1, text_after=511),
 ]  # fmt: skip
+HALF_DTYPES = [torch.float16, torch.bfloat16]
 DTYPES = [torch.float16, torch.bfloat16, torch.float32]
 
 
 def check(grid, heads, head_dim, dtype, table, batch=1):
+    """Every GPU backend that takes such tensors against the oracle."""
     q, k, v = random_qkv(grid, heads, head_dim, dtype, batch, device="cuda")
     table = table.to("cuda")
-    out, lse = attention(q, k, v, table, backend="triton", return_lse=True)
-    assert_matches_oracle(q, k, v, table, out, lse)
+    for backend in ("triton", "hopper"):
+        if backend_reason(backend, q.device, dtype, head_dim) is None:
+            out, lse = attention(q, k, v, table, backend=backend, return_lse=True)
+            assert_matches_oracle(q, k, v, table, out, lse)
 
 
 @pytest.mark.parametrize("levels", [1, 4])
 @pytest.mark.parametrize("head_dim", [40, 64, 80, 96, 128, 256])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
-def test_triton_matches_the_oracle(grid, dtype, head_dim, levels):
+def test_backends_match_the_oracle(grid, dtype, head_dim, levels):
     if dtype == torch.float32 and head_dim > 128:
         pytest.skip("the Triton backend takes float32 heads of at most 128 channels")
     table = random_table(grid, heads=3, seed=head_dim + levels, levels=levels)
@@ -51,51 +56,62 @@ def test_real_grids(shape, dtype, head_dim):
     check(grid, 2, head_dim, dtype, table)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_nan_in_unselected_blocks_changes_nothing(dtype):
+BACKENDS = ["triton", "hopper"]
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request):
+    reason = backend_reason(request.param, torch.device("cuda"), torch.bfloat16, 128)
+    if reason is not None:
+        pytest.skip(reason)
+    return request.param
+
+
+@pytest.mark.parametrize("dtype", HALF_DTYPES, ids=str)
+def test_nan_in_unselected_blocks_changes_nothing(backend, dtype):
     grid = TokenGrid(5, 8, 16)
     levels = np.full((5, 5), -1, dtype=np.int8)
     levels[:, 1] = 0
     table = BlockTable.from_levels(grid, [levels], ["raster"], [0]).to("cuda")
     q, k, v = random_qkv(grid, 1, 64, dtype, device="cuda")
-    before = attention(q, k, v, table, backend="triton")
+    before = attention(q, k, v, table, backend=backend)
     unused = [i for i in range(grid.seq_len) if i // 128 != 1]
     k[:, unused], v[:, unused] = torch.nan, torch.nan
-    assert torch.equal(attention(q, k, v, table, backend="triton"), before)
+    assert torch.equal(attention(q, k, v, table, backend=backend), before)
 
 
-def test_a_row_without_keys_gives_zero_and_minus_infinity():
+def test_a_row_without_keys_gives_zero_and_minus_infinity(backend):
     grid = TokenGrid(2, 8, 8)
     q, k, v = random_qkv(grid, 1, 64, torch.bfloat16, device="cuda")
     table = lower([Skip()], grid).to("cuda")
-    out, lse = attention(q, k, v, table, backend="triton", return_lse=True)
+    out, lse = attention(q, k, v, table, backend=backend, return_lse=True)
     assert not out.any()
     assert (lse == -torch.inf).all()
 
 
-def test_repeats_are_bit_identical():
+def test_repeats_are_bit_identical(backend):
     grid = TokenGrid(5, 20, 20)
     table = random_table(grid, heads=4, seed=1).to("cuda")
     q, k, v = random_qkv(grid, 4, 128, torch.bfloat16, device="cuda")
-    first = attention(q, k, v, table, backend="triton")
-    assert all(torch.equal(first, attention(q, k, v, table)) for _ in range(100))
+    first = attention(q, k, v, table, backend=backend)
+    assert all(torch.equal(first, attention(q, k, v, table, backend=backend)) for _ in range(100))
 
 
-def test_strided_inputs():
+def test_strided_inputs(backend):
     grid = TokenGrid(3, 9, 11)
     table = lower([Full(), Window(1, 2, 2)], grid).to("cuda")
     fused = torch.randn(2, grid.seq_len, 3, 2, 64, device="cuda", dtype=torch.bfloat16)
     q, k, v = fused.unbind(2)
-    out, lse = attention(q, k, v, table, backend="triton", return_lse=True)
+    out, lse = attention(q, k, v, table, backend=backend, return_lse=True)
     assert_matches_oracle(q, k, v, table, out, lse)
 
 
-def test_offsets_beyond_two_to_the_31():
+def test_offsets_beyond_two_to_the_31(backend):
     grid = TokenGrid(21, 45, 80)
     heads, batch = 40, 6
     table = lower([Window(0, 2, 2)] * heads, grid).to("cuda")
     q, k, v = random_qkv(grid, heads, 128, torch.bfloat16, batch, device="cuda")
     assert q.numel() > 2**31
-    out = attention(q, k, v, table, backend="triton")
-    last = attention(q[-1:], k[-1:], v[-1:], table, backend="triton")
+    out = attention(q, k, v, table, backend=backend)
+    last = attention(q[-1:], k[-1:], v[-1:], table, backend=backend)
     assert torch.equal(out[-1:], last)

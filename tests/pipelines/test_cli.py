@@ -115,7 +115,7 @@ def test_inspect_draws_a_plan(folder, capsys):
 def test_doctor_names_every_backend(capsys):
     assert main(["doctor", "--json"]) == 0
     findings = {f["subject"]: f for f in json.loads(capsys.readouterr().out)}
-    for backend in ("triton", "cpu", "reference"):
+    for backend in ("hopper", "triton", "cpu", "reference"):
         assert f"backend {backend} on cpu" in findings
     assert not findings["backend triton on cpu"]["works"]
     assert "GPU" in findings["backend triton on cpu"]["detail"]

@@ -1,4 +1,4 @@
-"""Launching the Triton kernels: tile configuration, packing, attention."""
+"""Launching the Triton kernel: tile configuration and attention."""
 
 from __future__ import annotations
 
@@ -8,17 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-import triton
 
+from ajour.backends.packing import pack
 from ajour.backends.triton.kernel import attend_kernel
-from ajour.backends.triton.pack import pack_kernel
 from ajour.grid import BLOCK
 
 if TYPE_CHECKING:
     from ajour.table import BlockTable
-
-POOLED_ROWS = BLOCK - BLOCK // 8
-"""Pooled rows of a block over levels 1 to 3: 64 + 32 + 16."""
 
 
 @dataclass(frozen=True)
@@ -68,39 +64,6 @@ def attend(
     return attend_packed(
         packed_q, packed_k, packed_v, pooled_k, pooled_v, table, scale, q.shape, levels
     )
-
-
-def pack(x: torch.Tensor, table: BlockTable, levels: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gather (batch, tokens, heads, head_dim) into block layout.
-
-    Returns:
-        Rows (batch * heads * blocks * 128, channels) and pooled rows (batch * heads,
-        blocks * 112, channels), channels being head_dim padded to a power of two; without
-        pooled levels the second is the first again.
-    """
-    batch, _, heads, head_dim = x.shape
-    blocks, channels = table.grid.blocks, padded_channels(head_dim)
-    packed = x.new_empty(batch * heads * blocks * BLOCK, channels)
-    pooled = x.new_empty(batch * heads, blocks * POOLED_ROWS, channels) if levels > 1 else packed
-    pack_kernel[(blocks, batch * heads)](
-        x,
-        packed,
-        pooled,
-        table.slots,
-        table.valid,
-        table.row_order,
-        table.head_rows,
-        *x.stride(),
-        heads,
-        blocks,
-        D=head_dim,
-        DP=channels,
-        BLOCK=BLOCK,
-        LEVELS=levels,
-        num_warps=4,
-        enable_fp_fusion=True,
-    )
-    return packed, pooled
 
 
 def attend_packed(
@@ -175,11 +138,6 @@ def attend_packed(
         enable_fp_fusion=True,
     )
     return out, lse
-
-
-def padded_channels(head_dim: int) -> int:
-    """The power of two, at least 16, that a head's channels are padded to."""
-    return max(16, int(triton.next_power_of_2(head_dim)))
 
 
 def _capability(device: torch.device) -> int:

@@ -1,7 +1,59 @@
-"""Packing: gather tokens into the block layout of each head's order, and pool key blocks."""
+"""Packing on a GPU: gather tokens into the block layout of each head's order, pool key blocks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import triton
 import triton.language as tl
+
+from ajour.grid import BLOCK as BLOCK_SIZE
+
+if TYPE_CHECKING:
+    import torch
+
+    from ajour.table import BlockTable
+
+POOLED_ROWS = BLOCK_SIZE - BLOCK_SIZE // 8
+"""Pooled rows of a block over levels 1 to 3: 64 + 32 + 16."""
+
+
+def padded_channels(head_dim: int) -> int:
+    """The power of two, at least 16, that a head's channels are padded to."""
+    return max(16, int(triton.next_power_of_2(head_dim)))
+
+
+def pack(x: torch.Tensor, table: BlockTable, levels: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gather (batch, tokens, heads, head_dim) into block layout.
+
+    Returns:
+        Rows (batch * heads * blocks * 128, channels) and pooled rows (batch * heads,
+        blocks * 112, channels), channels being head_dim padded to a power of two; without
+        pooled levels the second is the first again.
+    """
+    batch, _, heads, head_dim = x.shape
+    blocks, channels = table.grid.blocks, padded_channels(head_dim)
+    packed = x.new_empty(batch * heads * blocks * BLOCK_SIZE, channels)
+    pooled = x.new_empty(batch * heads, blocks * POOLED_ROWS, channels) if levels > 1 else packed
+    pack_kernel[(blocks, batch * heads)](
+        x,
+        packed,
+        pooled,
+        table.slots,
+        table.valid,
+        table.row_order,
+        table.head_rows,
+        *x.stride(),
+        heads,
+        blocks,
+        D=head_dim,
+        DP=channels,
+        BLOCK=BLOCK_SIZE,
+        LEVELS=levels,
+        num_warps=4,
+        enable_fp_fusion=True,
+    )
+    return packed, pooled
 
 
 @triton.jit

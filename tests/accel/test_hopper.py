@@ -1,0 +1,61 @@
+"""The Hopper backend without a GPU: it compiles for sm_90, and says what it needs."""
+
+import pytest
+import torch
+
+from ajour.backends import backend_reason
+
+triton = pytest.importorskip("triton", "3.6")
+
+SHARED_LIMIT = 227 * 1024
+
+
+@pytest.mark.parametrize("levels", [1, 4])
+@pytest.mark.parametrize(("dtype", "head_dim"), [("bf16", 64), ("bf16", 128), ("fp16", 128)])
+def test_the_kernel_compiles_offline(dtype, head_dim, levels):
+    from triton.backends.compiler import GPUTarget
+    from triton.experimental.gluon._runtime import GluonASTSource
+
+    from ajour.backends.hopper.kernel import attend_kernel
+    from ajour.backends.hopper.launch import REGISTERS, STAGES, WARPS, shared_layout
+
+    def descriptor(rows, channels):
+        return f"tensordesc<{dtype}[{rows}, {channels}],{shared_layout()!r}>"
+
+    constants = {"D": head_dim, "STAGES": STAGES[head_dim], "LEVELS": levels}
+    pooled = {f"{x}{h}": 128 >> h for h in (1, 2, 3) for x in "kv"}
+    if levels == 1:
+        constants |= dict.fromkeys(pooled)
+    kinds = {"q": descriptor(64, head_dim), "scale": "fp32", "out": f"*{dtype}", "lse": "*fp32"}
+    kinds |= dict.fromkeys(("k0", "v0"), descriptor(128, head_dim))
+    kinds |= {name: descriptor(rows, 64) for name, rows in pooled.items()}
+    kinds |= dict.fromkeys(
+        ("slots", "valid", "offsets", "ids", "row_order", "head_rows"), "*i32"
+    )  # fmt: skip
+    names = attend_kernel.arg_names
+    signature = {n: "constexpr" if n in constants else kinds.get(n, "i32") for n in names}
+    compiled = triton.compile(
+        GluonASTSource(attend_kernel, signature, constants),
+        target=GPUTarget("cuda", 90, 32),
+        options={"num_warps": WARPS, "maxnreg": REGISTERS, "enable_fp_fusion": True},
+    )
+    assert compiled.metadata.shared <= SHARED_LIMIT
+    assert "wgmma.mma_async" in compiled.asm["ptx"]
+    assert "setmaxnreg.inc" in compiled.asm["ptx"]
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype", "head_dim", "reason"),
+    [
+        ((9, 0), torch.bfloat16, 64, None),
+        ((9, 0), torch.float16, 128, None),
+        ((9, 0), torch.float32, 128, "float16 and bfloat16"),
+        ((9, 0), torch.bfloat16, 96, "64 or 128"),
+        ((10, 0), torch.bfloat16, 128, "compute capability 9.0"),
+    ],
+)
+def test_it_says_what_it_needs(monkeypatch, capability, dtype, head_dim, reason):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    found = backend_reason("hopper", torch.device("cuda"), dtype, head_dim)
+    assert (found is None) if reason is None else (reason in found)
+    assert "Hopper GPU" in backend_reason("hopper", torch.device("cpu"), dtype, head_dim)
