@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install test lint
+.PHONY: generate install lint test
 
 install: $(STAMP)
 
@@ -13,6 +13,10 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
+
+# The main job on the bundled model: dense.mp4, sparse.mp4, compare.mp4 and report.json in out/.
+generate: $(STAMP)
+	$(BIN)/ajour generate --out out
 
 # The type checker sees the package as it is installed: the folders under one name.
 lint: $(STAMP)

@@ -42,6 +42,7 @@ def options(args: argparse.Namespace) -> dict[str, Any]:
         "width": args.width,
         "num_inference_steps": args.steps,
         "guidance_scale": DEFAULTS.guidance,
+        "max_sequence_length": DEFAULTS.text_length,
     }
 
 

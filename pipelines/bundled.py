@@ -22,6 +22,7 @@ class Defaults:
         width: pixels.
         steps: denoising steps.
         guidance: classifier-free guidance scale.
+        text_length: tokens that prompts are padded to; the bundled model knows 64.
         prompt: a prompt that suits the model.
         fps: frames per second of the written video.
     """
@@ -31,6 +32,7 @@ class Defaults:
     width: int = 256
     steps: int = 20
     guidance: float = 3.0
+    text_length: int = 64
     prompt: str = (
         "A large striped red star on the left moves right, and a cyan ring at the bottom moves up "
         "on a navy background."

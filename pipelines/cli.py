@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _generate(args: argparse.Namespace) -> None:
-    from ajour.pipelines.bundled import load_pipeline, load_plan
+    from ajour.pipelines.bundled import Defaults, load_pipeline, load_plan
     from ajour.pipelines.generate import compare
     from ajour.pipelines.video import side_by_side, write_mp4
     from ajour.plan import Plan
@@ -94,6 +94,7 @@ def _generate(args: argparse.Namespace) -> None:
     plan = load_plan() if args.plan is None else Plan.load(args.plan)
     args.out.mkdir(parents=True, exist_ok=True)
     pipe = load_pipeline(args.model, args.device)
+    bundled = {"max_sequence_length": Defaults().text_length} if args.model is None else {}
     result = compare(
         pipe,
         plan,
@@ -105,6 +106,7 @@ def _generate(args: argparse.Namespace) -> None:
         width=args.width,
         num_inference_steps=args.steps,
         guidance_scale=args.guidance,
+        **bundled,
     )
     report = result.report
     dense, thin = result.dense.video, result.sparse.video
