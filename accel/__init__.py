@@ -28,6 +28,7 @@ from ajour.patterns import (
     Window,
 )
 from ajour.plan import Plan, PlanError
+from ajour.prologue import Norm, Prologue, Rope
 from ajour.schedule import Phase, Schedule
 from ajour.table import BlockTable
 
@@ -57,10 +58,13 @@ __all__ = [
     "Diagonal",
     "Full",
     "MultiDiagonal",
+    "Norm",
     "Pattern",
     "Phase",
     "Plan",
     "PlanError",
+    "Prologue",
+    "Rope",
     "Schedule",
     "Skip",
     "Stripe",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ajour.backends import BACKENDS, backend_reason, load_backend
+from ajour.prologue import Prologue
 
 if TYPE_CHECKING:
     from ajour.table import BlockTable
@@ -27,6 +28,7 @@ def attention(
     v: torch.Tensor,
     table: BlockTable,
     *,
+    prologue: Prologue | None = None,
     scale: float | None = None,
     backend: str | None = None,
     return_lse: bool = False,
@@ -35,9 +37,11 @@ def attention(
 
     Args:
         q: queries, (batch, tokens, heads, head_dim), in the model's token order.
-        k: keys, same shape, after RoPE.
+        k: keys, same shape.
         v: values, same shape.
         table: which key blocks each query block attends to, for each head.
+        prologue: norms and rotary embedding to apply to q and k first; GPU backends do so in the
+            pass that packs them. Without it q and k are taken as they are.
         scale: factor on the logits; 1 / sqrt(head_dim) by default.
         backend: one of `ajour.BACKENDS`; an explicit one is used or raises. None chooses the
             fastest that can run here and logs the choice once.
@@ -48,8 +52,8 @@ def attention(
         float32 (batch, heads, tokens). A query without keys gives 0 and -inf.
 
     Raises:
-        ValueError: if shapes disagree with each other or with the table, the scale is not
-            positive, or the backend is unknown.
+        ValueError: if shapes disagree with each other, with the table or with the prologue, the
+            scale is not positive, or the backend is unknown.
         TypeError: if dtypes are not supported.
         RuntimeError: if an input requires grad, or an explicit backend cannot run here.
     """
@@ -63,7 +67,9 @@ def attention(
     scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
     if not scale > 0:
         raise ValueError(f"scale must be positive, got {scale}")
-    out, lse = load_backend(name)(q, k, v, table, scale)
+    prologue = prologue or Prologue()
+    prologue.check(table.grid, q.shape[2], q.shape[3])
+    out, lse = load_backend(name)(q, k, v, table, scale, prologue)
     return (out, lse) if return_lse else out
 
 

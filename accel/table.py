@@ -45,6 +45,8 @@ class BlockTable:
         ids: int32 (entries,), key block ids.
         row_order: int32 (rows,), the row of `slots` that a pattern row uses.
         head_rows: int32 (heads,), the pattern row of each head.
+        places: int32 (orders, tokens), the slot of each token; the inverse of `slots`.
+        highest_level: the highest level that has an entry; 0 for an empty table.
     """
 
     grid: TokenGrid
@@ -54,6 +56,8 @@ class BlockTable:
     ids: torch.Tensor
     row_order: torch.Tensor
     head_rows: torch.Tensor
+    places: torch.Tensor
+    highest_level: int
 
     @classmethod
     def from_levels(
@@ -102,13 +106,15 @@ class BlockTable:
             bucket = query * LEVELS + level
             ids.append(key[np.lexsort((key, valid[key] == BLOCK, bucket))].astype(np.int32))
             counts.append(np.bincount(bucket, minlength=blocks * LEVELS))
+        slots = np.stack([token_slots(grid, name) for name in names])
+        places = np.argsort(slots, axis=1, kind="stable")[:, -grid.seq_len :]
         flat = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
         if flat[-1] >= 2**31:
             raise ValueError(f"a table holds at most 2**31 - 1 entries, this one needs {flat[-1]}")
         starts = np.arange(len(levels) * blocks)[:, None] * LEVELS + np.arange(LEVELS + 1)
         return cls(
             grid=grid,
-            slots=torch.from_numpy(np.stack([token_slots(grid, name) for name in names])),
+            slots=torch.from_numpy(slots),
             valid=torch.from_numpy(valid),
             offsets=torch.from_numpy(
                 flat[starts].reshape(len(levels), blocks, LEVELS + 1).astype(np.int32)
@@ -116,6 +122,8 @@ class BlockTable:
             ids=torch.from_numpy(np.concatenate(ids)),
             row_order=torch.tensor([names.index(name) for name in orders], dtype=torch.int32),
             head_rows=torch.tensor(list(head_rows), dtype=torch.int32),
+            places=torch.from_numpy(places.astype(np.int32)),
+            highest_level=max(0, *(int(level_map.max()) for level_map in levels)),
         )
 
     @property
@@ -148,13 +156,15 @@ class BlockTable:
             ids=self.ids.to(device),
             row_order=self.row_order.to(device),
             head_rows=self.head_rows.to(device),
+            places=self.places.to(device),
         )
 
     @cached_property
-    def highest_level(self) -> int:
-        """The highest level that has an entry; 0 for an empty table."""
-        used = (self.offsets[..., 1:] > self.offsets[..., :-1]).flatten(0, 1).any(dim=0)
-        return int(torch.nonzero(used).max()) if bool(used.any()) else 0
+    def empty_slots(self) -> torch.Tensor:
+        """Slots without a token, the same in every order: int64 (n,), n below 256."""
+        lane = torch.arange(BLOCK)
+        empty = lane >= torch.from_numpy(block_sizes(self.grid))[:, None]
+        return torch.nonzero(empty.flatten()).flatten().to(self.slots.device)
 
     @cached_property
     def key_runs(self) -> dict[int, list[tuple[KeyRun, ...]]]:

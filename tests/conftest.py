@@ -44,11 +44,11 @@ def random_qkv(grid, heads, head_dim, dtype=torch.float32, batch=1, device="cpu"
     return tuple(torch.randn(shape, device=device).to(dtype) for _ in range(3))
 
 
-def assert_matches_oracle(q, k, v, table, out, lse):
+def assert_matches_oracle(q, k, v, table, out, lse, prologue=None):
     """At most twice the error of same-dtype eager attention against float64, plus 2 ulp."""
     scale = q.shape[-1] ** -0.5
-    exact, exact_lse = reference(*(x.double() for x in (q, k, v)), table, scale)
-    eager, eager_lse = reference(q, k, v, table, scale, compute_dtype=q.dtype)
+    exact, exact_lse = reference(*(x.double() for x in (q, k, v)), table, scale, prologue)
+    eager, eager_lse = reference(q, k, v, table, scale, prologue, compute_dtype=q.dtype)
     _assert_close(out.double(), exact, eager.double(), q.dtype)
     silent = exact_lse == -torch.inf
     assert torch.equal(lse == -torch.inf, silent)

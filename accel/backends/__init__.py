@@ -13,10 +13,11 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ajour.prologue import Prologue
     from ajour.table import BlockTable
 
     Backend = Callable[
-        [torch.Tensor, torch.Tensor, torch.Tensor, BlockTable, float],
+        [torch.Tensor, torch.Tensor, torch.Tensor, BlockTable, float, Prologue],
         tuple[torch.Tensor, torch.Tensor],
     ]
 
@@ -31,7 +32,7 @@ HOPPER_TRITON = (3, 6)
 
 
 def load_backend(name: str) -> Backend:
-    """The function (q, k, v, table, scale) -> (out, lse) of a backend, imported on first use."""
+    """A backend's (q, k, v, table, scale, prologue) -> (out, lse), imported on first use."""
     module = f"{name}.launch" if name in ("hopper", "triton") else name
     function: Backend = importlib.import_module(f"ajour.backends.{module}").attend
     return function

@@ -11,6 +11,7 @@ from ajour.backends.pooling import group_bias, pool_blocks
 from ajour.grid import BLOCK
 
 if TYPE_CHECKING:
+    from ajour.prologue import Prologue
     from ajour.table import BlockTable, KeyRun
 
 
@@ -28,9 +29,15 @@ class Call(NamedTuple):
 
 
 def attend(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, table: BlockTable, scale: float
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    table: BlockTable,
+    scale: float,
+    prologue: Prologue,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention through a block table on the CPU. Arguments and result as `reference.attend`."""
+    q, k = prologue.apply(q, k)
     batch, tokens, heads, dim = q.shape
     inputs = [x.reshape(-1, dim) for x in (q, k, v)]
     total = batch * tokens * heads

@@ -11,6 +11,7 @@ from ajour.backends.pooling import group_bias, pack, pool_blocks
 from ajour.table import LEVELS
 
 if TYPE_CHECKING:
+    from ajour.prologue import Prologue
     from ajour.table import BlockTable
 
 
@@ -20,6 +21,7 @@ def attend(
     v: torch.Tensor,
     table: BlockTable,
     scale: float,
+    prologue: Prologue | None = None,
     compute_dtype: torch.dtype = torch.float64,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention of each query block over the concatenation of its lists.
@@ -30,22 +32,27 @@ def attend(
         v: same shape.
         table: the block table.
         scale: factor on the logits.
+        prologue: norms and rotation of q and k to apply first.
         compute_dtype: dtype of all arithmetic; float64 is the oracle, the inputs' own dtype is
             the eager attention that tolerances are derived from.
 
     Returns:
         (out like q, natural LSE float32 (batch, heads, tokens)).
     """
-    out = torch.zeros_like(q, dtype=compute_dtype)
+    dtype = q.dtype
+    q, k, v = (x.to(compute_dtype) for x in (q, k, v))
+    if prologue is not None:
+        q, k = prologue.apply(q, k)
+    out = torch.zeros_like(q)
     lse = torch.full((q.shape[0], q.shape[2], q.shape[1]), -math.inf, device=q.device)
     offsets, valid = table.offsets.tolist(), table.valid.tolist()
     for head, row in enumerate(table.head_rows.tolist()):
         one = torch.tensor([head], device=q.device)
         slots = table.slots[int(table.row_order[row])].long().unflatten(0, (-1, 128))
-        queries = pack(q, table, row, one)[:, 0].to(compute_dtype)
+        queries = pack(q, table, row, one)[:, 0]
         keys, values, biases = [], [], []
-        blocks_k = pack(k, table, row, one)[:, 0].to(compute_dtype)
-        blocks_v = pack(v, table, row, one)[:, 0].to(compute_dtype)
+        blocks_k = pack(k, table, row, one)[:, 0]
+        blocks_v = pack(v, table, row, one)[:, 0]
         for level in range(LEVELS):
             keys.append(pool_blocks(blocks_k, table.valid, level))
             values.append(pool_blocks(blocks_v, table.valid, level))
@@ -64,4 +71,4 @@ def attend(
             tokens = slots[block, : valid[block]]
             out[:, tokens, head] = logits.softmax(dim=-1) @ value[:, kept]
             lse[:, head, tokens] = torch.logsumexp(logits, dim=-1).float()
-    return out.to(q.dtype), lse
+    return out.to(dtype), lse

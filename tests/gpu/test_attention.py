@@ -4,7 +4,19 @@ import numpy as np
 import pytest
 import torch
 
-from ajour import BlockTable, Full, Skip, Stripe, TokenGrid, Window, attention, lower
+from ajour import (
+    BlockTable,
+    Full,
+    Norm,
+    Prologue,
+    Rope,
+    Skip,
+    Stripe,
+    TokenGrid,
+    Window,
+    attention,
+    lower,
+)
 from ajour.backends import backend_reason
 from tests.conftest import assert_matches_oracle, random_qkv, random_table
 
@@ -78,6 +90,23 @@ def test_nan_in_unselected_blocks_changes_nothing(backend, dtype):
     unused = [i for i in range(grid.seq_len) if i // 128 != 1]
     k[:, unused], v[:, unused] = torch.nan, torch.nan
     assert torch.equal(attention(q, k, v, table, backend=backend), before)
+
+
+@pytest.mark.parametrize("across", [True, False], ids=["all heads", "each head"])
+@pytest.mark.parametrize("heads", [1, 12, 40])
+@pytest.mark.parametrize("dtype", HALF_DTYPES, ids=str)
+def test_prologue(backend, dtype, heads, across):
+    grid = TokenGrid(3, 9, 11, text_before=7, text_after=20)
+    table = random_table(grid, heads, seed=heads).to("cuda")
+    qkv = torch.randn(2, grid.seq_len, 3, heads, 128, device="cuda", dtype=dtype)
+    q, k, v = qkv.unbind(2)
+    channels = heads * 128 if across else 128
+    weight = torch.rand(channels, device="cuda").add(0.5).to(dtype)
+    angle = torch.randn(grid.video_tokens, 64, device="cuda").repeat_interleave(2, dim=1)
+    rope = Rope(angle.cos(), angle.sin(), grid.text_before)
+    prologue = Prologue(Norm(weight, 1e-6), Norm(weight, 1e-5), rope)
+    out, lse = attention(q, k, v, table, prologue=prologue, backend=backend, return_lse=True)
+    assert_matches_oracle(q, k, v, table, out, lse, prologue)
 
 
 def test_a_row_without_keys_gives_zero_and_minus_infinity(backend):

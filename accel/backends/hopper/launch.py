@@ -11,9 +11,11 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from ajour.backends.hopper.kernel import attend_kernel
 from ajour.backends.packing import POOLED_ROWS, pack
+from ajour.backends.prologue import prepare
 from ajour.grid import BLOCK
 
 if TYPE_CHECKING:
+    from ajour.prologue import Prologue
     from ajour.table import BlockTable
 
 STAGES = {64: 4, 128: 2}
@@ -25,12 +27,17 @@ REGISTERS = 168
 
 
 def attend(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, table: BlockTable, scale: float
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    table: BlockTable,
+    scale: float,
+    prologue: Prologue,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention through a block table on a Hopper GPU. Arguments as `reference.attend`."""
     levels = 4 if table.highest_level else 1
-    packed_q, _ = pack(q, table, 1)
-    packed_k, pooled_k = pack(k, table, levels)
+    packed_q, _ = prepare(q, table, prologue.q_norm, prologue.rope, 1)
+    packed_k, pooled_k = prepare(k, table, prologue.k_norm, prologue.rope, levels)
     packed_v, pooled_v = pack(v, table, levels)
     return attend_packed(
         packed_q, packed_k, packed_v, pooled_k, pooled_v, table, scale, q.shape, levels

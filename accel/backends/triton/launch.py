@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from ajour.backends.packing import pack
+from ajour.backends.prologue import prepare
 from ajour.backends.triton.kernel import attend_kernel
 from ajour.grid import BLOCK
 
 if TYPE_CHECKING:
+    from ajour.prologue import Prologue
     from ajour.table import BlockTable
 
 
@@ -54,12 +56,17 @@ def choose_config(capability: int, itemsize: int, channels: int) -> Config:
 
 
 def attend(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, table: BlockTable, scale: float
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    table: BlockTable,
+    scale: float,
+    prologue: Prologue,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention through a block table on a GPU. Arguments and result as `reference.attend`."""
     levels = table.highest_level + 1
-    packed_q, _ = pack(q, table, 1)
-    packed_k, pooled_k = pack(k, table, levels)
+    packed_q, _ = prepare(q, table, prologue.q_norm, prologue.rope, 1)
+    packed_k, pooled_k = prepare(k, table, prologue.k_norm, prologue.rope, levels)
     packed_v, pooled_v = pack(v, table, levels)
     return attend_packed(
         packed_q, packed_k, packed_v, pooled_k, pooled_v, table, scale, q.shape, levels

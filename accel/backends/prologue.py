@@ -1,0 +1,185 @@
+"""The prologue on a GPU: norm, rotation, reordering and padding of queries or keys in one pass.
+
+A program reads whole tokens, all heads, as the projection wrote them, and scatters each head's row
+to its place in that head's order (a row is 64 to 512 contiguous bytes).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import triton
+import triton.language as tl
+
+from ajour.backends.packing import POOLED_ROWS, pack, padded_channels, pool
+from ajour.grid import BLOCK
+
+if TYPE_CHECKING:
+    import torch
+
+    from ajour.prologue import Norm, Rope
+    from ajour.table import BlockTable
+
+ELEMENTS = 16384
+"""Elements of a program's tile; 64 per thread of 8 warps."""
+
+
+def prepare(
+    x: torch.Tensor, table: BlockTable, norm: Norm | None, rope: Rope | None, levels: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Normalise, rotate and pack (batch, tokens, heads, head_dim) in one pass.
+
+    Args:
+        x: projected queries or keys; channels and heads contiguous, any token stride.
+        table: the block table.
+        norm: their norm, or None.
+        rope: their rotation, or None.
+        levels: one more than the highest level to pool to.
+
+    Without norm and rotation there is nothing to fuse: `packing.pack` does it.
+
+    Returns:
+        Packed rows and pooled rows, as `packing.pack` gives them.
+    """
+    if norm is None and rope is None:
+        return pack(x, table, levels)
+    batch, tokens, heads, head_dim = x.shape
+    if x.stride(3) != 1 or x.stride(2) != head_dim:
+        x = x.contiguous()
+    blocks, channels = table.grid.blocks, padded_channels(head_dim)
+    packed = x.new_empty(batch * heads * blocks * BLOCK, channels)
+    if len(table.empty_slots):
+        packed.view(batch * heads, blocks * BLOCK, channels).index_fill_(1, table.empty_slots, 0)
+    wide_heads = triton.next_power_of_2(heads)
+    rows = max(1, ELEMENTS // (wide_heads * channels))
+    across = norm is not None and norm.weight.shape[0] == heads * head_dim
+    prologue_kernel[(triton.cdiv(tokens, rows), batch)](
+        x,
+        x if norm is None else norm.weight,
+        x if rope is None else rope.cosines,
+        x if rope is None else rope.sines,
+        packed,
+        table.places,
+        table.row_order,
+        table.head_rows,
+        x.stride(0),
+        x.stride(1),
+        tokens,
+        heads,
+        blocks,
+        0 if rope is None else rope.start,
+        0 if rope is None else rope.cosines.shape[0],
+        0.0 if norm is None else norm.eps,
+        D=head_dim,
+        DP=channels,
+        HP=wide_heads,
+        T=rows,
+        BLOCK=BLOCK,
+        NORM="" if norm is None else "all heads" if across else "each head",
+        ROPE=rope is not None,
+        num_warps=8,
+        enable_fp_fusion=True,
+    )
+    if levels == 1:
+        return packed, packed
+    pooled = x.new_empty(batch * heads, blocks * POOLED_ROWS, channels)
+    pool_kernel[(blocks, batch * heads)](
+        packed,
+        pooled,
+        table.valid,
+        blocks,
+        DP=channels,
+        BLOCK=BLOCK,
+        LEVELS=levels,
+        num_warps=4,
+        enable_fp_fusion=True,
+    )
+    return packed, pooled
+
+
+@triton.jit
+def prologue_kernel(
+    x,
+    weight,
+    cosines,
+    sines,
+    packed,
+    places,
+    row_order,
+    head_rows,
+    stride_batch,
+    stride_token,
+    seq_len,
+    heads,
+    blocks,
+    rope_start,
+    rope_length,
+    eps,
+    D: tl.constexpr,
+    DP: tl.constexpr,
+    HP: tl.constexpr,
+    T: tl.constexpr,
+    BLOCK: tl.constexpr,
+    NORM: tl.constexpr,
+    ROPE: tl.constexpr,
+):
+    """T tokens of one batch entry, all heads: (T, HP, DP), heads and channels padded."""
+    batch = tl.program_id(1)
+    token = tl.program_id(0) * T + tl.arange(0, T)
+    head = tl.arange(0, HP)
+    channel = tl.arange(0, DP)
+    inside = (head < heads)[:, None] & (channel < D)[None, :]
+    here = (token < seq_len)[:, None, None] & inside[None, :, :]
+    within = head[:, None] * D + channel[None, :]
+    source = (
+        x + batch.to(tl.int64) * stride_batch + token.to(tl.int64)[:, None, None] * stride_token
+    )
+    values = tl.load(source + within[None, :, :], mask=here, other=0.0).to(tl.float32)
+    if NORM == "all heads":
+        square = tl.sum(tl.sum(values * values, axis=2), axis=1) / (heads * D)
+        values = values * tl.rsqrt(square + eps)[:, None, None]
+        gain = tl.load(weight + within, mask=inside, other=0.0).to(tl.float32)
+        values = values * gain[None, :, :]
+    if NORM == "each head":
+        square = tl.sum(values * values, axis=2) / D
+        values = values * tl.rsqrt(square + eps)[:, :, None]
+        gain = tl.load(weight + channel, mask=channel < D, other=0.0).to(tl.float32)
+        values = values * gain[None, None, :]
+    if ROPE:
+        pair = tl.arange(0, DP // 2)
+        place = token - rope_start
+        turned = (place >= 0) & (place < rope_length)
+        mask = turned[:, None] & (2 * pair < D)[None, :]
+        angle = place.to(tl.int64)[:, None] * D + 2 * pair[None, :]
+        cos = tl.load(cosines + angle, mask=mask, other=1.0).to(tl.float32)[:, None, :]
+        sin = tl.load(sines + angle + 1, mask=mask, other=0.0).to(tl.float32)[:, None, :]
+        even, odd = tl.split(tl.reshape(values, (T, HP, DP // 2, 2)))
+        values = tl.join(even * cos - odd * sin, even * sin + odd * cos)
+        values = tl.reshape(values, (T, HP, DP))
+    known = (token < seq_len)[:, None] & (head < heads)[None, :]
+    order = tl.load(row_order + tl.load(head_rows + head, mask=head < heads, other=0))
+    slot = tl.load(
+        places + order.to(tl.int64)[None, :] * seq_len + token[:, None], mask=known, other=0
+    )
+    row = (batch.to(tl.int64) * heads + head)[None, :] * blocks * BLOCK + slot
+    tl.store(
+        packed + row[:, :, None] * DP + channel[None, None, :],
+        values.to(packed.dtype.element_ty),
+        mask=known[:, :, None],
+    )
+
+
+@triton.jit
+def pool_kernel(
+    packed, pooled, valid, blocks, DP: tl.constexpr, BLOCK: tl.constexpr, LEVELS: tl.constexpr
+):
+    """Pooled rows of one (block, batch * head) of packed rows."""
+    block = tl.program_id(0)
+    batch_head = tl.program_id(1)
+    rows = (batch_head.to(tl.int64) * blocks + block) * BLOCK + tl.arange(0, BLOCK)
+    values = tl.load(packed + rows[:, None] * DP + tl.arange(0, DP)[None, :])
+    size = tl.load(valid + block)
+    base = batch_head.to(tl.int64) * blocks * (BLOCK - BLOCK // 8)
+    for level in tl.static_range(1, LEVELS):
+        first = base + blocks * (BLOCK - 2 * (BLOCK >> level))
+        pool(values, size, pooled, first, block, DP, BLOCK, level)
