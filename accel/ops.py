@@ -1,25 +1,15 @@
 """The operator: attention through a block table, whatever the backend."""
 
-from __future__ import annotations
-
-import logging
 import math
-from typing import TYPE_CHECKING
 
 import torch
 
-from ajour.backends import BACKENDS, backend_reason, load_backend
-from ajour.prologue import Prologue
+from ajour.dispatch import run
+from ajour.grid import TokenGrid
+from ajour.prologue import Norm, Prologue, Rope
+from ajour.table import BlockTable
 
-if TYPE_CHECKING:
-    from ajour.table import BlockTable
-
-logger = logging.getLogger("ajour")
-
-DTYPES = (torch.float16, torch.bfloat16, torch.float32)
-"""Dtypes that every backend takes. `reference` and `cpu` also take float64."""
-
-_chosen: set[tuple[str, str]] = set()
+NO_PROLOGUE = Prologue()
 
 
 def attention(
@@ -57,65 +47,90 @@ def attention(
         TypeError: if dtypes are not supported.
         RuntimeError: if an input requires grad, or an explicit backend cannot run here.
     """
-    _check(q, k, v, table)
-    name = backend if backend is not None else _choose(q)
-    if name not in BACKENDS:
-        raise ValueError(f"unknown backend {name!r}; backends are {', '.join(BACKENDS)}")
-    reason = backend_reason(name, q.device, q.dtype, q.shape[-1])
-    if reason is not None:
-        raise RuntimeError(f"backend {name!r} cannot run this: {reason}")
     scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
-    if not scale > 0:
-        raise ValueError(f"scale must be positive, got {scale}")
-    prologue = prologue or Prologue()
-    prologue.check(table.grid, q.shape[2], q.shape[3])
-    out, lse = load_backend(name)(q, k, v, table, scale, prologue)
+    prologue = prologue or NO_PROLOGUE
+    if torch.compiler.is_compiling():
+        out, lse = _compiled(q, k, v, table, prologue, scale, backend)
+    else:
+        out, lse = run(q, k, v, table, prologue, scale, backend)
     return (out, lse) if return_lse else out
 
 
-def _choose(q: torch.Tensor) -> str:
-    """The fastest backend that can run these tensors; logs once per device type why."""
-    skipped: list[str] = []
-    for name in BACKENDS:
-        reason = backend_reason(name, q.device, q.dtype, q.shape[-1])
-        if reason is None:
-            if (name, q.device.type) not in _chosen:
-                _chosen.add((name, q.device.type))
-                why = f" ({'; '.join(skipped)})" if skipped else ""
-                logger.info("backend %r for %s tensors%s", name, q.device.type, why)
-            return name
-        skipped.append(f"{name}: {reason}")
-    raise RuntimeError(f"no backend can run on {q.device} with {q.dtype}: {'; '.join(skipped)}")
+def _compiled(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    table: BlockTable,
+    prologue: Prologue,
+    scale: float,
+    backend: str | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The operator as one node of a graph of torch.compile's: everything as tensors and numbers."""
+    grid, q_norm, k_norm, rope = table.grid, prologue.q_norm, prologue.k_norm, prologue.rope
+    return attend(
+        q,
+        k,
+        v,
+        [
+            table.slots,
+            table.valid,
+            table.offsets,
+            table.ids,
+            table.row_order,
+            table.head_rows,
+            table.places,
+            table.empty_slots,
+        ],
+        [grid.frames, grid.height, grid.width, grid.text_before, grid.text_after],
+        table.highest_level,
+        None if q_norm is None else q_norm.weight,
+        0.0 if q_norm is None else q_norm.eps,
+        None if k_norm is None else k_norm.weight,
+        0.0 if k_norm is None else k_norm.eps,
+        None if rope is None else rope.cosines,
+        None if rope is None else rope.sines,
+        0 if rope is None else rope.start,
+        scale,
+        backend,
+    )
 
 
-def _check(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, table: BlockTable) -> None:
-    """Raise a clear error unless the inputs fit each other and the table."""
-    if q.ndim != 4 or q.shape != k.shape or q.shape != v.shape:
-        raise ValueError(
-            "q, k and v must share one shape (batch, tokens, heads, head_dim), got "
-            f"{tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}"
-        )
-    if q.shape[1] != table.grid.seq_len or q.shape[2] != table.heads:
-        raise ValueError(
-            f"the table is for {table.grid.seq_len} tokens (grid {table.grid}) and "
-            f"{table.heads} heads, got {q.shape[1]} tokens and {q.shape[2]} heads; "
-            "lower the patterns again for this grid"
-        )
-    if not (q.dtype == k.dtype == v.dtype) or q.dtype not in (*DTYPES, torch.float64):
-        raise TypeError(
-            "q, k and v must share one dtype of float16, bfloat16, float32 or float64, got "
-            f"{q.dtype}, {k.dtype}, {v.dtype}"
-        )
-    if not (q.device == k.device == v.device):
-        raise ValueError(
-            f"q, k and v must be on one device, got {q.device}, {k.device}, {v.device}"
-        )
-    if table.ids.device != q.device:
-        raise ValueError(
-            f"the table is on {table.ids.device} and the tensors on {q.device}; use table.to()"
-        )
-    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
-        raise RuntimeError(
-            "ajour.attention has no backward pass and an input requires grad; "
-            "run under torch.no_grad(), or use dense attention for training"
-        )
+@torch.library.custom_op("ajour::attend", mutates_args=())
+def attend(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    table: list[torch.Tensor],
+    grid: list[int],
+    highest_level: int,
+    q_weight: torch.Tensor | None,
+    q_eps: float,
+    k_weight: torch.Tensor | None,
+    k_eps: float,
+    cosines: torch.Tensor | None,
+    sines: torch.Tensor | None,
+    rope_start: int,
+    scale: float,
+    backend: str | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`attention` for torch.compile, its table and prologue taken apart."""
+    rope = None
+    if cosines is not None and sines is not None:
+        rope = Rope(cosines, sines, rope_start)
+    prologue = Prologue(
+        None if q_weight is None else Norm(q_weight, q_eps),
+        None if k_weight is None else Norm(k_weight, k_eps),
+        rope,
+    )
+    whole = BlockTable(TokenGrid(*grid), *table, highest_level=highest_level)
+    out, lse = run(q, k, v, whole, prologue, scale, backend)
+    return out.contiguous(), lse
+
+
+@attend.register_fake
+def _(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *args: object
+) -> tuple[torch.Tensor, torch.Tensor]:
+    batch, tokens, heads, _ = q.shape
+    lse = q.new_empty((batch, heads, tokens), dtype=torch.float32)
+    return q.new_empty(q.shape), lse

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -46,6 +46,7 @@ class BlockTable:
         row_order: int32 (rows,), the row of `slots` that a pattern row uses.
         head_rows: int32 (heads,), the pattern row of each head.
         places: int32 (orders, tokens), the slot of each token; the inverse of `slots`.
+        empty_slots: int64 (n,), slots without a token, the same in every order; n is below 256.
         highest_level: the highest level that has an entry; 0 for an empty table.
     """
 
@@ -57,6 +58,7 @@ class BlockTable:
     row_order: torch.Tensor
     head_rows: torch.Tensor
     places: torch.Tensor
+    empty_slots: torch.Tensor
     highest_level: int
 
     @classmethod
@@ -123,6 +125,7 @@ class BlockTable:
             row_order=torch.tensor([names.index(name) for name in orders], dtype=torch.int32),
             head_rows=torch.tensor(list(head_rows), dtype=torch.int32),
             places=torch.from_numpy(places.astype(np.int32)),
+            empty_slots=torch.from_numpy(np.flatnonzero(slots[0] < 0)),
             highest_level=max(0, *(int(level_map.max()) for level_map in levels)),
         )
 
@@ -148,23 +151,12 @@ class BlockTable:
 
     def to(self, device: torch.device | str) -> BlockTable:
         """The table on another device."""
-        return replace(
-            self,
-            slots=self.slots.to(device),
-            valid=self.valid.to(device),
-            offsets=self.offsets.to(device),
-            ids=self.ids.to(device),
-            row_order=self.row_order.to(device),
-            head_rows=self.head_rows.to(device),
-            places=self.places.to(device),
-        )
-
-    @cached_property
-    def empty_slots(self) -> torch.Tensor:
-        """Slots without a token, the same in every order: int64 (n,), n below 256."""
-        lane = torch.arange(BLOCK)
-        empty = lane >= torch.from_numpy(block_sizes(self.grid))[:, None]
-        return torch.nonzero(empty.flatten()).flatten().to(self.slots.device)
+        tensors = {
+            field.name: value.to(device)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), torch.Tensor)
+        }
+        return replace(self, **tensors)
 
     @cached_property
     def key_runs(self) -> dict[int, list[tuple[KeyRun, ...]]]:

@@ -1,0 +1,92 @@
+"""Checking the operator's inputs, choosing a backend, running it."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import torch
+
+from ajour.backends import BACKENDS, backend_reason, load_backend
+
+if TYPE_CHECKING:
+    from ajour.prologue import Prologue
+    from ajour.table import BlockTable
+
+logger = logging.getLogger("ajour")
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+"""Dtypes that every backend takes. `reference` and `cpu` also take float64."""
+
+_chosen: set[tuple[str, str]] = set()
+
+
+def run(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    table: BlockTable,
+    prologue: Prologue,
+    scale: float,
+    backend: str | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Check everything, then run one backend; arguments, result and errors as of `attention`."""
+    _check(q, k, v, table)
+    prologue.check(table.grid, q.shape[2], q.shape[3])
+    if not scale > 0:
+        raise ValueError(f"scale must be positive, got {scale}")
+    name = backend if backend is not None else _choose(q)
+    if name not in BACKENDS:
+        raise ValueError(f"unknown backend {name!r}; backends are {', '.join(BACKENDS)}")
+    reason = backend_reason(name, q.device, q.dtype, q.shape[-1])
+    if reason is not None:
+        raise RuntimeError(f"backend {name!r} cannot run this: {reason}")
+    return load_backend(name)(q, k, v, table, scale, prologue)
+
+
+def _choose(q: torch.Tensor) -> str:
+    """The fastest backend that can run these tensors; logs once per device type why."""
+    skipped: list[str] = []
+    for name in BACKENDS:
+        reason = backend_reason(name, q.device, q.dtype, q.shape[-1])
+        if reason is None:
+            if (name, q.device.type) not in _chosen:
+                _chosen.add((name, q.device.type))
+                why = f" ({'; '.join(skipped)})" if skipped else ""
+                logger.info("backend %r for %s tensors%s", name, q.device.type, why)
+            return name
+        skipped.append(f"{name}: {reason}")
+    raise RuntimeError(f"no backend can run on {q.device} with {q.dtype}: {'; '.join(skipped)}")
+
+
+def _check(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, table: BlockTable) -> None:
+    """Raise a clear error unless the inputs fit each other and the table."""
+    if q.ndim != 4 or q.shape != k.shape or q.shape != v.shape:
+        raise ValueError(
+            "q, k and v must share one shape (batch, tokens, heads, head_dim), got "
+            f"{tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}"
+        )
+    if q.shape[1] != table.grid.seq_len or q.shape[2] != table.heads:
+        raise ValueError(
+            f"the table is for {table.grid.seq_len} tokens (grid {table.grid}) and "
+            f"{table.heads} heads, got {q.shape[1]} tokens and {q.shape[2]} heads; "
+            "lower the patterns again for this grid"
+        )
+    if not (q.dtype == k.dtype == v.dtype) or q.dtype not in (*DTYPES, torch.float64):
+        raise TypeError(
+            "q, k and v must share one dtype of float16, bfloat16, float32 or float64, got "
+            f"{q.dtype}, {k.dtype}, {v.dtype}"
+        )
+    if not (q.device == k.device == v.device):
+        raise ValueError(
+            f"q, k and v must be on one device, got {q.device}, {k.device}, {v.device}"
+        )
+    if table.ids.device != q.device:
+        raise ValueError(
+            f"the table is on {table.ids.device} and the tensors on {q.device}; use table.to()"
+        )
+    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+        raise RuntimeError(
+            "ajour.attention has no backward pass and an input requires grad; "
+            "run under torch.no_grad(), or use dense attention for training"
+        )

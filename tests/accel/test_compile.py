@@ -1,0 +1,48 @@
+"""The operator under torch.compile: one node, no graph break, the same result."""
+
+import pytest
+import torch
+
+from ajour import Prologue, TokenGrid, attention
+from ajour.ops import _compiled, attend
+from tests.accel.test_prologue import random_prologue
+from tests.conftest import random_qkv, random_table
+
+GRID = TokenGrid(2, 7, 11, text_before=3)
+
+
+def arguments(prologue):
+    table = random_table(GRID, heads=2, seed=0)
+    captured = []
+
+    def spy(*args):
+        captured.append(args)
+        return args[0], args[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ajour.ops.attend", spy)
+        _compiled(*random_qkv(GRID, 2, 16), table, prologue, 0.25, "cpu")
+    return captured[0]
+
+
+@pytest.mark.parametrize("prologue", [False, True])
+def test_opcheck(prologue):
+    made = random_prologue(2, 16, 3, GRID.video_tokens) if prologue else Prologue()
+    torch.library.opcheck(attend, arguments(made), test_utils=("test_schema", "test_faketensor"))
+
+
+# Dynamo's own imports are noisy.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("prologue", [False, True])
+def test_compiled_equals_eager_without_graph_break(prologue):
+    made = random_prologue(2, 16, 3, GRID.video_tokens) if prologue else None
+    tables = [random_table(GRID, heads=2, seed=seed) for seed in (0, 1)]
+    q, k, v = random_qkv(GRID, 2, 16)
+
+    def layer(q, k, v, table):
+        out = attention(q * 2, k, v, table, prologue=made, backend="cpu")
+        return out + 1
+
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    for table in tables:
+        torch.testing.assert_close(compiled(q, k, v, table), layer(q, k, v, table))
