@@ -25,9 +25,8 @@ def level_map(pattern: Pattern, grid: TokenGrid) -> NDArray[np.int8]:
     """
     video = grid.video_blocks
     levels = np.full((grid.blocks, grid.blocks), DROPPED, dtype=np.int8)
-    selected = pattern.video_blocks(grid)
-    levels[:video, :video][selected] = 0
-    levels[:video, video:][selected.any(axis=1)] = 0
+    levels[:video, :video] = pattern.video_levels(grid)
+    levels[:video, video:][(levels[:video, :video] > DROPPED).any(axis=1)] = 0
     levels[video:] = 0
     return levels
 

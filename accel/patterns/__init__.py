@@ -6,12 +6,13 @@ from ajour.patterns.base import Pattern
 from ajour.patterns.diagonal import Diagonal
 from ajour.patterns.full import Full
 from ajour.patterns.multi_diagonal import MultiDiagonal
+from ajour.patterns.pyramid import Pyramid
 from ajour.patterns.skip import Skip
 from ajour.patterns.stripe import Stripe
 from ajour.patterns.window import Window
 
 FAMILIES: dict[str, type[Pattern]] = {
-    cls.family: cls for cls in (Full, Skip, Window, Diagonal, MultiDiagonal, Stripe)
+    cls.family: cls for cls in (Full, Skip, Window, Diagonal, MultiDiagonal, Stripe, Pyramid)
 }
 """Every pattern family by the name that plan files use."""
 
@@ -21,6 +22,7 @@ __all__ = [
     "Full",
     "MultiDiagonal",
     "Pattern",
+    "Pyramid",
     "Skip",
     "Stripe",
     "Window",

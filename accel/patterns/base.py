@@ -10,6 +10,7 @@ import numpy as np
 
 from ajour.grid import BLOCK, TokenGrid
 from ajour.orders import order
+from ajour.table import DROPPED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
 class Pattern(ABC):
     """A head's choice of keys. Subclasses are frozen dataclasses of JSON scalars.
 
-    A pattern says which pairs of video tokens attend to each other and names the order whose
-    blocks it is cheap in. It is reduced exactly: a key block is selected for a query block if and
-    only if at least one pair of their tokens is allowed. Text is not its business: text blocks
-    stay exact, as keys of every row that has any key and as queries.
+    A pattern says which pairs of video tokens attend to each other, at which pooling level, and
+    names the order whose blocks it is cheap in. It is reduced exactly: a key block has the finest
+    level of any pair of its tokens with the query block's, and is dropped if no pair has one. Text
+    is not its business: text blocks stay exact, as keys of every row that has any key and as
+    queries.
     """
 
     family: ClassVar[str]
@@ -33,18 +35,21 @@ class Pattern(ABC):
         """Name of the order that this pattern prefers."""
 
     @abstractmethod
-    def allows(self, query: NDArray[np.int64], key: NDArray[np.int64], grid: TokenGrid) -> bool:
-        """Whether a query token attends to a key token: the definition, for one pair.
+    def level(self, query: NDArray[np.int64], key: NDArray[np.int64], grid: TokenGrid) -> int:
+        """How a query token sees a key token: the definition, for one pair.
 
         Args:
             query: (t, h, w) of the query token.
             key: (t, h, w) of the key token.
             grid: the token grid.
+
+        Returns:
+            0 for exactly, 1 to 3 for mean-pooled 2x to 8x with its neighbours, -1 for not at all.
         """
 
     @abstractmethod
-    def video_blocks(self, grid: TokenGrid) -> NDArray[np.bool_]:
-        """Selected blocks of video keys: bool (Nv, Nv), rows are query blocks."""
+    def video_levels(self, grid: TokenGrid) -> NDArray[np.int8]:
+        """Levels of the blocks of video keys: (Nv, Nv), rows are query blocks."""
 
     def check_integer(self, name: str, minimum: int) -> None:
         """Raise ValueError unless a field is an integer of at least `minimum`."""
@@ -63,6 +68,26 @@ class Pattern(ABC):
     def to_dict(self) -> dict[str, object]:
         """The pattern as JSON: its family and its fields."""
         return {"family": self.family} | {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+class ExactPattern(Pattern):
+    """A pattern whose keys are all exact: it says only which."""
+
+    @abstractmethod
+    def allows(self, query: NDArray[np.int64], key: NDArray[np.int64], grid: TokenGrid) -> bool:
+        """Whether a query token attends to a key token; arguments as of `level`."""
+
+    @abstractmethod
+    def video_blocks(self, grid: TokenGrid) -> NDArray[np.bool_]:
+        """Selected blocks of video keys: bool (Nv, Nv), rows are query blocks."""
+
+    def level(self, query: NDArray[np.int64], key: NDArray[np.int64], grid: TokenGrid) -> int:
+        """0 where allowed."""
+        return 0 if self.allows(query, key, grid) else DROPPED
+
+    def video_levels(self, grid: TokenGrid) -> NDArray[np.int8]:
+        """0 where selected."""
+        return np.where(self.video_blocks(grid), 0, DROPPED).astype(np.int8)
 
 
 def in_blocks(flags: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ajour.grid import BLOCK
-from ajour.patterns.base import Pattern, frame_keys
+from ajour.patterns.base import ExactPattern, frame_keys
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Diagonal(Pattern):
+class Diagonal(ExactPattern):
     """Keys at most `frames` frames away in raster order.
 
     Args:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ajour.patterns.base import Pattern
+from ajour.patterns.base import ExactPattern
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Full(Pattern):
+class Full(ExactPattern):
     """All keys."""
 
     family: ClassVar[str] = "full"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ajour.patterns.base import Pattern, frame_keys
+from ajour.patterns.base import ExactPattern, frame_keys
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Stripe(Pattern):
+class Stripe(ExactPattern):
     """Keys of every `stride`-th frame.
 
     Args:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ajour.patterns.base import Pattern, box_neighbours
+from ajour.patterns.base import ExactPattern, box_neighbours
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Window(Pattern):
+class Window(ExactPattern):
     """Keys within a box around the query.
 
     Args:

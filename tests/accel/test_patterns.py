@@ -6,6 +6,7 @@ from ajour import (
     Diagonal,
     Full,
     MultiDiagonal,
+    Pyramid,
     Skip,
     Stripe,
     TokenGrid,
@@ -28,6 +29,9 @@ PATTERNS = [
     MultiDiagonal(0, 2),
     Stripe(2, 1),
     Stripe(3, 2, first_frame=False),
+    Pyramid(0, 1, 1),
+    Pyramid(0, 0, 1, growth=1.5, levels=2, tail=False),
+    Pyramid(1, 0, 0, levels=1, curve="hilbert"),
 ]
 GRIDS = [TokenGrid(3, 7, 9), TokenGrid(1, 20, 13), TokenGrid(2, 3, 4), TokenGrid(5, 8, 8)]
 
@@ -36,13 +40,13 @@ GRIDS = [TokenGrid(3, 7, 9), TokenGrid(1, 20, 13), TokenGrid(2, 3, 4), TokenGrid
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 def test_blocks_are_the_exact_reduction_of_token_pairs(pattern, grid):
     places = np.stack(np.unravel_index(order(pattern.order, grid.shape), grid.shape), axis=1)
-    expected = np.zeros((grid.video_blocks, grid.video_blocks), dtype=bool)
+    expected = np.full((grid.video_blocks, grid.video_blocks), 4)
     for i, query in enumerate(places):
         for j, key in enumerate(places):
             cell = (i // BLOCK, j // BLOCK)
-            if not expected[cell]:
-                expected[cell] = pattern.allows(query, key, grid)
-    assert np.array_equal(pattern.video_blocks(grid), expected)
+            if expected[cell] > 0 and (level := pattern.level(query, key, grid)) >= 0:
+                expected[cell] = min(expected[cell], level)
+    assert np.array_equal(pattern.video_levels(grid), np.where(expected == 4, -1, expected))
 
 
 @pytest.mark.parametrize("pattern", PATTERNS, ids=str)
@@ -58,6 +62,20 @@ def test_heads_with_equal_patterns_share_a_row():
     table = lower([Full(), Window(1, 1, 1), Full()], TokenGrid(3, 7, 9))
     assert table.head_rows.tolist() == [0, 1, 0]
     assert table.offsets.shape[0] == 2
+
+
+def test_boxes_of_a_pyramid_are_nested_and_pooled_tiles_are_cheaper():
+    grid = TokenGrid(9, 16, 16)
+    pyramid = Pyramid(1, 3, 3, growth=2)
+    assert pyramid.boxes() == [(1, 3, 3), (3, 7, 7), (6, 14, 14), (12, 28, 28)]
+    levels = level_map(pyramid, grid)
+    assert set(np.unique(levels)) >= {0, 1}
+    window = level_map(Window(1, 3, 3), grid)
+    assert np.array_equal(levels == 0, window == 0)
+    fine, pooled = (np.count_nonzero(levels == h, axis=1) for h in (0, 1))
+    tiles = fine + -(-pooled // 2) + -(-np.count_nonzero(levels == 2, axis=1) // 4)
+    tiles += -(-np.count_nonzero(levels == 3, axis=1) // 8)
+    assert lower([pyramid], grid).density() == pytest.approx(tiles.sum() / levels.size)
 
 
 def test_density_counts_tiles():
@@ -80,6 +98,9 @@ def test_density_counts_tiles():
         (lambda: MultiDiagonal(True, 1), "height must be an integer"),
         (lambda: Stripe(0), "stride must be an integer of at least 1"),
         (lambda: Stripe(2, 2), "offset must be below stride"),
+        (lambda: Pyramid(1, 1, 1, growth=1), "growth must be a number over 1"),
+        (lambda: Pyramid(1, 1, 1, levels=4), "levels must be 1, 2 or 3"),
+        (lambda: Pyramid(1, 1, 1, tail="drop"), "tail must be true or false"),
         (lambda: TokenGrid(0, 4, 4), "at least 1 token along each axis"),
         (lambda: TokenGrid(1, 4, 4, text_after=-1), "cannot be negative"),
     ],
