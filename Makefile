@@ -23,7 +23,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	rm -rf build/types && mkdir -p build/types/ajour
-	ln -s $(CURDIR)/accel/* $(CURDIR)/processors $(CURDIR)/pipelines build/types/ajour/
+	ln -s $(CURDIR)/accel/* $(CURDIR)/processors $(CURDIR)/pipelines $(CURDIR)/search build/types/ajour/
 	MYPYPATH=build/types $(BIN)/mypy
 
 test: lint

@@ -122,7 +122,19 @@ def attend(
         None if k_weight is None else Norm(k_weight, k_eps),
         rope,
     )
-    whole = BlockTable(TokenGrid(*grid), *table, highest_level=highest_level)
+    slots, valid, offsets, ids, row_order, head_rows, places, empty_slots = table
+    whole = BlockTable(
+        TokenGrid(*grid),
+        slots,
+        valid,
+        offsets,
+        ids,
+        row_order,
+        head_rows,
+        places,
+        empty_slots,
+        highest_level,
+    )
     out, lse = run(q, k, v, whole, prologue, scale, backend)
     return out.contiguous(), lse
 

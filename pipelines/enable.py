@@ -165,4 +165,32 @@ def transformers_of(pipe: Any) -> list[torch.nn.Module]:
 
 def supported_pipelines() -> list[str]:
     """Names of the diffusers pipelines whose transformer is supported."""
-    return ["WanImageToVideoPipeline", "WanPipeline", "WanVideoToVideoPipeline"]
+    return [
+        "CogVideoXFunControlPipeline",
+        "CogVideoXImageToVideoPipeline",
+        "CogVideoXPipeline",
+        "CogVideoXVideoToVideoPipeline",
+        "FluxControlImg2ImgPipeline",
+        "FluxControlInpaintPipeline",
+        "FluxControlNetImg2ImgPipeline",
+        "FluxControlNetInpaintPipeline",
+        "FluxControlNetPipeline",
+        "FluxControlPipeline",
+        "FluxFillPipeline",
+        "FluxImg2ImgPipeline",
+        "FluxInpaintPipeline",
+        "FluxKontextInpaintPipeline",
+        "FluxKontextPipeline",
+        "FluxPipeline",
+        "HunyuanSkyreelsImageToVideoPipeline",
+        "HunyuanVideoImageToVideoPipeline",
+        "HunyuanVideoPipeline",
+        "LTXConditionPipeline",
+        "LTXI2VLongMultiPromptPipeline",
+        "LTXImageToVideoPipeline",
+        "LTXPipeline",
+        "MochiPipeline",
+        "WanImageToVideoPipeline",
+        "WanPipeline",
+        "WanVideoToVideoPipeline",
+    ]

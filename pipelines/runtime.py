@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ajour.lowering import lower
-from ajour.processors import LayerContext, family_of
+from ajour.processors import LayerContext, Obstacle, SparseProcessor, family_of
 from ajour.schedule import DENSE
 
 if TYPE_CHECKING:
@@ -55,17 +55,19 @@ class TransformerRuntime:
         self.grid: TokenGrid | None = None
         self._tables: dict[tuple[TokenGrid, str, torch.device], list[BlockTable]] = {}
         self._layers = self.family.layers(transformer)
-        self._stock = [layer.processor for layer in self._layers]
         self._contexts = [LayerContext(backend=backend) for _ in self._layers]
-        for layer, stock, context in zip(self._layers, self._stock, self._contexts, strict=True):
-            layer.processor = self.family.processor(stock, context)
+        for layer, context in zip(self._layers, self._contexts, strict=True):
+            if type(layer.processor).__name__ in self.family.processor.stands_in_for:
+                layer.processor = self.family.processor(layer.processor, context)
         self._hook = transformer.register_forward_pre_hook(self._before, with_kwargs=True)
 
     def release(self) -> None:
         """Put the stock processors back."""
         self._hook.remove()
-        for layer, stock in zip(self._layers, self._stock, strict=True):
-            layer.processor = stock
+        for layer, context in zip(self._layers, self._contexts, strict=True):
+            context.tables = ()
+            if isinstance(layer.processor, SparseProcessor):
+                layer.processor = layer.processor.stock
 
     def tables(self, grid: TokenGrid, assignment: str, device: torch.device) -> list[BlockTable]:
         """The block table of every layer; lowered once per grid and assignment.
@@ -89,18 +91,24 @@ class TransformerRuntime:
         return cached
 
     def _before(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: Any) -> None:
-        """Forward pre-hook: choose phase and tables. Reads shapes only."""
-        self.grid = self.family.grid(module, args, kwargs)
+        """Forward pre-hook: choose phase and tables."""
         self.phase = self.plan.schedule.at(self.tracker.noise_level)
-        tables: list[BlockTable | None] = [None] * len(self._layers)
-        if self.phase != DENSE:
-            states = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
-            tables = list(self.tables(self.grid, self.phase, states.device))
+        tables: list[list[BlockTable]] = []
+        try:
+            grids = self.family.grids(module, args, kwargs)
+            self.grid = grids[0]
+            if self.phase != DENSE:
+                states = args[0] if args else kwargs["hidden_states"]
+                tables = [self.tables(grid, self.phase, states.device) for grid in grids]
+        except Obstacle as obstacle:
+            self.grid = None
+            if self.phase != DENSE:
+                self._fall_back(str(obstacle))
         for index, (layer, context) in enumerate(zip(self._layers, self._contexts, strict=True)):
-            context.table = tables[index]
-            if context.table is not None and (reason := self.family.obstacle(layer)):
+            context.tables = tuple(layers[index] for layers in tables)
+            if context.tables and (reason := self.family.obstacle(layer)):
                 self._fall_back(reason)
-                context.table = None
+                context.tables = ()
 
     def _fall_back(self, reason: str) -> None:
         """Note that layers run dense; say so once, or raise under `strict`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 import weakref
+from functools import wraps
 from typing import Any
 
 import torch
@@ -44,6 +45,11 @@ class StepTracker:
         return self._levels[min(self.index, len(self._levels) - 1)]
 
     @property
+    def levels(self) -> list[float]:
+        """Noise levels of all steps since the last `set_timesteps`."""
+        return self._levels
+
+    @property
     def levels_done(self) -> list[float]:
         """Noise levels of the steps done since the last `set_timesteps`."""
         return self._levels[self.index - self.steps_done : self.index]
@@ -66,6 +72,7 @@ class StepTracker:
         tracker = weakref.ref(self)
         kind = type(scheduler)
 
+        @wraps(kind.set_timesteps)  # pipelines read the signatures of both methods
         def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> Any:
             result = kind.set_timesteps(self, *args, **kwargs)
             if (alive := tracker()) is not None:
@@ -73,6 +80,7 @@ class StepTracker:
                 alive._levels = noise_levels(self)
             return result
 
+        @wraps(kind.step)
         def step(self: Any, *args: Any, **kwargs: Any) -> Any:
             result = kind.step(self, *args, **kwargs)
             if (alive := tracker()) is not None:
@@ -97,6 +105,8 @@ def noise_levels(scheduler: Any) -> list[float]:
     flow = "FlowMatch" in type(scheduler).__name__ or getattr(config, "use_flow_sigmas", False)
     if hasattr(scheduler, "sigmas"):
         sigmas = torch.as_tensor(scheduler.sigmas).double()[:count].cpu()
+        if getattr(config, "invert_sigmas", False):  # Mochi counts from noise to data
+            sigmas = 1 - sigmas
         return list((sigmas if flow else sigmas / (1 + sigmas)).tolist())
     timesteps = torch.as_tensor(scheduler.timesteps).long().cpu()
     kept = scheduler.alphas_cumprod.double().cpu()[timesteps]

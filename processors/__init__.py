@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from ajour.processors.base import Family, LayerContext, SparseProcessor
+from ajour.processors.base import Family, LayerContext, Obstacle, SparseProcessor
 from ajour.processors.registry import family_of, supported_transformers
 
-__all__ = ["Family", "LayerContext", "SparseProcessor", "family_of", "supported_transformers"]
+__all__ = [
+    "Family",
+    "LayerContext",
+    "Obstacle",
+    "SparseProcessor",
+    "family_of",
+    "supported_transformers",
+]

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+import torch
 
-    import torch
+from ajour.ops import attention
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
     from ajour.grid import TokenGrid
     from ajour.table import BlockTable
+
+
+class Obstacle(Exception):
+    """Raised by `Family.grid`: why a call of the transformer has to run dense."""
 
 
 @dataclass
@@ -20,12 +26,16 @@ class LayerContext:
     """What a layer's processor is told before each forward pass of its transformer.
 
     Args:
-        table: the layer's block table, or None to run the stock processor.
+        tables: the layer's block table, or one per sample of the batch where their text lengths
+            differ; empty to run the stock processor.
         backend: the backend asked for, or None to choose.
+        listener: called with q, k, v, the output, all (batch, tokens, heads, head_dim), and their
+            grid, after each sparse attention; for calibration.
     """
 
-    table: BlockTable | None = None
+    tables: tuple[BlockTable, ...] = ()
     backend: str | None = None
+    listener: Callable[..., None] | None = None
 
 
 class SparseProcessor:
@@ -39,9 +49,41 @@ class SparseProcessor:
         context: the layer's context, shared with the runtime that fills it.
     """
 
+    stands_in_for: ClassVar[tuple[str, ...]]
+    """Names of the diffusers processors whose computation this one knows."""
+
     def __init__(self, stock: Any, context: LayerContext) -> None:
         self.stock = stock
         self.context = context
+
+    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Attention through the context's tables.
+
+        Tokens past the end of a table's grid are text padding, to which nobody attends.
+
+        Args:
+            query: (batch, tokens, heads, head_dim), in the model's token order, after RoPE.
+            key: same shape.
+            value: same shape.
+
+        Returns:
+            (batch, kept, heads * head_dim): the rows of the longest grid, 0 for padding.
+        """
+        tables, backend = self.context.tables, self.context.backend
+        kept = max(table.grid.seq_len for table in tables)
+        samples = (
+            [slice(None)] if len(tables) == 1 else [slice(i, i + 1) for i in range(len(tables))]
+        )
+        mixed = []
+        for table, sample in zip(tables, samples, strict=True):
+            length = table.grid.seq_len
+            q, k, v = (x[sample, :length] for x in (query, key, value))
+            out = attention(q, k, v, table, backend=backend)
+            assert isinstance(out, torch.Tensor)
+            if self.context.listener is not None:
+                self.context.listener(q, k, v, out, table.grid)
+            mixed.append(pad_tokens(out.flatten(2, 3), kept))
+        return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
 
     @property
     def _attention_backend(self) -> Any:
@@ -73,16 +115,68 @@ class Family(ABC):
     def layers(self, transformer: torch.nn.Module) -> list[Any]:
         """The self-attention modules in order of depth; each has `.processor` and `.heads`."""
 
-    @abstractmethod
     def head_dim(self, transformer: torch.nn.Module) -> int:
         """Channels of a head."""
+        return int(transformer.config.attention_head_dim)  # type: ignore[union-attr, arg-type]
+
+    def output_weight(self, layer: Any) -> torch.Tensor | None:
+        """Weight (channels, heads * head_dim) of a layer's output projection, if it has its own."""
+        projection = getattr(layer, "to_out", None)
+        return None if projection is None else projection[0].weight
 
     @abstractmethod
     def grid(
         self, transformer: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> TokenGrid:
-        """The token grid of a call of the transformer, from shapes only."""
+        """The token grid of a call of the transformer, all text tokens counted.
 
-    @abstractmethod
+        From shapes; where a model tells its extents by values only, these are read once per
+        tensor (`read_once`).
+
+        Raises:
+            Obstacle: if the call has to run dense.
+        """
+
+    def text_lengths(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, ...]:
+        """Text tokens of each sample that are not padding; empty if nothing hides padding."""
+        return ()
+
+    def grids(
+        self, transformer: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[TokenGrid, ...]:
+        """The grid of a call without text padding: one for all samples, or one per sample.
+
+        Raises:
+            Obstacle: if the call has to run dense.
+        """
+        grid = self.grid(transformer, args, kwargs)
+        lengths = self.text_lengths(args, kwargs)
+        trimmed = tuple(
+            replace(grid, text_after=min(length, grid.text_after)) for length in lengths
+        )
+        return trimmed if len(set(trimmed)) > 1 else (trimmed or (grid,))[:1]
+
     def obstacle(self, layer: Any) -> str | None:
         """Why a layer has to run dense as it is set up now, or None."""
+        if not isinstance(layer.processor, SparseProcessor):
+            known = ", ".join(self.processor.stands_in_for)
+            return f"a layer uses {type(layer.processor).__name__}; known processors are {known}"
+        if getattr(layer.processor, "_parallel_config", None) is not None:
+            return "context parallelism is enabled on the transformer"
+        return None
+
+
+def argument(args: tuple[Any, ...], kwargs: Mapping[str, Any], position: int, name: str) -> Any:
+    """An argument of a call, given by position or by name; None if it was not given."""
+    return args[position] if len(args) > position else kwargs.get(name)
+
+
+def pad_tokens(x: torch.Tensor, tokens: int) -> torch.Tensor:
+    """Rows of 0 at the end, up to a number of tokens; the same tensor if it has them already.
+
+    Args:
+        x: (batch, at most `tokens`, channels).
+        tokens: the number of rows to return.
+    """
+    missing = tokens - x.shape[1]
+    return torch.nn.functional.pad(x, (0, 0, 0, missing)) if missing else x

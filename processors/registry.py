@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ajour.processors.cogvideox import CogVideoX
+from ajour.processors.flux import Flux
+from ajour.processors.hunyuan_video import HunyuanVideo
+from ajour.processors.ltx import LTX
+from ajour.processors.mochi import Mochi
 from ajour.processors.wan import Wan
 
 if TYPE_CHECKING:
@@ -11,7 +16,14 @@ if TYPE_CHECKING:
 
     from ajour.processors.base import Family
 
-FAMILIES: tuple[Family, ...] = (Wan(),)
+FAMILIES: tuple[Family, ...] = (
+    Wan(),
+    HunyuanVideo(),
+    CogVideoX(),
+    Flux(),
+    LTX(),
+    Mochi(),
+)
 
 
 def supported_transformers() -> list[str]:

@@ -9,11 +9,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = {"accel": "ajour", "processors": "ajour.processors", "pipelines": "ajour.pipelines"}
+FOLDERS = {
+    "accel": "ajour",
+    "processors": "ajour.processors",
+    "pipelines": "ajour.pipelines",
+    "search": "ajour.search",
+}
 MAY_IMPORT = {
     "accel": {"ajour"},
     "processors": {"ajour", "ajour.processors"},
     "pipelines": {"ajour", "ajour.processors", "ajour.pipelines"},
+    "search": {"ajour", "ajour.processors", "ajour.pipelines", "ajour.search"},
 }
 
 

@@ -1,0 +1,115 @@
+"""Text padding that a mask hides: left out exactly, read on the host once."""
+
+import sys
+
+import pytest
+import torch
+
+import ajour
+from ajour.processors import family_of
+from ajour.processors.host import raster_extents, read_once
+from tests.processors.families import FULL, SPARSE, assert_equals_stock, call, make, sparse
+from tests.processors.models import CASES
+
+# Mochi turns autocast on in float32, of which torch warns on CPU.
+pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast")
+
+READERS = {"HunyuanVideo": "valid_lengths", "Mochi": "prefix_lengths"}
+families = pytest.mark.parametrize("name", list(READERS))
+
+
+def padded(name, lengths, text=11, grid=(2, 8, 9)):
+    inputs = CASES[name].inputs(grid, text, len(lengths))
+    mask = torch.arange(text) < torch.tensor(lengths)[:, None]
+    kept = inputs["encoder_attention_mask"].dtype
+    return inputs | {"encoder_attention_mask": mask.to(kept)}
+
+
+@families
+@pytest.mark.parametrize("lengths", [(1,), (7,), (11,), (5, 5), (1, 11), (3, 8, 3)], ids=str)
+def test_a_full_plan_equals_stock(name, lengths):
+    assert_equals_stock(make(name), padded(name, lengths))
+
+
+@pytest.mark.parametrize("lengths", [(0,), (0, 5)], ids=str)
+def test_mochi_may_hide_all_text(lengths):
+    assert_equals_stock(make("Mochi"), padded("Mochi", lengths))
+
+
+@families
+@pytest.mark.parametrize("lengths", [(5,), (5, 5), (3, 8)], ids=str)
+def test_hidden_text_influences_nothing(name, lengths):
+    transformer, inputs = make(name), padded(name, lengths)
+    hidden = inputs["encoder_attention_mask"] == 0
+    text = inputs["encoder_hidden_states"].clone()
+    text[hidden] = torch.randn_like(text[hidden])
+    other = inputs | {"encoder_hidden_states": text}
+    torch.testing.assert_close(call(transformer, other), call(transformer, inputs))
+    with sparse(transformer, SPARSE, strict=True):
+        assert torch.equal(call(transformer, other), call(transformer, inputs))
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.long, torch.bfloat16], ids=str)
+def test_long_texts_are_counted_exactly_in_every_dtype(dtype):
+    transformer, inputs = make("HunyuanVideo"), padded("HunyuanVideo", (259,), text=300)
+    inputs["encoder_attention_mask"] = inputs["encoder_attention_mask"].to(dtype)
+    with sparse(transformer, SPARSE, strict=True):
+        call(transformer, inputs)
+        assert ajour.summary(transformer).grid == "2x8x9 + 259 text"
+
+
+@families
+def test_samples_of_different_lengths_are_as_if_alone(name):
+    transformer, inputs = make(name), padded(name, (3, 8, 3))
+    with sparse(transformer, SPARSE, strict=True):
+        together = call(transformer, inputs)
+        for sample in range(3):
+            alone = {key: value[sample : sample + 1] for key, value in inputs.items()}
+            out = call(transformer, alone)
+            torch.testing.assert_close(together[sample], out[0], rtol=1e-4, atol=1e-5)
+        assert ajour.summary(transformer).grid == "2x8x9 + 3 text"
+
+
+@families
+def test_a_mask_is_read_once_per_run(name, monkeypatch):
+    transformer, inputs = make(name), padded(name, (5,))
+    module, reads = sys.modules[type(family_of(transformer)).__module__], []
+    reader = getattr(module, READERS[name]).__wrapped__
+
+    def lengths(mask):
+        reads.append(mask)
+        return reader(mask)
+
+    monkeypatch.setattr(module, READERS[name], read_once(lengths))
+    with sparse(transformer, FULL, strict=True):
+        for _ in range(3):
+            call(transformer, inputs)
+        assert len(reads) == 1
+        assert ajour.summary(transformer).grid == "2x8x9 + 5 text"
+        inputs["encoder_attention_mask"][:, :6] = 1
+        call(transformer, inputs)
+        assert len(reads) == 2
+        assert ajour.summary(transformer).grid == "2x8x9 + 6 text"
+
+
+def test_reading_follows_the_tensor():
+    calls = []
+    read = read_once(lambda tensor: calls.append(tensor.sum()) or len(calls))
+    one, other = torch.zeros(2), torch.zeros(2)
+    assert [read(one), read(one), read(other), read(one)] == [1, 1, 2, 1]
+    one.add_(1)
+    assert [read(one), read(other), read(one)] == [3, 2, 3]
+    with torch.inference_mode():
+        inference = torch.zeros(2)
+        assert [read(inference), read(inference)] == [4, 5]
+
+
+@pytest.mark.parametrize("extents", [(1, 1, 1), (1, 3, 5), (4, 1, 2), (3, 2, 7)], ids=str)
+def test_raster_extents(extents):
+    points = torch.cartesian_prod(*(torch.arange(n) for n in extents)).reshape(-1, 3)
+    assert raster_extents(points) == extents
+    assert raster_extents(points * torch.tensor([0.3, 8, 32]) + 5) == extents
+    if len(points) > 2:
+        assert raster_extents(points.flip(0)) is None
+        assert raster_extents(points[:-1]) in (None, raster_extents(points[:-1]))
+        assert raster_extents(torch.cat((points[-1:], points))) is None
