@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from ajour.ops import attention
+from ajour.prologue import Prologue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,8 +30,8 @@ class LayerContext:
         tables: the layer's block table, or one per sample of the batch where their text lengths
             differ; empty to run the stock processor.
         backend: the backend asked for, or None to choose.
-        listener: called with q, k, v, the output, all (batch, tokens, heads, head_dim), and their
-            grid, after each sparse attention; for calibration.
+        listener: called after each sparse attention with q and k as attention sees them, v and
+            the output, all (batch, tokens, heads, head_dim), and their grid; for calibration.
     """
 
     tables: tuple[BlockTable, ...] = ()
@@ -56,15 +57,22 @@ class SparseProcessor:
         self.stock = stock
         self.context = context
 
-    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    def attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        prologue: Prologue | None = None,
+    ) -> torch.Tensor:
         """Attention through the context's tables.
 
         Tokens past the end of a table's grid are text padding, to which nobody attends.
 
         Args:
-            query: (batch, tokens, heads, head_dim), in the model's token order, after RoPE.
+            query: (batch, tokens, heads, head_dim), in the model's token order.
             key: same shape.
             value: same shape.
+            prologue: norms and rotation that queries and keys have not been through yet.
 
         Returns:
             (batch, kept, heads * head_dim): the rows of the longest grid, 0 for padding.
@@ -78,9 +86,10 @@ class SparseProcessor:
         for table, sample in zip(tables, samples, strict=True):
             length = table.grid.seq_len
             q, k, v = (x[sample, :length] for x in (query, key, value))
-            out = attention(q, k, v, table, backend=backend)
+            out = attention(q, k, v, table, prologue=prologue, backend=backend)
             assert isinstance(out, torch.Tensor)
             if self.context.listener is not None:
+                q, k = (prologue or Prologue()).apply(q, k)
                 self.context.listener(q, k, v, out, table.grid)
             mixed.append(pad_tokens(out.flatten(2, 3), kept))
         return mixed[0] if len(mixed) == 1 else torch.cat(mixed)

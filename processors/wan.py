@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ajour.grid import TokenGrid
 from ajour.processors.base import Family, SparseProcessor, argument
-from ajour.processors.projections import rotate
+from ajour.prologue import Norm, Prologue, Rope
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,13 +51,14 @@ class WanSparseProcessor(SparseProcessor):
             query, key, value = (
                 project(hidden_states) for project in (attn.to_q, attn.to_k, attn.to_v)
             )
-        query = attn.norm_q(query).unflatten(2, (attn.heads, -1))
-        key = attn.norm_k(key).unflatten(2, (attn.heads, -1))
-        value = value.unflatten(2, (attn.heads, -1))
+        query, key, value = (x.unflatten(2, (attn.heads, -1)) for x in (query, key, value))
+        rope = None
         if rotary_emb is not None:
-            cosines, sines = (table[..., ::2] for table in rotary_emb)
-            query, key = rotate(query, cosines, sines), rotate(key, cosines, sines)
-        hidden_states = attn.to_out[0](self.attend(query, key, value))
+            cosines, sines = rotary_emb
+            rope = Rope(cosines[0, :, 0], sines[0, :, 0])
+        norms = [Norm(norm.weight, norm.eps) for norm in (attn.norm_q, attn.norm_k)]
+        prologue = Prologue(*norms, rope)
+        hidden_states = attn.to_out[0](self.attend(query, key, value, prologue))
         hidden_states = attn.to_out[1](hidden_states)
         return hidden_states
 
