@@ -56,8 +56,8 @@ class WanSparseProcessor(SparseProcessor):
         if rotary_emb is not None:
             cosines, sines = rotary_emb
             rope = Rope(cosines[0, :, 0], sines[0, :, 0])
-        norms = [Norm(norm.weight, norm.eps) for norm in (attn.norm_q, attn.norm_k)]
-        prologue = Prologue(*norms, rope)
+        q_norm, k_norm = (Norm(norm.weight, norm.eps) for norm in (attn.norm_q, attn.norm_k))
+        prologue = Prologue(q_norm, k_norm, rope)
         hidden_states = attn.to_out[0](self.attend(query, key, value, prologue))
         hidden_states = attn.to_out[1](hidden_states)
         return hidden_states
