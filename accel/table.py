@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,9 +21,6 @@ LEVELS = 4
 
 DROPPED = -1
 """The level of a key block that a query block does not attend to."""
-
-KeyRun = tuple[int, int, int]
-"""(level, start, stop): consecutive pooled keys of a level, counted in 128 / 2**level per block."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +44,7 @@ class BlockTable:
         places: int32 (orders, tokens), the slot of each token; the inverse of `slots`.
         empty_slots: int64 (n,), slots without a token, the same in every order; n is below 256.
         highest_level: the highest level that has an entry; 0 for an empty table.
+        derived: what backends work out from the table and keep with it.
     """
 
     grid: TokenGrid
@@ -60,6 +57,7 @@ class BlockTable:
     places: torch.Tensor
     empty_slots: torch.Tensor
     highest_level: int
+    derived: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def from_levels(
@@ -147,32 +145,17 @@ class BlockTable:
             head_rows=torch.tensor(
                 list(head_rows), dtype=torch.int32, device=self.head_rows.device
             ),
+            derived={},
         )
 
     def to(self, device: torch.device | str) -> BlockTable:
         """The table on another device."""
         tensors: dict[str, Any] = {
-            field.name: value.to(device)
-            for field in fields(self)
-            if isinstance(value := getattr(self, field.name), torch.Tensor)
+            entry.name: value.to(device)
+            for entry in fields(self)
+            if isinstance(value := getattr(self, entry.name), torch.Tensor)
         }
-        return replace(self, **tensors)
-
-    @cached_property
-    def key_runs(self) -> dict[int, list[tuple[KeyRun, ...]]]:
-        """Per row that a head uses, the key runs of every query block; all their keys exist."""
-        offsets, ids, valid = self.offsets.tolist(), self.ids.tolist(), self.valid.tolist()
-        return {
-            row: [
-                tuple(
-                    run
-                    for level in range(LEVELS)
-                    for run in _runs(sorted(ids[at[level] : at[level + 1]]), level, valid)
-                )
-                for at in offsets[row]
-            ]
-            for row in self.head_rows.unique().tolist()
-        }
+        return replace(self, **tensors, derived={})
 
     def row_tiles(self) -> torch.Tensor:
         """Tiles of 128 keys computed per row: int64 (rows,). 2**h level-h entries share a tile."""
@@ -183,18 +166,6 @@ class BlockTable:
     def density(self) -> float:
         """Share of dense attention's tiles that this layer computes, averaged over its heads."""
         return float(self.row_tiles()[self.head_rows.long()].double().mean()) / self.grid.blocks**2
-
-
-def _runs(blocks: list[int], level: int, valid: list[int]) -> list[KeyRun]:
-    """The fewest runs of keys that cover ascending key blocks; a partial block ends its run."""
-    runs: list[KeyRun] = []
-    for block in blocks:
-        start = block * (BLOCK >> level)
-        stop = start - (-valid[block] >> level)
-        if runs and runs[-1][2] == start:
-            start = runs.pop()[1]
-        runs.append((level, start, stop))
-    return runs
 
 
 def block_sizes(grid: TokenGrid) -> NDArray[np.int32]:

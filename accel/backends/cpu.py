@@ -9,10 +9,15 @@ import torch
 
 from ajour.backends.pooling import group_bias, pool_blocks
 from ajour.grid import BLOCK
+from ajour.table import LEVELS
 
 if TYPE_CHECKING:
     from ajour.prologue import Prologue
-    from ajour.table import BlockTable, KeyRun
+    from ajour.table import BlockTable
+
+
+KeyRun = tuple[int, int, int]
+"""(level, start, stop): consecutive pooled keys of a level, counted in 128 / 2**level per block."""
 
 
 class Call(NamedTuple):
@@ -20,12 +25,16 @@ class Call(NamedTuple):
 
     `repeats` groups of `size` query slots from `start` on. The first group attends to `runs`, every
     further one to the same run moved by `size`; `repeats` above 1 means one run of level 0, a band.
+    Without a single run, `index` lists the keys among all levels' keys behind each other, and
+    `bias` what to add to their logits, if there is any.
     """
 
     start: int
     size: int
     repeats: int
     runs: tuple[KeyRun, ...]
+    index: torch.Tensor | None = None
+    bias: torch.Tensor | None = None
 
 
 def attend(
@@ -84,37 +93,76 @@ def _attend_row(
         row: the pattern row.
         scale: factor on the logits.
     """
-    calls = _calls(table.key_runs[row])
-    levels = {level for call in calls for level, _, _ in call.runs}
-    keys, values = (
-        {
-            level: pool_blocks(x.unflatten(1, (-1, BLOCK)), table.valid, level).flatten(1, 2)
-            for level in levels
-        }
-        for x in (k, v)
-    )
-    biases = {level: group_bias(table.valid, level).to(q.dtype).flatten() for level in levels}
-    for start, size, repeats, runs in calls:
+    calls, used = _row_calls(table, row)
+    keys, values = (_levels(x, table, used) for x in (k, v))
+    for start, size, repeats, runs, index, bias in calls:
         target = places[:, start : start + size * repeats].t().flatten()
         if not runs:
             out.index_fill_(0, target, 0)
             lse.index_fill_(0, target, -math.inf)
             continue
-        pooled = any(level for level, _, _ in runs)
-        bias = torch.cat([biases[level][lo:hi] for level, lo, hi in runs]) if pooled else None
-        key, value = (
-            _join([_windows(x[level], lo, hi - lo, repeats, size) for level, lo, hi in runs])
-            for x in (keys, values)
-        )
+        if index is None:
+            _, lo, hi = runs[0]
+            key, value = (_windows(x, lo, hi - lo, repeats, size) for x in (keys, values))
+        else:
+            key, value = (x.index_select(1, index)[None] for x in (keys, values))
         result, sums = torch._scaled_dot_product_flash_attention_for_cpu(
             _windows(q, start, size, repeats, size),
             key,
             value,
-            attn_mask=None if bias is None else bias.expand(1, 1, size, -1),
+            attn_mask=None if bias is None else bias.to(q.dtype).expand(1, 1, size, -1),
             scale=scale,
         )
         out.index_copy_(0, target, result.transpose(1, 2).flatten(0, 2))
         lse.index_copy_(0, target, sums.transpose(1, 2).flatten().to(lse.dtype))
+
+
+def _levels(x: torch.Tensor, table: BlockTable, used: list[int]) -> torch.Tensor:
+    """Rows (heads, slots, head_dim), and behind them those of the pooled levels that are used."""
+    blocks = x.unflatten(1, (-1, BLOCK))
+    pooled = [pool_blocks(blocks, table.valid, level).flatten(1, 2) for level in used[1:]]
+    return torch.cat([x, *pooled], 1) if pooled else x
+
+
+def _row_calls(table: BlockTable, row: int) -> tuple[list[Call], list[int]]:
+    """The calls of a row and the levels that they use, 0 first; worked out once per table."""
+    kept = table.derived.setdefault("cpu", {})
+    if row not in kept:
+        offsets, ids, valid = table.offsets[row].tolist(), table.ids, table.valid.tolist()
+        blocks = [
+            tuple(
+                run
+                for level in range(LEVELS)
+                for run in _runs(sorted(ids[at[level] : at[level + 1]].tolist()), level, valid)
+            )
+            for at in offsets
+        ]
+        used = sorted({0} | {level for runs in blocks for level, _, _ in runs})
+        sizes = [table.grid.blocks * (BLOCK >> level) for level in used]
+        first = {level: sum(sizes[:i]) for i, level in enumerate(used)}
+        biases = {level: group_bias(table.valid, level).flatten() for level in used}
+        calls = []
+        for call in _calls(blocks):
+            if len(call.runs) > 1 or (call.runs and call.runs[0][0] > 0):
+                spans = [torch.arange(lo, hi) + first[level] for level, lo, hi in call.runs]
+                bias = torch.cat([biases[level][lo:hi] for level, lo, hi in call.runs])
+                call = call._replace(index=torch.cat(spans), bias=bias if bias.any() else None)
+            calls.append(call)
+        kept[row] = calls, used
+    found: tuple[list[Call], list[int]] = kept[row]
+    return found
+
+
+def _runs(blocks: list[int], level: int, valid: list[int]) -> list[KeyRun]:
+    """The fewest runs of keys that cover ascending key blocks; a partial block ends its run."""
+    runs: list[KeyRun] = []
+    for block in blocks:
+        start = block * (BLOCK >> level)
+        stop = start - (-valid[block] >> level)
+        if runs and runs[-1][2] == start:
+            start = runs.pop()[1]
+        runs.append((level, start, stop))
+    return runs
 
 
 def _calls(blocks: list[tuple[KeyRun, ...]]) -> list[Call]:
@@ -146,8 +194,3 @@ def _windows(x: torch.Tensor, start: int, size: int, repeats: int, step: int) ->
     """View (repeats, heads, size, head_dim) of (heads, slots, head_dim): windows `step` apart."""
     rows = x[:, start : start + size + step * (repeats - 1)]
     return rows.unfold(1, size, step).permute(1, 0, 3, 2)
-
-
-def _join(parts: list[torch.Tensor]) -> torch.Tensor:
-    """Concatenate along the keys, without a copy if there is one part."""
-    return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
