@@ -25,7 +25,7 @@ class Call(NamedTuple):
 
     `repeats` groups of `size` query slots from `start` on. The first group attends to `runs`, every
     further one to the same run moved by `size`; `repeats` above 1 means one run of level 0, a band.
-    Without a single run, `index` lists the keys among all levels' keys behind each other, and
+    Without a single run, `gather` lists the keys among all levels' keys behind each other, and
     `bias` what to add to their logits, if there is any.
     """
 
@@ -33,7 +33,7 @@ class Call(NamedTuple):
     size: int
     repeats: int
     runs: tuple[KeyRun, ...]
-    index: torch.Tensor | None = None
+    gather: torch.Tensor | None = None
     bias: torch.Tensor | None = None
 
 
@@ -95,17 +95,17 @@ def _attend_row(
     """
     calls, used = _row_calls(table, row)
     keys, values = (_levels(x, table, used) for x in (k, v))
-    for start, size, repeats, runs, index, bias in calls:
+    for start, size, repeats, runs, gather, bias in calls:
         target = places[:, start : start + size * repeats].t().flatten()
         if not runs:
             out.index_fill_(0, target, 0)
             lse.index_fill_(0, target, -math.inf)
             continue
-        if index is None:
+        if gather is None:
             _, lo, hi = runs[0]
             key, value = (_windows(x, lo, hi - lo, repeats, size) for x in (keys, values))
         else:
-            key, value = (x.index_select(1, index)[None] for x in (keys, values))
+            key, value = (x.index_select(1, gather)[None] for x in (keys, values))
         result, sums = torch._scaled_dot_product_flash_attention_for_cpu(
             _windows(q, start, size, repeats, size),
             key,
@@ -146,7 +146,7 @@ def _row_calls(table: BlockTable, row: int) -> tuple[list[Call], list[int]]:
             if len(call.runs) > 1 or (call.runs and call.runs[0][0] > 0):
                 spans = [torch.arange(lo, hi) + first[level] for level, lo, hi in call.runs]
                 bias = torch.cat([biases[level][lo:hi] for level, lo, hi in call.runs])
-                call = call._replace(index=torch.cat(spans), bias=bias if bias.any() else None)
+                call = call._replace(gather=torch.cat(spans), bias=bias if bias.any() else None)
             calls.append(call)
         kept[row] = calls, used
     found: tuple[list[Call], list[int]] = kept[row]

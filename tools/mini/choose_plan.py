@@ -1,6 +1,6 @@
-"""Chooses the bundled plan: each head's candidate of least measured error, within a density.
+"""Chooses the bundled plan: each head's candidate of least measured error, within a time budget.
 
-python -m tools.mini.choose_plan --density 0.33 --below 0.9 --out pipelines/mini/plan.json
+python -m tools.mini.choose_plan --cost 0.4 --below 0.9 --out pipelines/mini/plan.json
 """
 
 from __future__ import annotations
@@ -12,9 +12,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ajour import Diagonal, MultiDiagonal, Phase, Plan, Pyramid, Schedule, Skip, Stripe
+from ajour import (
+    Diagonal,
+    MultiDiagonal,
+    Phase,
+    Plan,
+    Pyramid,
+    Schedule,
+    Skip,
+    Stripe,
+    TokenGrid,
+)
 from ajour.pipelines.bundled import Defaults, load_pipeline
-from ajour.search import calibrate, solve
+from ajour.search import calibrate, head_costs, solve
 from ajour.search.calibrate import full_plan
 from tools.mini.captions import canonical
 from tools.mini.prompts import held_out_prompts
@@ -47,12 +57,15 @@ def main() -> None:
     """Calibrates, solves, writes the plan and says what it chose."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", help="pipeline folder; the bundled model by default")
-    parser.add_argument("--density", type=float, nargs="+", required=True, help="one plan each")
+    parser.add_argument(
+        "--cost", type=float, nargs="+", required=True,
+        help="attention time relative to dense, measured here; one plan each",
+    )  # fmt: skip
     parser.add_argument("--below", type=float, default=0.9, help="noise level to go sparse at")
     parser.add_argument("--levels", type=float, nargs="+", default=[0.85, 0.6, 0.3])
     parser.add_argument("--prompts", type=int, default=2)
     parser.add_argument("--backend")
-    parser.add_argument("--out", type=Path, required=True, help="{density} is filled in")
+    parser.add_argument("--out", type=Path, required=True, help="{cost} is filled in")
     args = parser.parse_args()
     default = Defaults()
     pipe = load_pipeline(args.model, dtype=torch.float32)
@@ -72,20 +85,26 @@ def main() -> None:
         max_sequence_length=default.text_length,
     )
     mean = errors.values.mean(axis=0)
+    model = full_plan(pipe.transformer).model
+    grid = TokenGrid((default.frames + 3) // 4, default.height // 16, default.width // 16)
+    costs = head_costs(
+        errors.candidates, grid, model["heads"], model["head_dim"], torch.float32, pipe.device,
+        args.backend,
+    )  # fmt: skip
     names = list(CANDIDATES)
     for index, name in enumerate(names):
         found = mean[..., index]
         print(
-            f"{name:18} density {errors.densities[index]:.3f} "
+            f"{name:18} density {errors.densities[index]:.3f} cost {costs[index]:.3f} "
             f"median error {np.median(found):.4f}, least {found.min():.5f}, most {found.max():.3f}"
         )
-    for density in args.density:
-        chosen = solve(mean, errors.densities, density)
+    for budget in args.cost:
+        chosen = solve(mean, costs, budget)
         assignment = tuple(tuple(names[c] for c in row) for row in chosen)
         used = Counter(name for row in assignment for name in row)
         total = np.take_along_axis(mean, chosen[..., None], -1).sum()
         plan = Plan(
-            full_plan(pipe.transformer).model,
+            model,
             {name: CANDIDATES[name] for name in names if name in used},
             {"sparse": assignment},
             Schedule((Phase(1.0, "dense"), Phase(args.below, "sparse"))),
@@ -93,14 +112,16 @@ def main() -> None:
                 "by": "tools.mini.choose_plan",
                 "prompts": prompts,
                 "noise_levels": args.levels,
-                "density_budget": density,
+                "cost_budget": budget,
+                "density": float(errors.densities[chosen].mean()),
                 "total_error": float(total),
             },
         )
-        path = Path(str(args.out).format(density=f"{density:g}"))
+        path = Path(str(args.out).format(cost=f"{budget:g}"))
         path.parent.mkdir(parents=True, exist_ok=True)
         plan.save(path)
-        print(f"{path}: error {total:.4f}; {', '.join(f'{n} {k}' for k, n in used.most_common())}")
+        mix = ", ".join(f"{count} {name}" for name, count in used.most_common())
+        print(f"{path}: density {errors.densities[chosen].mean():.3f}, error {total:.4f}; {mix}")
 
 
 if __name__ == "__main__":
