@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from ajour.grid import TokenGrid
     from ajour.patterns import Pattern
+    from ajour.table import BlockTable
 
 
 def head_costs(
@@ -48,14 +49,18 @@ def head_costs(
     """
     shape = (1, grid.seq_len, heads, head_dim)
     q, k, v = (torch.randn(shape, device=device, dtype=dtype) for _ in range(3))
-    one = [x[:, :, :1].contiguous() for x in (q, k, v)]
+
+    def dense() -> object:
+        return F.scaled_dot_product_attention(
+            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        )
+
+    def one_head(table: BlockTable) -> Callable[[], object]:
+        parts = [x[:, :, :1].contiguous() for x in (q, k, v)]
+        return lambda: attention(parts[0], parts[1], parts[2], table, backend=backend)
+
     tables = [lower([pattern], grid).to(device) for pattern in candidates]
-
-    def dense() -> None:
-        F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v)))
-
-    calls: list[Callable[[], object]] = [dense]
-    calls += [lambda t=table: attention(*one, t, backend=backend) for table in tables]  # type: ignore[misc]
+    calls = [dense, *(one_head(table) for table in tables)]
     seconds = np.array([[_seconds(call, device) for call in calls] for _ in range(repeats + 1)])
     medians = np.median(seconds[1:], axis=0)  # the first round compiles and warms up
     return np.asarray(medians[1:] / (medians[0] / heads))
