@@ -1,0 +1,197 @@
+"""What sampled queries would see under any choice of key blocks and levels, for all choices at once.
+
+The logit of a mean key is the mean of the logits, so everything that a block table can express
+follows from the dense logits of a query: its attention is a sum over key blocks of a numerator and
+a denominator per level. These are computed once per order; a candidate is then a choice among them
+and costs next to nothing. No more than (samples x tokens) logits of a few heads exist at a time.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from ajour.backends.pooling import group_bias, group_sizes, pool_blocks
+from ajour.grid import BLOCK
+from ajour.table import block_sizes, token_slots
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ajour.grid import TokenGrid
+
+CHUNK_BYTES = 256 * 2**20
+"""Heads are taken together as long as their partial sums stay within this."""
+
+
+class Candidate(NamedTuple):
+    """A choice of key blocks to score.
+
+    Args:
+        order: name of the order that forms the blocks.
+        levels: int8 (N, N) for all heads, or (heads, N, N): the level of each key block for each
+            query block, -1 where dropped; as `ajour.lowering.level_map` makes it.
+    """
+
+    order: str
+    levels: torch.Tensor
+
+
+def sample_queries(grid: TokenGrid, count: int, seed: int = 0) -> torch.Tensor:
+    """Video tokens to score on, spread evenly: int64 (at most `count`,), model-order indices.
+
+    Args:
+        grid: the token grid.
+        count: tokens wanted.
+        seed: moves each within its share of the grid.
+    """
+    count = min(count, grid.video_tokens)
+    generator = torch.Generator().manual_seed(seed)
+    share = grid.video_tokens / count
+    places = (torch.arange(count) + torch.rand(count, generator=generator)) * share
+    return places.long().clamp(max=grid.video_tokens - 1) + grid.text_before
+
+
+def head_errors(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    grid: TokenGrid,
+    candidates: Sequence[Candidate],
+    queries: torch.Tensor,
+    weight: torch.Tensor | None = None,
+    scale: float | None = None,
+) -> torch.Tensor:
+    """How much each candidate would change each head's contribution to its layer's output.
+
+    The measure is ||W_h (O_h' - O_h)||^2 / ||W O||^2 over the sampled queries: comparable between
+    heads and layers, and additive over heads that err independently (after Sparse-vDiT, arXiv
+    2506.03065, whose own scale is not portable between models).
+
+    Args:
+        q: (batch, tokens, heads, head_dim), as attention sees it, in the model's token order.
+        k: same shape.
+        v: same shape.
+        grid: the token grid.
+        candidates: C choices of key blocks.
+        queries: int64 (R,), tokens to score on, from `sample_queries`.
+        weight: (channels, heads * head_dim), the output projection W; the identity if None.
+        scale: factor on the logits; 1 / sqrt(head_dim) by default.
+
+    Returns:
+        float64 (heads, C), on the device of q. The work is that of dense attention of the sampled
+        queries, about twice per order.
+    """
+    batch, _, heads, dim = q.shape
+    scale = 1.0 / math.sqrt(dim) if scale is None else scale
+    queries = queries.to(q.device)
+    gram = _gram(weight, heads, dim, q.device)
+    levels = sorted({0} | {x for c in candidates for x in c.levels.unique().tolist() if x > 0})
+    errors = torch.zeros(heads, len(candidates), dtype=torch.float64, device=q.device)
+    dense = torch.empty(batch, len(queries), heads, dim, device=q.device)
+    for name in dict.fromkeys(candidate.order for candidate in candidates):
+        members = [i for i, candidate in enumerate(candidates) if candidate.order == name]
+        order = _Order(grid, name, queries)
+        size = 4 * len(queries) * grid.blocks * max(BLOCK * 3, len(levels) * (dim + 1))
+        together = max(1, CHUNK_BYTES // size)
+        for sample in range(batch):
+            for start in range(0, heads, together):
+                part = slice(start, start + together)
+                parts = (x[sample, :, part].transpose(0, 1).float() for x in (q, k, v))
+                sums = _partial_sums(*parts, order, levels, scale)
+                whole = sums[:, :, :, 0].sum(dim=2)
+                exact = whole[..., :dim] / whole[..., dim:]
+                dense[sample, :, part] = exact.transpose(0, 1)
+                for index in members:
+                    mixed = _mix(sums, candidates[index].levels, order, levels, part)
+                    change = mixed - exact
+                    found = torch.einsum("hrd,hde,hre->h", change, gram[part], change)
+                    errors[part, index] += found.double()
+    return errors / _norm(dense, weight)
+
+
+class _Order:
+    """The layout of an order and where the sampled queries lie in it."""
+
+    def __init__(self, grid: TokenGrid, name: str, queries: torch.Tensor) -> None:
+        device = queries.device
+        self.slots = torch.from_numpy(token_slots(grid, name)).to(device).long()
+        self.valid = torch.from_numpy(block_sizes(grid)).to(device)
+        filled = (self.slots >= 0).nonzero()[:, 0]
+        place = torch.empty(grid.seq_len, dtype=torch.long, device=device)
+        place[self.slots[filled]] = filled
+        self.queries = queries
+        self.blocks = place[queries] // BLOCK
+
+    def pack(self, x: torch.Tensor) -> torch.Tensor:
+        """(heads, tokens, channels) to (heads, N, 128, channels), empty slots zero."""
+        packed = x[:, self.slots.clamp(min=0)]
+        return packed.masked_fill_((self.slots < 0)[:, None], 0).unflatten(1, (-1, BLOCK))
+
+
+def _partial_sums(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    order: _Order,
+    levels: list[int],
+    scale: float,
+) -> torch.Tensor:
+    """Numerator and denominator of every (query, key block, level).
+
+    Args:
+        q: float32 (heads, tokens, head_dim).
+        k: same shape.
+        v: same shape.
+        order: the order, with R sampled queries.
+        levels: the levels to compute, L of them.
+        scale: factor on the logits.
+
+    Returns:
+        (heads, R, N, L, head_dim + 1), the denominator last; one factor per query is left out.
+    """
+    keys, values = order.pack(k), order.pack(v)
+    logits = torch.einsum("hrd,hnkd->hnrk", q[:, order.queries] * scale, keys)
+    filled = group_sizes(order.valid, 0) > 0
+    peak = logits.masked_fill(~filled[:, None], -math.inf).amax(dim=(1, 3))[:, None, :, None]
+    sums = []
+    for level in levels:
+        sizes, bias = group_sizes(order.valid, level), group_bias(order.valid, level).float()
+        groups = logits.unflatten(-1, (BLOCK >> level, 1 << level)).sum(dim=-1)
+        means = groups / sizes.clamp(min=1)[:, None]
+        weights = (means + bias[:, None] - peak).exp()
+        pooled = pool_blocks(values, order.valid, level)
+        ones = pooled.new_ones(*pooled.shape[:-1], 1)
+        sums.append(weights @ torch.cat([pooled, ones], dim=-1))
+    return torch.stack(sums, dim=3).transpose(1, 2)
+
+
+def _mix(
+    sums: torch.Tensor, levels: torch.Tensor, order: _Order, computed: list[int], part: slice
+) -> torch.Tensor:
+    """The output (heads, R, head_dim) of the sampled queries under a candidate's levels."""
+    levels = levels.to(sums.device)
+    chosen = levels[order.blocks][None] if levels.ndim == 2 else levels[part][:, order.blocks]
+    wanted = torch.tensor(computed, device=sums.device)
+    picks = (chosen[..., None] == wanted).to(sums.dtype).flatten(2)
+    picks = picks.expand(len(sums), -1, -1)[:, :, None]
+    mixed = (picks @ sums.flatten(2, 3)).squeeze(2)
+    return mixed[..., :-1] / mixed[..., -1:].clamp(min=torch.finfo(mixed.dtype).tiny)
+
+
+def _gram(weight: torch.Tensor | None, heads: int, dim: int, device: torch.device) -> torch.Tensor:
+    """W_h^T W_h of every head: (heads, head_dim, head_dim)."""
+    if weight is None:
+        return torch.eye(dim, device=device).expand(heads, dim, dim)
+    parts = weight.detach().float().unflatten(1, (heads, dim))
+    return torch.einsum("chd,che->hde", parts, parts)
+
+
+def _norm(dense: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+    """||W O||^2 over the sampled queries of all samples: a float64 scalar."""
+    out = dense.flatten(2)
+    if weight is not None:
+        out = out @ weight.detach().float().T
+    return out.double().square().sum()

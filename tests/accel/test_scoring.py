@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+import torch
+
+from ajour import Diagonal, Full, MultiDiagonal, Pyramid, Skip, Stripe, TokenGrid, attention, lower
+from ajour.lowering import level_map
+from ajour.scoring import Candidate, head_errors, sample_queries
+
+PATTERNS = [
+    Full(),
+    Skip(),
+    Diagonal(0.5),
+    MultiDiagonal(1, 0),
+    Stripe(4, 1),
+    Pyramid(1, 2, 2),
+    Pyramid(1, 1, 1, tail=False, curve="raster"),
+]
+
+
+def candidates(grid):
+    return [Candidate(p.order, torch.from_numpy(level_map(p, grid))) for p in PATTERNS]
+
+
+def by_the_operator(q, k, v, grid, queries, weight):
+    """The same errors by running every candidate in float64."""
+    heads, dim = q.shape[2:]
+    dense = attention(q, k, v, lower([Full()] * heads, grid), backend="reference")[:, queries]
+    errors = []
+    for pattern in PATTERNS:
+        out = attention(q, k, v, lower([pattern] * heads, grid), backend="reference")[:, queries]
+        parts = weight.unflatten(1, (heads, dim))
+        errors.append(torch.einsum("brhd,chd->brhc", out - dense, parts).square().sum((0, 1, 3)))
+    return torch.stack(errors, 1) / (dense.flatten(2) @ weight.T).square().sum()
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [
+        TokenGrid(9, 11, 13),
+        TokenGrid(8, 12, 16),
+        TokenGrid(8, 11, 12, text_before=5, text_after=40),
+    ],
+    ids=str,
+)
+def test_equals_running_every_candidate(grid):
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, grid.seq_len, 3, 16, dtype=torch.float64) for _ in range(3))
+    weight = torch.randn(20, 48, dtype=torch.float64)
+    queries = sample_queries(grid, 50)
+    found = head_errors(q, k, v, grid, candidates(grid), queries, weight)
+    expected = by_the_operator(q, k, v, grid, queries, weight)
+    assert expected[:, 1:].min() > 1e-3
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-9)
+
+
+def test_levels_of_each_head_and_chunks_of_heads(monkeypatch):
+    grid = TokenGrid(4, 9, 9)
+    q, k, v = (torch.randn(1, grid.seq_len, 3, 16) for _ in range(3))
+    queries = sample_queries(grid, 32)
+    maps = [torch.from_numpy(level_map(p, grid)) for p in (Pyramid(1, 1, 1), Skip(), Full())]
+    order = Pyramid(1, 1, 1).order
+    single = head_errors(q, k, v, grid, [Candidate(order, m) for m in maps], queries)
+    monkeypatch.setattr("ajour.scoring.CHUNK_BYTES", 1)
+    stacked = head_errors(q, k, v, grid, [Candidate(order, torch.stack(maps))], queries)
+    torch.testing.assert_close(stacked[:, 0], single.diagonal())
+
+
+def test_a_query_whose_kept_keys_all_weigh_nothing_scores_as_nothing():
+    grid = TokenGrid(1, 16, 16)
+    q, k, v = (torch.randn(1, 256, 1, 8) for _ in range(3))
+    k[:, :128] = q[:, :1] * 1e3
+    kept = Candidate("raster", torch.tensor([[-1, 0], [-1, 0]], dtype=torch.int8))
+    assert head_errors(q, k, v, grid, [kept], torch.tensor([0])).isfinite().all()
+
+
+def test_sampled_queries_are_distinct_video_tokens():
+    grid = TokenGrid(3, 5, 7, text_before=11, text_after=4)
+    queries = sample_queries(grid, 20, seed=3).numpy()
+    assert len(np.unique(queries)) == 20
+    assert queries.min() >= 11
+    assert queries.max() < 11 + 105
+    assert len(sample_queries(grid, 1000)) == 105
+    assert not np.array_equal(queries, sample_queries(grid, 20, seed=4))
