@@ -1,10 +1,9 @@
-"""The `ajour` command."""
+"""The subcommands `generate`, `inspect` and `doctor` of the `ajour` command."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,38 +12,16 @@ if TYPE_CHECKING:
 
     from ajour.pipelines.generate import Report
 
-EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `generate`, `inspect` and `doctor` to the subcommands of a parser.
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand.
-
-    Args:
-        argv: arguments without the program's name; those of the process by default.
-
-    Returns:
-        0; 1 if the job failed, with the reason on stderr; 130 after Ctrl-C. Bad usage exits
-        with 2, as in all of argparse.
+    Each sets `run`, which takes the parsed arguments and returns None or raises.
     """
-    args = _parser().parse_args(argv)
-    try:
-        args.run(args)
-    except KeyboardInterrupt:
-        print("ajour: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except (OSError, RuntimeError, TypeError, ValueError) as error:  # PlanError is a ValueError
-        print(f"ajour {args.command}: {error}", file=sys.stderr)
-        return EXIT_FAILED
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
     from ajour.backends import BACKENDS
     from ajour.pipelines.bundled import Defaults
 
     default = Defaults()
-    parser = argparse.ArgumentParser(prog="ajour", description="Sparse attention for diffusers.")
-    commands = parser.add_subparsers(dest="command", required=True)
     make = commands.add_parser(
         "generate",
         help="make a video twice, dense and sparse, and compare",
@@ -53,12 +30,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     make.add_argument("--prompt", default=default.prompt)
     make.add_argument("--seed", type=int, default=0, help="seed of the initial noise")
-    make.add_argument("--steps", type=_positive, default=default.steps)
-    make.add_argument("--frames", type=_positive, default=default.frames)
-    make.add_argument("--height", type=_positive, default=default.height)
-    make.add_argument("--width", type=_positive, default=default.width)
+    make.add_argument("--steps", type=positive, default=default.steps)
+    make.add_argument("--frames", type=positive, default=default.frames)
+    make.add_argument("--height", type=positive, default=default.height)
+    make.add_argument("--width", type=positive, default=default.width)
     make.add_argument("--guidance", type=float, default=default.guidance)
-    make.add_argument("--fps", type=_positive, default=default.fps)
+    make.add_argument("--fps", type=positive, default=default.fps)
     make.add_argument("--model", help="pipeline folder or Hub id; the bundled model if left out")
     make.add_argument("--plan", type=Path, help="plan file; the bundled model's if left out")
     make.add_argument("--backend", choices=BACKENDS, help="the fastest that can run if left out")
@@ -80,7 +57,6 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("doctor", help="what can run here, and why not")
     check.add_argument("--json", action="store_true", help="print the findings as JSON")
     check.set_defaults(run=_doctor)
-    return parser
 
 
 def _generate(args: argparse.Namespace) -> None:
@@ -136,7 +112,7 @@ def _print_report(report: Report, out: Path) -> None:
             rows.append((key, "; ".join(value) or "none"))
         else:
             rows.append((key, str(value)))
-    _print_table(f"videos and report in {out}", ("", ""), rows)
+    print_table(f"videos and report in {out}", ("", ""), rows)
 
 
 def _inspect(args: argparse.Namespace) -> None:
@@ -160,10 +136,11 @@ def _doctor(args: argparse.Namespace) -> None:
         print(json.dumps([asdict(finding) for finding in findings], indent=1))
         return
     rows = [(f.subject, "yes" if f.works else "no", f.detail) for f in findings]
-    _print_table("ajour doctor", ("subject", "works", "detail"), rows)
+    print_table("ajour doctor", ("subject", "works", "detail"), rows)
 
 
-def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table; without a header if all columns are unnamed."""
     from rich.console import Console
     from rich.table import Table
 
@@ -175,7 +152,8 @@ def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str
     Console().print(table)
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """An integer of at least 1, for argparse."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
@@ -192,7 +170,3 @@ def _grid(text: str) -> Any:
         raise argparse.ArgumentTypeError(
             f"a grid is FRAMESxHEIGHTxWIDTH in tokens, such as 13x16x16, got {text!r}"
         ) from error
-
-
-if __name__ == "__main__":
-    sys.exit(main())

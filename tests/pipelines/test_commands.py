@@ -1,4 +1,4 @@
-"""The command line, on a tiny pipeline in a folder."""
+"""The commands generate, inspect and doctor, on a tiny pipeline in a folder."""
 
 import json
 
@@ -6,7 +6,7 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 
-from ajour.pipelines.cli import main
+from ajour.search.cli import main
 from tests.pipelines.conftest import LATE
 
 

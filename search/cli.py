@@ -1,0 +1,49 @@
+"""The `ajour` command: all subcommands, their errors and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from ajour.pipelines.commands import add_commands
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    Subcommands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
+
+COMMANDS: tuple[Callable[[Subcommands], None], ...] = (add_commands,)
+"""Each adds subcommands whose `run` takes the parsed arguments and returns None or raises."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand.
+
+    Args:
+        argv: arguments without the program's name; those of the process by default.
+
+    Returns:
+        0; 1 if the job failed, with the reason on stderr; 130 after Ctrl-C. Bad usage exits
+        with 2, as in all of argparse.
+    """
+    parser = argparse.ArgumentParser(prog="ajour", description="Sparse attention for diffusers.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for add in COMMANDS:
+        add(commands)
+    args = parser.parse_args(argv)
+    try:
+        args.run(args)
+    except KeyboardInterrupt as stop:
+        print(f"ajour: {str(stop) or 'interrupted'}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except (OSError, RuntimeError, TypeError, ValueError) as error:  # PlanError is a ValueError
+        print(f"ajour {args.command}: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
