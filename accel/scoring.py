@@ -1,9 +1,9 @@
-"""What sampled queries would see under any choice of key blocks and levels, for all choices at once.
+"""What sampled queries would see under many choices of key blocks and levels, all scored at once.
 
-The logit of a mean key is the mean of the logits, so everything that a block table can express
-follows from the dense logits of a query: its attention is a sum over key blocks of a numerator and
-a denominator per level. These are computed once per order; a candidate is then a choice among them
-and costs next to nothing. No more than (samples x tokens) logits of a few heads exist at a time.
+The attention of a query is a sum over key blocks of numerators, divided by a sum of denominators,
+one of each per block and level. They are computed once per order; a candidate is a choice among
+them and costs next to nothing. No more than (samples x tokens) logits of a few heads exist at a
+time.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from ajour.backends.pooling import group_bias, group_sizes, pool_blocks
+from ajour.backends.pooling import group_bias, pool_blocks
 from ajour.grid import BLOCK
 from ajour.table import block_sizes, token_slots
 
@@ -82,32 +82,32 @@ def head_errors(
 
     Returns:
         float64 (heads, C), on the device of q. The work is that of dense attention of the sampled
-        queries, about twice per order.
+        queries, once per order and level.
     """
     batch, _, heads, dim = q.shape
     scale = 1.0 / math.sqrt(dim) if scale is None else scale
     queries = queries.to(q.device)
     gram = _gram(weight, heads, dim, q.device)
-    levels = sorted({0} | {x for c in candidates for x in c.levels.unique().tolist() if x > 0})
     errors = torch.zeros(heads, len(candidates), dtype=torch.float64, device=q.device)
     dense = torch.empty(batch, len(queries), heads, dim, device=q.device)
     for name in dict.fromkeys(candidate.order for candidate in candidates):
         members = [i for i, candidate in enumerate(candidates) if candidate.order == name]
+        used = {x for i in members for x in candidates[i].levels.unique().tolist() if x > 0}
+        levels = [0, *sorted(used)]
         order = _Order(grid, name, queries)
-        size = 4 * len(queries) * grid.blocks * max(BLOCK * 3, len(levels) * (dim + 1))
+        size = 4 * len(queries) * grid.blocks * (2 * BLOCK + len(levels) * (dim + 1))
         together = max(1, CHUNK_BYTES // size)
         for sample in range(batch):
             for start in range(0, heads, together):
                 part = slice(start, start + together)
-                parts = (x[sample, :, part].transpose(0, 1).float() for x in (q, k, v))
-                sums = _partial_sums(*parts, order, levels, scale)
+                sums = _partial_sums(*(x[sample, :, part] for x in (q, k, v)), order, levels, scale)
                 whole = sums[:, :, :, 0].sum(dim=2)
                 exact = whole[..., :dim] / whole[..., dim:]
                 dense[sample, :, part] = exact.transpose(0, 1)
                 for index in members:
                     mixed = _mix(sums, candidates[index].levels, order, levels, part)
                     change = mixed - exact
-                    found = torch.einsum("hrd,hde,hre->h", change, gram[part], change)
+                    found = ((change @ gram[part]) * change).sum(dim=(1, 2))
                     errors[part, index] += found.double()
     return errors / _norm(dense, weight)
 
@@ -126,9 +126,10 @@ class _Order:
         self.blocks = place[queries] // BLOCK
 
     def pack(self, x: torch.Tensor) -> torch.Tensor:
-        """(heads, tokens, channels) to (heads, N, 128, channels), empty slots zero."""
-        packed = x[:, self.slots.clamp(min=0)]
-        return packed.masked_fill_((self.slots < 0)[:, None], 0).unflatten(1, (-1, BLOCK))
+        """(tokens, heads, channels) to float32 (heads, N, 128, channels), empty slots zero."""
+        packed = x[self.slots.clamp(min=0)].float()
+        packed = packed.masked_fill_((self.slots < 0)[:, None, None], 0)
+        return packed.unflatten(0, (-1, BLOCK)).permute(2, 0, 1, 3).contiguous()
 
 
 def _partial_sums(
@@ -142,30 +143,30 @@ def _partial_sums(
     """Numerator and denominator of every (query, key block, level).
 
     Args:
-        q: float32 (heads, tokens, head_dim).
+        q: (tokens, heads, head_dim).
         k: same shape.
         v: same shape.
         order: the order, with R sampled queries.
-        levels: the levels to compute, L of them.
+        levels: the levels to compute, 0 first, L of them.
         scale: factor on the logits.
 
     Returns:
         (heads, R, N, L, head_dim + 1), the denominator last; one factor per query is left out.
     """
+    query = (q[order.queries].float() * scale).transpose(0, 1)[:, None]
     keys, values = order.pack(k), order.pack(v)
-    logits = torch.einsum("hrd,hnkd->hnrk", q[:, order.queries] * scale, keys)
-    filled = group_sizes(order.valid, 0) > 0
-    peak = logits.masked_fill(~filled[:, None], -math.inf).amax(dim=(1, 3))[:, None, :, None]
-    sums = []
-    for level in levels:
-        sizes, bias = group_sizes(order.valid, level), group_bias(order.valid, level).float()
-        groups = logits.unflatten(-1, (BLOCK >> level, 1 << level)).sum(dim=-1)
-        means = groups / sizes.clamp(min=1)[:, None]
-        weights = (means + bias[:, None] - peak).exp()
-        pooled = pool_blocks(values, order.valid, level)
-        ones = pooled.new_ones(*pooled.shape[:-1], 1)
-        sums.append(weights @ torch.cat([pooled, ones], dim=-1))
-    return torch.stack(sums, dim=3).transpose(1, 2)
+    dim, blocks = q.shape[-1], len(order.valid)
+    sums = query.new_empty(q.shape[1], blocks, len(order.queries), len(levels), dim + 1)
+    peak = torch.zeros(())
+    for index, level in enumerate(levels):
+        logits = query @ pool_blocks(keys, order.valid, level).transpose(2, 3)
+        logits += group_bias(order.valid, level).float()[:, None]
+        if level == 0:
+            peak = logits.amax(dim=(1, 3))[:, None, :, None]
+        weights = logits.sub_(peak).exp_()
+        sums[..., index, :dim] = weights @ pool_blocks(values, order.valid, level)
+        sums[..., index, dim] = weights.sum(dim=-1)
+    return sums.transpose(1, 2)
 
 
 def _mix(
