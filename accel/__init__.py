@@ -19,6 +19,7 @@ from ajour.ops import attention
 from ajour.orders import ORDERS, order
 from ajour.patterns import (
     FAMILIES,
+    Captured,
     Diagonal,
     Full,
     MultiDiagonal,
@@ -56,6 +57,7 @@ __all__ = [
     "FAMILIES",
     "ORDERS",
     "BlockTable",
+    "Captured",
     "Diagonal",
     "Full",
     "MultiDiagonal",

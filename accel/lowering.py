@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ajour.table import DROPPED, BlockTable
+from ajour.lists import DROPPED
+from ajour.patterns import GeometricPattern, Skip
+from ajour.table import BlockTable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from ajour.patterns import Pattern
 
 
-def level_map(pattern: Pattern, grid: TokenGrid) -> NDArray[np.int8]:
+def level_map(pattern: GeometricPattern, grid: TokenGrid) -> NDArray[np.int8]:
     """The level of every (query block, key block) of a pattern: int8 (N, N), -1 where dropped.
 
     Text blocks are exact keys of every query block that has any key, and text queries attend to
@@ -32,11 +34,15 @@ def level_map(pattern: Pattern, grid: TokenGrid) -> NDArray[np.int8]:
 
 
 def lower(patterns: Sequence[Pattern], grid: TokenGrid) -> BlockTable:
-    """The block table of one layer, one pattern per head. Equal patterns share a row."""
+    """The block table of one layer, one pattern per head. Equal patterns share a row.
+
+    A pattern that is measured at run time gets a row without video keys, in its order;
+    `BlockTable.with_rows` replaces it.
+    """
     rows = list(dict.fromkeys(patterns))
     return BlockTable.from_levels(
         grid,
-        [level_map(pattern, grid) for pattern in rows],
+        [level_map(p if isinstance(p, GeometricPattern) else Skip(), grid) for p in rows],
         [pattern.order for pattern in rows],
         [rows.index(pattern) for pattern in patterns],
     )

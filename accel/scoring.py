@@ -100,7 +100,8 @@ def head_errors(
         for sample in range(batch):
             for start in range(0, heads, together):
                 part = slice(start, start + together)
-                sums = _partial_sums(*(x[sample, :, part] for x in (q, k, v)), order, levels, scale)
+                query, key, value = q[sample, :, part], k[sample, :, part], v[sample, :, part]
+                sums = _partial_sums(query, key, value, order, levels, scale)
                 whole = sums[:, :, :, 0].sum(dim=2)
                 exact = whole[..., :dim] / whole[..., dim:]
                 dense[sample, :, part] = exact.transpose(0, 1)

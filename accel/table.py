@@ -9,18 +9,13 @@ import numpy as np
 import torch
 
 from ajour.grid import BLOCK, TokenGrid
+from ajour.lists import DROPPED, LEVELS, compact, key_lists
 from ajour.orders import order
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-
-LEVELS = 4
-"""Pooling levels 0..3: a level-h entry stands for a key block mean-pooled 2**h-fold."""
-
-DROPPED = -1
-"""The level of a key block that a query block does not attend to."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +33,7 @@ class BlockTable:
         slots: int32 (orders, N * 128), model-order index of the token in a slot, -1 if empty.
         valid: int32 (N,), tokens in each block.
         offsets: int32 (rows, N, LEVELS + 1), where the list of each level starts in `ids`.
-        ids: int32 (entries,), key block ids.
+        ids: int32 (entries,), key block ids; entries outside of all lists mean nothing.
         row_order: int32 (rows,), the row of `slots` that a pattern row uses.
         head_rows: int32 (heads,), the pattern row of each head.
         places: int32 (orders, tokens), the slot of each token; the inverse of `slots`.
@@ -89,8 +84,6 @@ class BlockTable:
             raise ValueError(f"head rows must lie in 0..{len(levels) - 1}, got {list(head_rows)}")
         valid = block_sizes(grid)
         names = sorted(set(orders))
-        ids: list[NDArray[np.int32]] = []
-        counts: list[NDArray[np.int64]] = []
         for row, level_map in enumerate(levels):
             if level_map.shape != (blocks, blocks):
                 raise ValueError(
@@ -101,25 +94,16 @@ class BlockTable:
                 raise ValueError(f"levels must lie in -1..{LEVELS - 1}, level map {row} has others")
             if (level_map[:, grid.video_blocks :] > 0).any():
                 raise ValueError("text blocks are always exact: only level 0 (or -1) is allowed")
-            query, key = np.nonzero(level_map >= 0)
-            level = level_map[query, key].astype(np.int64)
-            bucket = query * LEVELS + level
-            ids.append(key[np.lexsort((key, valid[key] == BLOCK, bucket))].astype(np.int32))
-            counts.append(np.bincount(bucket, minlength=blocks * LEVELS))
+        offsets, ids = key_lists(torch.from_numpy(np.stack(levels)), torch.from_numpy(valid))
+        offsets, ids = compact(offsets, ids)
         slots = np.stack([token_slots(grid, name) for name in names])
         places = np.argsort(slots, axis=1, kind="stable")[:, -grid.seq_len :]
-        flat = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
-        if flat[-1] >= 2**31:
-            raise ValueError(f"a table holds at most 2**31 - 1 entries, this one needs {flat[-1]}")
-        starts = np.arange(len(levels) * blocks)[:, None] * LEVELS + np.arange(LEVELS + 1)
         return cls(
             grid=grid,
             slots=torch.from_numpy(slots),
             valid=torch.from_numpy(valid),
-            offsets=torch.from_numpy(
-                flat[starts].reshape(len(levels), blocks, LEVELS + 1).astype(np.int32)
-            ),
-            ids=torch.from_numpy(np.concatenate(ids)),
+            offsets=offsets,
+            ids=ids,
             row_order=torch.tensor([names.index(name) for name in orders], dtype=torch.int32),
             head_rows=torch.tensor(list(head_rows), dtype=torch.int32),
             places=torch.from_numpy(places.astype(np.int32)),
@@ -145,6 +129,39 @@ class BlockTable:
             head_rows=torch.tensor(
                 list(head_rows), dtype=torch.int32, device=self.head_rows.device
             ),
+            derived={},
+        )
+
+    def with_rows(
+        self, levels: torch.Tensor, heads: Sequence[int], highest_level: int
+    ) -> BlockTable:
+        """Give some heads a row of their own, in the order of the row that they have now.
+
+        Everything happens on the table's device and nothing waits for it.
+
+        Args:
+            levels: int8 (len(heads), Nv, Nv), levels of video keys for video queries, -1 where
+                dropped. Text stays exact: it is a key of every query block that has any key.
+            heads: the heads, each at most once.
+            highest_level: no entry of `levels` exceeds it.
+        """
+        video, blocks, device = self.grid.video_blocks, self.grid.blocks, self.ids.device
+        whole = torch.zeros(len(heads), blocks, blocks, dtype=torch.int8, device=device)
+        whole[:, :video, :video] = levels
+        whole[:, :video, video:] = -(levels == DROPPED).all(dim=2, keepdim=True).to(torch.int8)
+        offsets, ids = key_lists(whole, self.valid)
+        changed = torch.tensor(list(heads), device=device)
+        head_rows = self.head_rows.clone()
+        own = torch.arange(len(heads), dtype=torch.int32, device=device)
+        head_rows[changed] = own + len(self.row_order)
+        old_rows = self.head_rows[changed].long()
+        return replace(
+            self,
+            offsets=torch.cat([self.offsets, offsets + len(self.ids)]),
+            ids=torch.cat([self.ids, ids]),
+            row_order=torch.cat([self.row_order, self.row_order[old_rows]]),
+            head_rows=head_rows,
+            highest_level=max(self.highest_level, highest_level),
             derived={},
         )
 

@@ -9,7 +9,7 @@ import torch
 
 from ajour.backends.pooling import group_bias, pool_blocks
 from ajour.grid import BLOCK
-from ajour.table import LEVELS
+from ajour.lists import LEVELS
 
 if TYPE_CHECKING:
     from ajour.prologue import Prologue

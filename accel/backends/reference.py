@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ajour.backends.pooling import group_bias, pack, pool_blocks
-from ajour.table import LEVELS
+from ajour.lists import LEVELS
 
 if TYPE_CHECKING:
     from ajour.prologue import Prologue

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ajour.patterns.base import Pattern
+from ajour.patterns.base import GeometricPattern, Pattern
+from ajour.patterns.captured import Captured
 from ajour.patterns.diagonal import Diagonal
 from ajour.patterns.full import Full
 from ajour.patterns.multi_diagonal import MultiDiagonal
@@ -12,14 +13,17 @@ from ajour.patterns.stripe import Stripe
 from ajour.patterns.window import Window
 
 FAMILIES: dict[str, type[Pattern]] = {
-    cls.family: cls for cls in (Full, Skip, Window, Diagonal, MultiDiagonal, Stripe, Pyramid)
+    cls.family: cls
+    for cls in (Full, Skip, Window, Diagonal, MultiDiagonal, Stripe, Pyramid, Captured)
 }
 """Every pattern family by the name that plan files use."""
 
 __all__ = [
     "FAMILIES",
+    "Captured",
     "Diagonal",
     "Full",
+    "GeometricPattern",
     "MultiDiagonal",
     "Pattern",
     "Pyramid",

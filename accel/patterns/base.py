@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ajour.grid import BLOCK, TokenGrid
+from ajour.lists import DROPPED
 from ajour.orders import order
-from ajour.table import DROPPED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,13 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pattern(ABC):
-    """A head's choice of keys. Subclasses are frozen dataclasses of JSON scalars.
+    """A head's choice of keys. Subclasses are frozen dataclasses of JSON values.
 
-    A pattern says which pairs of video tokens attend to each other, at which pooling level, and
-    names the order whose blocks it is cheap in. It is reduced exactly: a key block has the finest
-    level of any pair of its tokens with the query block's, and is dropped if no pair has one. Text
-    is not its business: text blocks stay exact, as keys of every row that has any key and as
-    queries.
+    A pattern says at which pooling level video tokens see each other, if at all, and names the
+    order whose blocks it is cheap in. Text is not its business: text blocks stay exact, as keys of
+    every row that has any key and as queries.
     """
 
     family: ClassVar[str]
@@ -33,6 +31,34 @@ class Pattern(ABC):
     @abstractmethod
     def order(self) -> str:
         """Name of the order that this pattern prefers."""
+
+    def check_integer(self, name: str, minimum: int) -> None:
+        """Raise ValueError unless a field is an integer of at least `minimum`."""
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+            raise ValueError(
+                f"{self.family}: {name} must be an integer of at least {minimum}, got {value!r}"
+            )
+
+    def check_flag(self, name: str) -> None:
+        """Raise ValueError unless a field is true or false."""
+        value = getattr(self, name)
+        if not isinstance(value, bool):
+            raise ValueError(f"{self.family}: {name} must be true or false, got {value!r}")
+
+    def to_dict(self) -> dict[str, object]:
+        """The pattern as JSON: its family and its fields."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        lists = {name: list(x) for name, x in values.items() if isinstance(x, tuple)}
+        return {"family": self.family} | values | lists
+
+
+class GeometricPattern(Pattern):
+    """A pattern that follows from coordinates on the grid alone.
+
+    It is reduced to blocks exactly: a key block has the finest level of any pair of its tokens
+    with the query block's, and is dropped if no pair has one.
+    """
 
     @abstractmethod
     def level(self, query: NDArray[np.int64], key: NDArray[np.int64], grid: TokenGrid) -> int:
@@ -51,26 +77,8 @@ class Pattern(ABC):
     def video_levels(self, grid: TokenGrid) -> NDArray[np.int8]:
         """Levels of the blocks of video keys: (Nv, Nv), rows are query blocks."""
 
-    def check_integer(self, name: str, minimum: int) -> None:
-        """Raise ValueError unless a field is an integer of at least `minimum`."""
-        value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-            raise ValueError(
-                f"{self.family}: {name} must be an integer of at least {minimum}, got {value!r}"
-            )
 
-    def check_flag(self, name: str) -> None:
-        """Raise ValueError unless a field is true or false."""
-        value = getattr(self, name)
-        if not isinstance(value, bool):
-            raise ValueError(f"{self.family}: {name} must be true or false, got {value!r}")
-
-    def to_dict(self) -> dict[str, object]:
-        """The pattern as JSON: its family and its fields."""
-        return {"family": self.family} | {f.name: getattr(self, f.name) for f in fields(self)}
-
-
-class ExactPattern(Pattern):
+class ExactPattern(GeometricPattern):
     """A pattern whose keys are all exact: it says only which."""
 
     @abstractmethod

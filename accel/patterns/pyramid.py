@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from ajour.lists import DROPPED
 from ajour.orders import ORDERS
-from ajour.patterns.base import Pattern, box_neighbours
-from ajour.table import DROPPED
+from ajour.patterns.base import GeometricPattern, box_neighbours
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Pyramid(Pattern):
+class Pyramid(GeometricPattern):
     """Nested boxes around the query: the first exact, the h-th pooled 2**h-fold.
 
     Args:

@@ -1,0 +1,169 @@
+"""What a captured pattern is measured by: where attention goes, and which keys are alike.
+
+Streamed over query blocks and heads, so that nothing of (tokens x tokens) ever exists, and without
+waiting for the device.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ajour.grid import BLOCK
+from ajour.lists import LEVELS
+from ajour.orders import order as token_order
+
+if TYPE_CHECKING:
+    from ajour.grid import TokenGrid
+    from ajour.patterns import Captured
+
+CHUNK_BYTES = 256 * 2**20
+"""Logits that exist at a time."""
+
+
+def block_mass(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    grid: TokenGrid,
+    order: str,
+    samples: int = 8,
+    scale: float | None = None,
+) -> torch.Tensor:
+    """Share of a query block's attention to video keys that goes to each key block.
+
+    Averaged over the batch and over queries sampled from the block; all keys are taken exactly.
+
+    Args:
+        q: (batch, tokens, heads, head_dim), as attention sees it, in the model's token order.
+        k: same shape.
+        grid: the token grid.
+        order: name of the order that forms the blocks.
+        samples: queries per block; the cost relative to the logits of dense attention is
+            `samples` / 128.
+        scale: factor on the logits; 1 / sqrt(head_dim) by default.
+
+    Returns:
+        float32 (heads, Nv, Nv), rows sum to 1.
+    """
+    batch, _, heads, dim = q.shape
+    scale = 1.0 / math.sqrt(dim) if scale is None else scale
+    blocks, device = grid.video_blocks, q.device
+    tokens = _blocked_tokens(grid, order).to(device)
+    sizes = (tokens >= 0).sum(dim=1)
+    steps = (torch.arange(samples, device=device) + 0.5) / samples
+    chosen = tokens.gather(1, (steps * sizes[:, None]).long())
+    keys = tokens.flatten()[: grid.video_tokens]
+    pad = blocks * BLOCK - grid.video_tokens
+    mass = torch.zeros(heads, blocks, blocks, device=device)
+    rows = max(1, CHUNK_BYTES // (4 * samples * blocks * BLOCK))
+    for sample in range(batch):
+        for head in range(heads):
+            key = k[sample, keys, head]
+            for start in range(0, blocks, rows):
+                query = q[sample, chosen[start : start + rows].flatten(), head]
+                weights = (query @ key.T).float().mul_(scale).softmax(dim=-1)
+                weights = torch.nn.functional.pad(weights, (0, pad))
+                shares = weights.unflatten(1, (blocks, BLOCK)).sum(dim=-1)
+                mass[head, start : start + rows] += shares.unflatten(0, (-1, samples)).mean(dim=1)
+    return mass / batch
+
+
+def self_similarity(k: torch.Tensor, grid: TokenGrid, order: str) -> torch.Tensor:
+    """How alike the keys of each pooled group are: cosine of its first and last key.
+
+    Args:
+        k: (batch, tokens, heads, head_dim), as attention sees it.
+        grid: the token grid.
+        order: name of the order that forms the blocks.
+
+    Returns:
+        float32 (heads, Nv, 3): the mean over the groups of a key block and over the batch, for
+        levels 1 to 3 (Pyramid Sparse Attention, arXiv 2512.04025).
+    """
+    tokens = _blocked_tokens(grid, order).to(k.device)
+    unit = torch.nn.functional.normalize(k.float(), dim=-1)
+    found = []
+    for level in range(1, LEVELS):
+        groups = tokens.unflatten(1, (-1, 1 << level))
+        members = (groups >= 0).sum(dim=2)
+        last = groups.gather(2, (members - 1).clamp(min=0)[..., None])[..., 0]
+        first, last = (unit[:, x.clamp(min=0)] for x in (groups[..., 0], last))
+        cosine = (first * last).sum(-1).mean(0) * (members > 0)[..., None]
+        found.append(cosine.sum(1) / (members > 0).sum(1, keepdim=True))
+    return torch.stack(found, dim=-1).transpose(0, 1)
+
+
+def first_frame_blocks(grid: TokenGrid, order: str) -> torch.Tensor:
+    """Video blocks that hold a token of the first frame: bool (Nv,)."""
+    tokens = _blocked_tokens(grid, order) - grid.text_before
+    return ((tokens >= 0) & (tokens < grid.height * grid.width)).any(dim=1)
+
+
+def capture(q: torch.Tensor, k: torch.Tensor, grid: TokenGrid, pattern: Captured) -> torch.Tensor:
+    """Levels of video key blocks for every head, as the pattern chooses them.
+
+    Args:
+        q: (batch, tokens, heads, head_dim), as attention sees it, in the model's token order.
+        k: same shape.
+        grid: the token grid.
+        pattern: the pattern.
+
+    Returns:
+        int8 (heads, Nv, Nv), -1 where dropped.
+    """
+    mass = block_mass(q, k, grid, pattern.order)
+    gated = any(limit > -1 for limit in pattern.alike)
+    alike = self_similarity(k, grid, pattern.order) if gated else None
+    return pattern.select(mass, first_frame_blocks(grid, pattern.order).to(q.device), alike)
+
+
+@dataclass(frozen=True)
+class PackedLevels:
+    """A level map of a captured pattern, several blocks to a byte.
+
+    Args:
+        data: uint8 (bytes,).
+        shape: (heads, Nv, Nv).
+        levels: the levels that can occur, ascending; 2, 3, 4 and 5 of them pack 8, 5, 4 and 3
+            blocks to a byte.
+    """
+
+    data: torch.Tensor
+    shape: tuple[int, ...]
+    levels: tuple[int, ...]
+
+    @classmethod
+    def pack(cls, levels: torch.Tensor, possible: tuple[int, ...]) -> PackedLevels:
+        """Pack an int8 level map; every value must be one of `possible`."""
+        digits = torch.zeros_like(levels, dtype=torch.uint8)
+        for digit, level in enumerate(possible):
+            digits = torch.where(levels == level, digit, digits)
+        per_byte, base = cls._per_byte(len(possible)), max(2, len(possible))
+        flat = torch.nn.functional.pad(digits.flatten(), (0, -levels.numel() % per_byte))
+        data = flat.view(-1, per_byte)
+        powers = base ** torch.arange(per_byte, device=levels.device)
+        return cls((data * powers).sum(1).to(torch.uint8), tuple(levels.shape), possible)
+
+    def unpack(self) -> torch.Tensor:
+        """The level map: int8, on the device of the data."""
+        per_byte, base = self._per_byte(len(self.levels)), max(2, len(self.levels))
+        powers = (base ** torch.arange(per_byte, device=self.data.device)).to(torch.uint8)
+        digits = self.data[:, None].div(powers, rounding_mode="floor") % base
+        count = int(np.prod(self.shape))
+        values = torch.tensor(self.levels, dtype=torch.int8, device=self.data.device)
+        return values[digits.flatten()[:count].long()].view(self.shape)
+
+    @staticmethod
+    def _per_byte(states: int) -> int:
+        return int(math.log(256, max(2, states)) + 1e-9)
+
+
+def _blocked_tokens(grid: TokenGrid, order: str) -> torch.Tensor:
+    """Model-order index of the token in each slot of each video block: int64 (Nv, 128), or -1."""
+    slots = np.full(grid.video_blocks * BLOCK, -1, dtype=np.int64)
+    slots[: grid.video_tokens] = token_order(order, grid.shape) + grid.text_before
+    return torch.from_numpy(slots).view(-1, BLOCK)

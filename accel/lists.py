@@ -1,0 +1,62 @@
+"""Level maps to the lists of key blocks that kernels walk: on any device, never waiting for it."""
+
+from __future__ import annotations
+
+import torch
+
+from ajour.grid import BLOCK
+
+LEVELS = 4
+"""Pooling levels 0..3: a level-h entry stands for a key block mean-pooled 2**h-fold."""
+
+DROPPED = -1
+"""The level of a key block that a query block does not attend to."""
+
+
+def key_lists(levels: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The lists of every (row, query block, level): partial key blocks first, others ascending.
+
+    Args:
+        levels: int8 (rows, N, N), the level of each key block for each query block, or -1.
+        valid: (N,), tokens in each block.
+
+    Returns:
+        offsets int32 (rows, N, LEVELS + 1) into ids int32 (rows * N * N): where the list of each
+        level starts. Every query block has room for N entries, of which those past its last list
+        mean nothing.
+
+    Raises:
+        ValueError: if the entries cannot be counted in 32 bits.
+    """
+    rows, blocks, _ = levels.shape
+    if levels.numel() >= 2**31:
+        raise ValueError(
+            f"a table holds at most 2**31 - 1 entries, this one needs {levels.numel()}"
+        )
+    device = levels.device
+    columns = (valid == BLOCK).to(torch.int8).sort(stable=True).indices
+    levels = levels[..., columns]
+    counts = torch.stack([(levels == h).sum(-1, dtype=torch.int32) for h in range(LEVELS)], -1)
+    first = torch.arange(rows * blocks, dtype=torch.int32, device=device) * blocks
+    offsets = torch.cat([torch.zeros_like(counts[..., :1]), counts.cumsum(-1)], -1).int()
+    offsets += first.view(rows, blocks, 1)
+    # A block's place is its level's start plus how many of that level come before it.
+    last = levels.numel()
+    places = torch.full_like(levels, last, dtype=torch.int32)
+    for level in range(LEVELS):
+        chosen = levels == level
+        place = offsets[..., level, None] + chosen.cumsum(-1, dtype=torch.int32) - 1
+        places = torch.where(chosen, place, places)
+    ids = torch.zeros(last + 1, dtype=torch.int32, device=device)
+    ids[places.long()] = columns.int()
+    return offsets, ids[:-1]
+
+
+def compact(offsets: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same lists without the room between them."""
+    room = len(ids) // offsets[..., 0].numel()
+    ends = offsets[..., -1] - offsets[..., 0]
+    kept = torch.arange(room, device=ids.device) < ends[..., None]
+    starts = ends.flatten().cumsum(0).view_as(ends) - ends
+    shifted = offsets - offsets[..., :1] + starts[..., None].int()
+    return shifted, ids[kept.flatten()]

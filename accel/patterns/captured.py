@@ -1,0 +1,140 @@
+"""`captured`: the key blocks that received most attention in a dense step, kept from then on.
+
+SparseD (arXiv 2509.24014) captures each head's block map once and reuses it in all later steps;
+Pyramid Sparse Attention (arXiv 2512.04025) gives blocks a pooling level by their share of the
+attention. Here the levels follow from importance and stay as they are until the next dense step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+
+from ajour.lists import DROPPED, LEVELS
+from ajour.orders import ORDERS
+from ajour.patterns.base import Pattern
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True)
+class Captured(Pattern):
+    """Levels by rank of importance, measured while the pipeline runs.
+
+    Args:
+        until: four numbers from 0 to 1, not falling. The most important key blocks up to the first
+            of them are exact, those up to the next ones pooled 2x, 4x and 8x, the rest is dropped.
+        by: what the numbers count: `rank`, a share of the key blocks, or `mass`, a share of the
+            attention that video keys receive.
+        scope: whose blocks are ranked together: those of one query `block`, or those of all query
+            blocks and heads of a `layer` that have this same pattern. By mass only `block`.
+        first_frame: rank the blocks that hold a token of the first frame among themselves, so that
+            they keep their share.
+        alike: least similarity of the keys of a group for levels 1, 2 and 3, -1 to 1; a block
+            below it gets the next finer level. By default nothing is asked.
+        curve: the order that forms the blocks and the pooled groups, any of `ajour.ORDERS`.
+    """
+
+    family: ClassVar[str] = "captured"
+
+    until: Sequence[float]
+    by: str = "rank"
+    scope: str = "block"
+    first_frame: bool = False
+    alike: Sequence[float] = (-1.0, -1.0, -1.0)
+    curve: str = "bisection"
+
+    def __post_init__(self) -> None:
+        for name, count, low in (("until", LEVELS, 0.0), ("alike", LEVELS - 1, -1.0)):
+            object.__setattr__(self, name, self._numbers(name, count, low))
+        if list(self.until) != sorted(self.until) or self.until[-1] == 0:
+            raise ValueError(
+                f"captured: until must not fall and must end above 0, got {list(self.until)}"
+            )
+        self._check_choice("by", ("rank", "mass"))
+        self._check_choice("scope", ("block", "layer"))
+        self._check_choice("curve", ORDERS)
+        self.check_flag("first_frame")
+        if self.by == "mass" and self.scope == "layer":
+            raise ValueError("captured: by mass, scope must be 'block'; by rank it may be 'layer'")
+
+    @property
+    def order(self) -> str:
+        """The curve."""
+        return self.curve
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Every level that a block can get, -1 for dropped, ascending."""
+        wide = [h for h in range(LEVELS) if self.until[h] > (self.until[h - 1] if h else 0)]
+        if any(limit > -1 for limit in self.alike):
+            wide = list(range(max(wide) + 1))
+        return (*([DROPPED] if self.until[-1] < 1 else []), *wide)
+
+    @property
+    def density(self) -> float:
+        """Tiles that ranks ask for, as a share of dense attention's; by mass only a bound."""
+        starts = (0.0, *self.until[:-1])
+        return sum((b - a) / 2**h for h, (a, b) in enumerate(zip(starts, self.until, strict=True)))
+
+    def select(
+        self, mass: torch.Tensor, first_frame: torch.Tensor, alike: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Levels from importance, without waiting for the device.
+
+        Args:
+            mass: float (heads, Nv, Nv), from `ajour.capture.block_mass`: rows sum to 1.
+            first_frame: bool (Nv,), key blocks that hold a token of the first frame.
+            alike: float (heads, Nv, 3), from `ajour.capture.self_similarity`; needed only if the
+                pattern asks for any similarity.
+
+        Returns:
+            int8 (heads, Nv, Nv), -1 where dropped.
+        """
+        groups = [first_frame, ~first_frame] if self.first_frame else [None]
+        levels = torch.full(mass.shape, DROPPED, dtype=torch.int8, device=mass.device)
+        for group in groups:
+            before = self._before(mass, group)
+            found = torch.full_like(levels, DROPPED)
+            for level in reversed(range(LEVELS)):
+                found = torch.where(before < self.until[level], level, found)
+            levels = found if group is None else torch.where(group, found, levels)
+        for level in range(LEVELS - 1, 0, -1):
+            limit = self.alike[level - 1]
+            if alike is not None and limit > -1:
+                unlike = (alike[..., level - 1] < limit)[:, None, :]
+                levels = torch.where((levels == level) & unlike, level - 1, levels)
+        return levels
+
+    def _before(self, mass: torch.Tensor, group: torch.Tensor | None) -> torch.Tensor:
+        """What comes before each block, in the unit of `until`: of its group only."""
+        if group is not None:
+            mass = mass.masked_fill(~group, -1.0)
+        flat = mass.flatten() if self.scope == "layer" else mass
+        sorted_mass, places = flat.sort(dim=-1, descending=True, stable=True)
+        if self.by == "mass":
+            kept = sorted_mass.clamp(min=0)
+            shares = (kept.cumsum(-1) - kept) / kept.sum(-1, keepdim=True).clamp(min=1e-30)
+        else:
+            members = mass.shape[-1] if group is None else group.sum()
+            count = members * (flat.numel() // mass.shape[-1] if self.scope == "layer" else 1)
+            ranks = torch.arange(flat.shape[-1], device=mass.device, dtype=torch.float32)
+            shares = ((ranks + 0.5) / count).expand_as(flat)
+        return torch.empty_like(flat).scatter_(-1, places, shares).view(mass.shape)
+
+    def _numbers(self, name: str, count: int, low: float) -> tuple[float, ...]:
+        values = getattr(self, name)
+        good = isinstance(values, list | tuple) and len(values) == count
+        good = good and all(isinstance(x, int | float) and not isinstance(x, bool) for x in values)
+        if not good or not all(low <= x <= 1 for x in values):
+            raise ValueError(
+                f"captured: {name} must be {count} numbers from {low:g} to 1, got {values!r}"
+            )
+        return tuple(float(x) for x in values)
+
+    def _check_choice(self, name: str, choices: Sequence[str]) -> None:
+        if getattr(self, name) not in choices:
+            raise ValueError(f"captured: {name} must be one of {', '.join(choices)}")

@@ -1,0 +1,205 @@
+import numpy as np
+import pytest
+import torch
+
+from ajour import (
+    BLOCK,
+    BlockTable,
+    Captured,
+    Full,
+    Skip,
+    TokenGrid,
+    Window,
+    attention,
+    lower,
+    order,
+)
+from ajour.capture import (
+    PackedLevels,
+    block_mass,
+    capture,
+    first_frame_blocks,
+    self_similarity,
+)
+from ajour.lowering import level_map
+from tests.conftest import random_qkv
+
+GRIDS = [
+    TokenGrid(3, 7, 9),
+    TokenGrid(4, 8, 8),
+    TokenGrid(2, 9, 11, text_before=7, text_after=30),
+    TokenGrid(1, 3, 3),
+]
+
+
+def in_blocks(grid, name):
+    """Model-order token indices of each block."""
+    tokens = order(name, grid.shape) + grid.text_before
+    return [tokens[i : i + BLOCK] for i in range(0, len(tokens), BLOCK)]
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+@pytest.mark.parametrize("name", ["bisection", "raster"])
+def test_mass_is_the_share_of_attention(grid, name):
+    q, k, _ = random_qkv(grid, 2, 16, batch=2)
+    blocks = in_blocks(grid, name)
+    video = np.concatenate(blocks)
+    weights = torch.einsum("bqhd,bkhd->bhqk", q[:, video], k[:, video]).mul(0.25).softmax(-1)
+    starts = np.arange(len(blocks)) * BLOCK
+    shares = np.add.reduceat(weights.mean(0).numpy(), starts, axis=2)
+    sizes = [len(block) for block in blocks]
+    expected = np.add.reduceat(shares, starts, axis=1) / np.array(sizes)[:, None]
+    all_of_a_full_block = block_mass(q, k, grid, name, samples=BLOCK)
+    whole = [i for i, size in enumerate(sizes) if size == BLOCK]
+    np.testing.assert_allclose(all_of_a_full_block[:, whole], expected[:, whole], atol=1e-5)
+    torch.testing.assert_close(block_mass(q, k, grid, name).sum(-1), torch.ones(2, len(blocks)))
+
+
+def test_mass_does_not_depend_on_how_it_is_cut(monkeypatch):
+    grid = TokenGrid(3, 9, 11)
+    q, k, _ = random_qkv(grid, 2, 16)
+    whole = block_mass(q, k, grid, "bisection")
+    monkeypatch.setattr("ajour.capture.CHUNK_BYTES", 1)
+    torch.testing.assert_close(block_mass(q, k, grid, "bisection"), whole)
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_similarity_is_that_of_first_and_last_key(grid):
+    _, k, _ = random_qkv(grid, 2, 16, batch=2)
+    found = self_similarity(k, grid, "bisection")
+    for index, block in enumerate(in_blocks(grid, "bisection")):
+        for level in (1, 2, 3):
+            groups = [block[i : i + 2**level] for i in range(0, len(block), 2**level)]
+            cosines = [
+                torch.cosine_similarity(k[:, group[0]], k[:, group[-1]], dim=-1).mean(0)
+                for group in groups
+            ]
+            expected = torch.stack(cosines).mean(0)
+            torch.testing.assert_close(found[:, index, level - 1], expected)
+
+
+def test_first_frame_blocks():
+    grid = TokenGrid(4, 8, 16, text_before=3)
+    assert first_frame_blocks(grid, "raster").tolist() == [True, False, False, False]
+    assert first_frame_blocks(grid, "column").tolist() == [True] * 4
+
+
+def test_ranks_give_every_query_block_the_same_shares():
+    mass = torch.rand(2, 20, 20).softmax(-1)
+    pattern = Captured([0.15, 0.25, 0.45, 0.9])
+    levels = pattern.select(mass, torch.zeros(20, dtype=torch.bool))
+    for level, count in ((0, 3), (1, 2), (2, 4), (3, 9), (-1, 2)):
+        assert ((levels == level).sum(-1) == count).all()
+    finest = mass.masked_fill(levels != 0, 2).amin(-1)
+    assert (finest >= mass.masked_fill(levels == 0, -1).amax(-1)).all()
+    assert pattern.density == pytest.approx(0.15 + 0.1 / 2 + 0.2 / 4 + 0.45 / 8)
+
+
+def test_ranks_of_a_layer_favour_concentrated_heads():
+    sharp = torch.full((4, 4), 0.01)
+    sharp[:, 0] = 0.97
+    mass = torch.stack([sharp, torch.full((4, 4), 0.25)])
+    levels = Captured([0.125] * 4, scope="layer").select(mass, torch.zeros(4, dtype=torch.bool))
+    assert (levels[0, :, 0] == 0).all()
+    assert (levels == 0).sum() == 4
+
+
+def test_mass_thresholds_are_cumulative():
+    mass = torch.tensor([[[0.05, 0.5, 0.15, 0.3]]])
+    levels = Captured([0.4, 0.7, 0.9, 0.96], by="mass").select(mass, torch.zeros(4, dtype=bool))
+    assert levels.tolist() == [[[3, 0, 2, 1]]]
+
+
+@pytest.mark.parametrize(("by", "scope"), [("rank", "block"), ("rank", "layer"), ("mass", "block")])
+def test_the_first_frame_keeps_its_share(by, scope):
+    first = torch.arange(8) < 2
+    mass = torch.rand(2, 8, 8) * torch.where(first, 1e-3, 1.0)
+    mass /= mass.sum(-1, keepdim=True)
+    pattern = Captured([0.5] * 4, by=by, scope=scope, first_frame=True)
+    levels = pattern.select(mass, first)
+    assert (levels[..., :2] == 0).sum() >= 16
+    assert (levels[..., 2:] == 0).sum() <= 0.51 * 96 + (16 if by == "mass" else 0)
+    without = Captured([0.5] * 4, by=by, scope=scope).select(mass, first)
+    assert (without[..., :2] == 0).sum() == 0
+
+
+def test_unlike_keys_are_pooled_less():
+    mass = torch.tensor([[[0.4, 0.3, 0.2, 0.1]]])
+    alike = torch.tensor([[[0.0] * 3, [0.9, 0.2, 0.2], [0.9, 0.9, 0.2], [0.9, 0.9, 0.9]]])
+    pattern = Captured([0.0, 0.0, 0.0, 1.0], alike=[0.5, 0.5, 0.5])
+    levels = pattern.select(mass, torch.zeros(4, dtype=torch.bool), alike)
+    assert levels.tolist() == [[[0, 1, 2, 3]]]
+    assert pattern.levels == (0, 1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "levels", "blocks_per_byte"),
+    [
+        (Captured([0.2] * 4), (-1, 0), 8),
+        (Captured([0.2, 0.2, 0.4, 0.4]), (-1, 0, 2), 5),
+        (Captured([0.2, 0.2, 0.2, 1.0]), (0, 3), 8),
+        (Captured([0.2, 0.3, 0.4, 1.0]), (0, 1, 2, 3), 4),
+        (Captured([0.2, 0.3, 0.4, 0.5], by="mass"), (-1, 0, 1, 2, 3), 3),
+        (Captured([1.0] * 4), (0,), 8),
+    ],
+)
+def test_packed_levels_come_back(pattern, levels, blocks_per_byte):
+    assert pattern.levels == levels
+    drawn = torch.tensor(levels, dtype=torch.int8)[torch.randint(len(levels), (3, 11, 11))]
+    packed = PackedLevels.pack(drawn, levels)
+    assert len(packed.data) == -(-drawn.numel() // blocks_per_byte)
+    assert torch.equal(packed.unpack(), drawn)
+
+
+@pytest.mark.parametrize("grid", [GRIDS[0], GRIDS[2], TokenGrid(8, 9, 10, text_after=200)], ids=str)
+def test_rows_set_at_run_time_equal_rows_lowered(grid):
+    q, k, v = random_qkv(grid, 3, 16)
+    pattern = Captured([0.3, 0.5, 0.7, 0.9])
+    levels = capture(q, k, grid, pattern)[[0, 2]]
+    levels[0, 0] = -1
+    table = lower([pattern, Window(1, 1, 1), pattern], grid).with_rows(levels, [0, 2], 3)
+    assert table.highest_level == 3
+    video = grid.video_blocks
+    maps = []
+    for one in levels.numpy():
+        whole = level_map(Full(), grid)
+        whole[:video, :video] = one
+        whole[:video, video:][(one == -1).all(axis=1)] = -1
+        maps.append(whole)
+    maps.insert(1, level_map(Window(1, 1, 1), grid))
+    names = [pattern.order, Window(1, 1, 1).order, pattern.order]
+    expected = BlockTable.from_levels(grid, maps, names, [0, 1, 2])
+    assert table.density() == expected.density()
+    for backend in ("reference", "cpu"):
+        out, lse = attention(q, k, v, table, backend=backend, return_lse=True)
+        again, lse_again = attention(q, k, v, expected, backend=backend, return_lse=True)
+        assert torch.equal(out, again)
+        assert torch.equal(lse, lse_again)
+
+
+def test_before_it_is_measured_a_captured_head_sees_no_video():
+    grid = TokenGrid(3, 7, 9, text_after=4)
+    table = lower([Captured([0.5] * 4), Skip()], grid)
+    assert table.row_tiles().tolist() == [grid.blocks, grid.blocks]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"until": [0.1, 0.2, 0.3]}, "until must be 4 numbers from 0 to 1"),
+        ({"until": [0.1, 0.2, 0.3, 1.5]}, "until must be 4 numbers from 0 to 1"),
+        ({"until": [0.1, 0.2, 0.3, True]}, "until must be 4 numbers"),
+        ({"until": "abcd"}, "until must be 4 numbers"),
+        ({"until": [0.4, 0.2, 0.5, 1.0]}, "must not fall"),
+        ({"until": [0.0] * 4}, "must end above 0"),
+        ({"until": [0.5] * 4, "by": "size"}, "by must be one of rank, mass"),
+        ({"until": [0.5] * 4, "scope": "model"}, "scope must be one of block, layer"),
+        ({"until": [0.5] * 4, "by": "mass", "scope": "layer"}, "by mass, scope must be 'block'"),
+        ({"until": [0.5] * 4, "curve": "zigzag"}, "curve must be one of raster"),
+        ({"until": [0.5] * 4, "first_frame": 1}, "first_frame must be true or false"),
+        ({"until": [0.5] * 4, "alike": [0.5]}, "alike must be 3 numbers from -1 to 1"),
+    ],
+)
+def test_bad_parameters_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Captured(**options)
