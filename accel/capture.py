@@ -7,7 +7,7 @@ waiting for the device.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +20,7 @@ from ajour.orders import order as token_order
 if TYPE_CHECKING:
     from ajour.grid import TokenGrid
     from ajour.patterns import Captured
+    from ajour.table import BlockTable
 
 CHUNK_BYTES = 256 * 2**20
 """Logits that exist at a time."""
@@ -160,6 +161,37 @@ class PackedLevels:
     @staticmethod
     def _per_byte(states: int) -> int:
         return int(math.log(256, max(2, states)) + 1e-9)
+
+
+@dataclass(frozen=True)
+class CapturedRows:
+    """A captured pattern's level map for some heads of a layer.
+
+    Args:
+        levels: of those heads, in their order.
+        heads: the heads, ascending.
+    """
+
+    levels: PackedLevels
+    heads: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of device memory."""
+        return self.levels.data.nbytes
+
+    @property
+    def expanded_nbytes(self) -> int:
+        """Bytes of the lists that a block table makes of it."""
+        return 4 * int(np.prod(self.levels.shape))
+
+    def to(self, device: torch.device | str) -> CapturedRows:
+        """The map on another device."""
+        return replace(self, levels=replace(self.levels, data=self.levels.data.to(device)))
+
+    def apply(self, table: BlockTable) -> BlockTable:
+        """The table with these heads' rows set."""
+        return table.with_rows(self.levels.unpack(), self.heads, max(self.levels.levels))
 
 
 def _blocked_tokens(grid: TokenGrid, order: str) -> torch.Tensor:

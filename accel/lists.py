@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from ajour.grid import BLOCK
+
+if TYPE_CHECKING:
+    from ajour.grid import TokenGrid
 
 LEVELS = 4
 """Pooling levels 0..3: a level-h entry stands for a key block mean-pooled 2**h-fold."""
@@ -60,3 +65,34 @@ def compact(offsets: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, tor
     starts = ends.flatten().cumsum(0).view_as(ends) - ends
     shifted = offsets - offsets[..., :1] + starts[..., None].int()
     return shifted, ids[kept.flatten()]
+
+
+def with_text(levels: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
+    """Level maps of video blocks with the grid's text blocks around them.
+
+    Text is always exact: a key of every query block that has any key, and a query of all.
+
+    Args:
+        levels: int8 (rows, Nv, Nv).
+        grid: the token grid.
+
+    Returns:
+        int8 (rows, N, N).
+    """
+    video, blocks = grid.video_blocks, grid.blocks
+    whole = levels.new_zeros(len(levels), blocks, blocks)
+    whole[:, :video, :video] = levels
+    whole[:, :video, video:] = -(levels == DROPPED).all(dim=2, keepdim=True).to(torch.int8)
+    return whole
+
+
+def tile_shares(levels: torch.Tensor) -> torch.Tensor:
+    """Share of dense attention's tiles that each level map computes: float32 (rows,).
+
+    Args:
+        levels: int8 (rows, N, N).
+    """
+    counts = torch.stack([(levels == level).sum(dim=2) for level in range(LEVELS)], dim=-1)
+    width = 2 ** torch.arange(LEVELS, device=levels.device)
+    tiles = (counts + width - 1) // width
+    return tiles.sum(dim=(1, 2)).float() / levels.shape[1] ** 2

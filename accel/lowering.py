@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
+import torch
 
-from ajour.lists import DROPPED
+from ajour.lists import with_text
 from ajour.patterns import GeometricPattern, Skip
 from ajour.table import BlockTable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from ajour.grid import TokenGrid
@@ -20,17 +21,8 @@ if TYPE_CHECKING:
 
 
 def level_map(pattern: GeometricPattern, grid: TokenGrid) -> NDArray[np.int8]:
-    """The level of every (query block, key block) of a pattern: int8 (N, N), -1 where dropped.
-
-    Text blocks are exact keys of every query block that has any key, and text queries attend to
-    everything.
-    """
-    video = grid.video_blocks
-    levels = np.full((grid.blocks, grid.blocks), DROPPED, dtype=np.int8)
-    levels[:video, :video] = pattern.video_levels(grid)
-    levels[:video, video:][(levels[:video, :video] > DROPPED).any(axis=1)] = 0
-    levels[video:] = 0
-    return levels
+    """The level of every (query block, key block) of a pattern: int8 (N, N), -1 where dropped."""
+    return with_text(torch.from_numpy(pattern.video_levels(grid))[None], grid)[0].numpy()
 
 
 def lower(patterns: Sequence[Pattern], grid: TokenGrid) -> BlockTable:

@@ -82,7 +82,7 @@ class Plan:
             "assignments": {
                 name: [list(layer) for layer in layers] for name, layers in self.assignments.items()
             },
-            "schedule": [{"below": p.below, "use": p.use} for p in self.schedule.phases],
+            "schedule": [phase.to_dict() for phase in self.schedule.phases],
             "provenance": copy.deepcopy(self.provenance),
         }
 
@@ -211,10 +211,10 @@ def _schedule(data: Any) -> Schedule:
         raise PlanError(f"schedule must be a list of phases, got {type(data).__name__}")
     phases = []
     for entry in data:
-        _keys(entry, {"below", "use"}, set(), "a phase")
+        _keys(entry, {"below", "use"}, {"refresh"}, "a phase")
         if not isinstance(entry["use"], str):
             raise PlanError(f"a phase's use must be a name, got {entry['use']!r}")
-        phases.append(Phase(entry["below"], entry["use"]))
+        phases.append(Phase(**entry))
     try:
         return Schedule(tuple(phases))
     except ValueError as error:

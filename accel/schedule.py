@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 DENSE = "dense"
 """The assignment that means stock attention."""
@@ -15,10 +19,18 @@ class Phase:
     Args:
         below: the phase holds for noise levels of at most this, until a later phase's.
         use: the name of an assignment of the plan, or `dense`.
+        refresh: every so many steps of the phase one runs dense: it repairs what has drifted, and
+            captured patterns are measured anew in it. 0 for never.
     """
 
     below: float
     use: str
+    refresh: int = 0
+
+    def to_dict(self) -> dict[str, object]:
+        """The phase as JSON."""
+        refresh = {"refresh": self.refresh} if self.refresh else {}
+        return {"below": self.below, "use": self.use} | refresh
 
 
 @dataclass(frozen=True)
@@ -44,15 +56,36 @@ class Schedule:
         for bound in bounds:
             if isinstance(bound, bool) or not isinstance(bound, int | float) or not 0 <= bound <= 1:
                 raise ValueError(f"a phase's noise level must be from 0 to 1, got {bound!r}")
+        for phase in self.phases:
+            rate = phase.refresh
+            if isinstance(rate, bool) or not isinstance(rate, int) or rate < 0 or rate == 1:
+                raise ValueError(
+                    "a phase's refresh must be 0 or the steps from one dense step to the next, "
+                    f"at least 2, got {rate!r}"
+                )
         if bounds[0] != 1:
             raise ValueError(f"the first phase must start at noise level 1.0, got {bounds[0]}")
         if any(b >= a for a, b in zip(bounds, bounds[1:], strict=False)):
             raise ValueError(f"phases must go from noisy to clean, got noise levels {bounds}")
 
     def at(self, noise_level: float) -> str:
-        """The name of the assignment in force at a noise level."""
-        name = self.phases[0].use
-        for phase in self.phases:
-            if noise_level <= phase.below:
-                name = phase.use
-        return name
+        """The name of the assignment in force at a noise level, dense refresh steps aside."""
+        return self._phase(noise_level).use
+
+    def steps(self, noise_levels: Sequence[float]) -> tuple[str, ...]:
+        """The assignment of every step of a run, `dense` for refresh steps.
+
+        Args:
+            noise_levels: of the steps, in their order.
+        """
+        names: list[str] = []
+        since: dict[Phase, int] = {}
+        for level in noise_levels:
+            phase = self._phase(level)
+            since[phase] = since.get(phase, 0) + 1
+            refreshed = phase.refresh and since[phase] % phase.refresh == 0
+            names.append(DENSE if refreshed else phase.use)
+        return tuple(names)
+
+    def _phase(self, noise_level: float) -> Phase:
+        return [p for p in self.phases if p is self.phases[0] or noise_level <= p.below][-1]

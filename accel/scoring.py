@@ -32,11 +32,17 @@ class Candidate(NamedTuple):
     Args:
         order: name of the order that forms the blocks.
         levels: int8 (N, N) for all heads, or (heads, N, N): the level of each key block for each
-            query block, -1 where dropped; as `ajour.lowering.level_map` makes it.
+            query block, -1 where dropped; text included, as `ajour.lowering.level_map` makes it.
+        used: the levels that occur, or might; None to look, which waits for the device.
     """
 
     order: str
     levels: torch.Tensor
+    used: tuple[int, ...] | None = None
+
+    def occurring(self) -> set[int]:
+        """Levels that occur, or might."""
+        return set(self.levels.unique().tolist() if self.used is None else self.used)
 
 
 def sample_queries(grid: TokenGrid, count: int, seed: int = 0) -> torch.Tensor:
@@ -92,8 +98,8 @@ def head_errors(
     dense = torch.empty(batch, len(queries), heads, dim, device=q.device)
     for name in dict.fromkeys(candidate.order for candidate in candidates):
         members = [i for i, candidate in enumerate(candidates) if candidate.order == name]
-        used = {x for i in members for x in candidates[i].levels.unique().tolist() if x > 0}
-        levels = [0, *sorted(used)]
+        used = {level for i in members for level in candidates[i].occurring()}
+        levels = [0, *sorted(level for level in used if level > 0)]
         order = _Order(grid, name, queries)
         size = 4 * len(queries) * grid.blocks * (2 * BLOCK + len(levels) * (dim + 1))
         together = max(1, CHUNK_BYTES // size)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ajour.grid import BLOCK, TokenGrid
-from ajour.lists import DROPPED, LEVELS, compact, key_lists
+from ajour.lists import DROPPED, LEVELS, compact, key_lists, with_text
 from ajour.orders import order
 
 if TYPE_CHECKING:
@@ -141,15 +141,12 @@ class BlockTable:
 
         Args:
             levels: int8 (len(heads), Nv, Nv), levels of video keys for video queries, -1 where
-                dropped. Text stays exact: it is a key of every query block that has any key.
+                dropped.
             heads: the heads, each at most once.
             highest_level: no entry of `levels` exceeds it.
         """
-        video, blocks, device = self.grid.video_blocks, self.grid.blocks, self.ids.device
-        whole = torch.zeros(len(heads), blocks, blocks, dtype=torch.int8, device=device)
-        whole[:, :video, :video] = levels
-        whole[:, :video, video:] = -(levels == DROPPED).all(dim=2, keepdim=True).to(torch.int8)
-        offsets, ids = key_lists(whole, self.valid)
+        device = self.ids.device
+        offsets, ids = key_lists(with_text(levels, self.grid), self.valid)
         changed = torch.tensor(list(heads), device=device)
         head_rows = self.head_rows.clone()
         own = torch.arange(len(heads), dtype=torch.int32, device=device)

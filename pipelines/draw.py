@@ -9,6 +9,7 @@ import numpy as np
 from ajour.grid import BLOCK
 from ajour.lowering import level_map, lower
 from ajour.orders import order
+from ajour.patterns import Captured, GeometricPattern
 from ajour.schedule import DENSE
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 FAMILY_COLOURS = {
     "full": "#4c566a", "skip": "#e5e9f0", "window": "#5e81ac", "diagonal": "#88c0d0",
     "multi_diagonal": "#a3be8c", "stripe": "#ebcb8b",
+    "pyramid": "#d08770", "captured": "#bf616a",
 }  # fmt: skip
 OTHER_COLOUR = "#b48ead"
 
@@ -58,7 +60,7 @@ def draw_plan(plan: Plan, grid: TokenGrid, path: str | Path) -> None:
     plt.close(figure)
 
 
-def selected_keys(pattern: Pattern, grid: TokenGrid, query: int) -> NDArray[np.int8]:
+def selected_keys(pattern: GeometricPattern, grid: TokenGrid, query: int) -> NDArray[np.int8]:
     """Level at which each video token's block is seen by a query's block; -1 where it is not.
 
     Args:
@@ -104,6 +106,13 @@ def _draw_assignment(panel: Any, plan: Plan, name: str, grid: TokenGrid) -> None
 
 def _draw_pattern(panel: Any, name: str, pattern: Pattern, grid: TokenGrid) -> None:
     """The block map and the keys of the middle query on a few frames."""
+    panel.suptitle(
+        f"{name}: {pattern}, order {pattern.order}, density {_density(pattern, grid):.3f}",
+        fontsize=9,
+    )
+    if not isinstance(pattern, GeometricPattern):
+        panel.text(0.5, 0.4, "measured while the pipeline runs", ha="center", fontsize=10)
+        return
     levels = level_map(pattern, grid)
     middle = (grid.frames // 2 * grid.height + grid.height // 2) * grid.width + grid.width // 2
     seen = selected_keys(pattern, grid, middle)
@@ -118,11 +127,7 @@ def _draw_pattern(panel: Any, name: str, pattern: Pattern, grid: TokenGrid) -> N
         axis.set_title(f"frame {frame}", fontsize=8)
         if frame == grid.frames // 2:
             axis.plot(grid.width // 2, grid.height // 2, "r+")
-    panel.suptitle(
-        f"{name}: {pattern}, order {pattern.order}, density {_density(pattern, grid):.3f}",
-        fontsize=9,
-    )
 
 
 def _density(pattern: Pattern, grid: TokenGrid) -> float:
-    return lower([pattern], grid).density()
+    return pattern.density if isinstance(pattern, Captured) else lower([pattern], grid).density()

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ajour.backends import BACKENDS
+from ajour.pipelines.auto import SPEEDS, Auto, model_of
 from ajour.pipelines.runtime import TransformerRuntime
 from ajour.pipelines.steps import StepTracker
 from ajour.plan import Plan, PlanError
-from ajour.processors import family_of, supported_transformers
+from ajour.processors import supported_transformers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,9 +29,8 @@ class Session:
         self.runtimes = runtimes
 
     def phases(self) -> tuple[str, ...]:
-        """The schedule's assignment of every step done since the last `set_timesteps`."""
-        schedule = self.runtimes[0].plan.schedule
-        return tuple(schedule.at(level) for level in self.tracker.levels_done)
+        """The assignment that ran in every step done since the last `set_timesteps`."""
+        return self.tracker.phases()
 
     def release(self) -> None:
         """Undo everything."""
@@ -41,17 +41,23 @@ class Session:
 
 def enable(
     pipe: Any,
-    plan: Plan | dict[str, Any] | str | Path,
+    plan: Plan | dict[str, Any] | str | Path | Auto = "auto",
     *,
+    density: float | None = None,
+    speed: str | None = None,
     scheduler: Any = None,
     backend: str | None = None,
     strict: bool = False,
 ) -> None:
-    """Run a pipeline's self-attention sparsely, as a plan says.
+    """Run a pipeline's self-attention sparsely.
 
     Args:
         pipe: a diffusers pipeline with a supported transformer, or such a transformer itself.
-        plan: a `Plan`, its JSON as a dict, or the path of a plan file.
+        plan: a `Plan`, its JSON as a dict, or the path of a plan file. `auto`, the default,
+            chooses every head's pattern from the last dense step of each run; `Auto` does so
+            with more to say.
+        density: for `auto`: share of dense attention's FLOPs in sparse steps.
+        speed: for `auto`, in place of a density: `careful`, `balanced` or `fast`.
         scheduler: needed with a bare transformer only: the scheduler that drives it.
         backend: one of `ajour.BACKENDS`; None chooses the fastest that can run.
         strict: raise instead of running dense where the plan cannot be followed.
@@ -59,43 +65,56 @@ def enable(
     Raises:
         PlanError: if the plan is malformed or for another model.
         TypeError: if the transformer or scheduler is not supported.
-        ValueError: if the backend is unknown.
+        ValueError: if the backend or speed is unknown, or a density is out of range or given with
+            a plan.
         RuntimeError: if already enabled. In every case nothing was changed.
     """
-    if isinstance(plan, str | Path):
-        plan = Plan.load(plan)
-    elif isinstance(plan, dict):
-        plan = Plan.from_dict(plan)
-    elif not isinstance(plan, Plan):
-        raise PlanError(f"a plan is a Plan, a dict or a path, got {type(plan).__name__}")
+    plan = _resolve(plan, density, speed)
     if backend is not None and backend not in BACKENDS:
         raise ValueError(f"unknown backend {backend!r}; backends are {', '.join(BACKENDS)}")
     transformers = transformers_of(pipe)
     for transformer in transformers:
         if is_enabled(pipe) or is_enabled(transformer):
             raise RuntimeError("already enabled; call ajour.disable() first")
-        family = family_of(transformer)
-        layers = family.layers(transformer)
-        plan.check_model(
-            type(transformer).__name__,
-            len(layers),
-            layers[0].heads,
-            family.head_dim(transformer),
-        )
-    scheduler = scheduler if scheduler is not None else getattr(pipe, "scheduler", None)
+        model = model_of(transformer)
+        if isinstance(plan, Plan):
+            plan.check_model(**model)
+    owner = None if isinstance(pipe, torch.nn.Module) else pipe
+    scheduler = scheduler if scheduler is not None else getattr(owner, "scheduler", None)
     if scheduler is None:
         raise TypeError(
             "a bare transformer has no scheduler, so the noise level is unknown; "
             "pass enable(transformer, plan, scheduler=...)"
         )
-    tracker = StepTracker(scheduler)
+    tracker = StepTracker(scheduler, owner)
     runtimes = [
         TransformerRuntime(transformer, plan, tracker, backend, strict)
         for transformer in transformers
     ]
     session = Session(tracker, runtimes)
-    for owner in {id(x): x for x in (pipe, *transformers)}.values():
-        object.__setattr__(owner, _ATTRIBUTE, session)
+    for holder in {id(x): x for x in (pipe, *transformers)}.values():
+        object.__setattr__(holder, _ATTRIBUTE, session)
+
+
+def _resolve(plan: Any, density: float | None, speed: str | None) -> Plan | Auto:
+    """The plan, read if it is a file, or how to choose one."""
+    if speed is not None:
+        if speed not in SPEEDS:
+            raise ValueError(f"unknown speed {speed!r}; speeds are {', '.join(SPEEDS)}")
+        if density is not None:
+            raise ValueError("give a density or a speed, not both")
+        density = SPEEDS[speed]
+    if plan == "auto":
+        return Auto() if density is None else Auto(density)
+    if density is not None:
+        raise ValueError('a density or speed is for plan="auto"; a plan has its own densities')
+    if isinstance(plan, str | Path):
+        return Plan.load(plan)
+    if isinstance(plan, dict):
+        return Plan.from_dict(plan)
+    if not isinstance(plan, Plan | Auto):
+        raise PlanError(f'a plan is "auto", a Plan, a dict or a path, got {type(plan).__name__}')
+    return plan
 
 
 def disable(pipe: Any) -> None:
@@ -113,19 +132,36 @@ def disable(pipe: Any) -> None:
 
 @contextmanager
 def sparse(
-    pipe: Any,
-    plan: Plan | dict[str, Any] | str | Path,
-    *,
-    scheduler: Any = None,
-    backend: str | None = None,
-    strict: bool = False,
+    pipe: Any, plan: Plan | dict[str, Any] | str | Path | Auto = "auto", **options: Any
 ) -> Iterator[Any]:
-    """`enable` within a `with` block; undone on exit, also after an exception."""
-    enable(pipe, plan, scheduler=scheduler, backend=backend, strict=strict)
+    """`enable` within a `with` block; undone on exit, also after an exception.
+
+    Args:
+        pipe: as for `enable`.
+        plan: as for `enable`.
+        options: as for `enable`.
+    """
+    enable(pipe, plan, **options)
     try:
         yield pipe
     finally:
         disable(pipe)
+
+
+def current_plan(pipe: Any) -> Plan:
+    """The plan that an enabled pipeline runs now; with `auto` the one chosen last, to be saved.
+
+    Where a pipeline has two transformers, it is that of the one that ran last.
+
+    Raises:
+        RuntimeError: if not enabled, or if nothing has been chosen yet.
+    """
+    plans = [runtime.plan for runtime in session_of(pipe).runtimes if runtime.plan is not None]
+    if not plans:
+        raise RuntimeError(
+            "no plan has been chosen yet: that happens in the last dense step of a run"
+        )
+    return plans[-1]
 
 
 def is_enabled(pipe: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The state of one enabled pipeline: phase, tables, and what ran dense and why."""
+"""The state of one enabled transformer: what runs in a step, with which tables, and what not."""
 
 from __future__ import annotations
 
@@ -7,16 +7,22 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ajour.lowering import lower
+from ajour.patterns import Full
+from ajour.pipelines.auto import Auto, AutoPlanner
+from ajour.pipelines.measure import CapturedMaps, wanted
 from ajour.processors import LayerContext, Obstacle, SparseProcessor, family_of
 from ajour.schedule import DENSE
 
 if TYPE_CHECKING:
     import torch
 
+    from ajour.capture import CapturedRows
     from ajour.grid import TokenGrid
+    from ajour.patterns import Pattern
     from ajour.pipelines.steps import StepTracker
     from ajour.plan import Plan
     from ajour.processors import Family
+    from ajour.schedule import Schedule
     from ajour.table import BlockTable
 
 logger = logging.getLogger("ajour")
@@ -24,13 +30,20 @@ logger = logging.getLogger("ajour")
 MAX_GRIDS = 8
 """Tables of this many grids are kept; the least recently used go first."""
 
+KEPT_BYTES = 128 * 2**20
+"""Captured maps stay expanded to lists up to this size, all layers together."""
+
 
 class TransformerRuntime:
     """Puts processors on one transformer and tells them, before each forward pass, what to run.
 
+    Where a plan has captured patterns, the last dense step before they are needed also measures
+    them, and so does a dense refresh step. A run that has no such step, or whose grid changes,
+    gets one: its first sparse step runs dense instead. Maps are never carried to another run.
+
     Args:
         transformer: a supported diffusers transformer.
-        plan: the plan, already checked against the transformer.
+        plan: the plan, already checked against the transformer, or how to make one on the way.
         tracker: the pipeline's step tracker.
         backend: the operator's backend, or None to choose.
         strict: raise instead of running dense where the plan cannot be followed.
@@ -39,13 +52,12 @@ class TransformerRuntime:
     def __init__(
         self,
         transformer: torch.nn.Module,
-        plan: Plan,
+        plan: Plan | Auto,
         tracker: StepTracker,
         backend: str | None,
         strict: bool,
     ) -> None:
         self.transformer = transformer
-        self.plan = plan
         self.tracker = tracker
         self.backend = backend
         self.strict = strict
@@ -53,8 +65,15 @@ class TransformerRuntime:
         self.fallbacks: list[str] = []
         self.phase = DENSE
         self.grid: TokenGrid | None = None
-        self._tables: dict[tuple[TokenGrid, str, torch.device], list[BlockTable]] = {}
         self._layers = self.family.layers(transformer)
+        self.auto = plan if isinstance(plan, Auto) else None
+        self.plan: Plan | None = None if isinstance(plan, Auto) else plan
+        self._measure: CapturedMaps | AutoPlanner | None = None
+        self._maps: list[dict[Any, CapturedRows]] = []
+        self._measured: tuple[int, int] | None = None
+        self._measured_shape: tuple[int, int, int] | None = None
+        self._tables: dict[tuple[Any, ...], list[BlockTable]] = {}
+        self._expanded: dict[tuple[Any, ...], list[BlockTable]] = {}
         self._contexts = [LayerContext(backend=backend) for _ in self._layers]
         for layer, context in zip(self._layers, self._contexts, strict=True):
             if type(layer.processor).__name__ in self.family.processor.stands_in_for:
@@ -65,50 +84,186 @@ class TransformerRuntime:
         """Put the stock processors back."""
         self._hook.remove()
         for layer, context in zip(self._layers, self._contexts, strict=True):
-            context.tables = ()
+            context.tables, context.rows = (), ()
             if isinstance(layer.processor, SparseProcessor):
                 layer.processor = layer.processor.stock
 
-    def tables(self, grid: TokenGrid, assignment: str, device: torch.device) -> list[BlockTable]:
-        """The block table of every layer; lowered once per grid and assignment.
+    def densities(self, assignment: str) -> list[float | None]:
+        """Density of every layer on the last grid; None where it is not known yet."""
+        if self.plan is None or self.grid is None:
+            return [None] * len(self._layers)
+        tables = self._static_tables(self.grid, assignment, "cpu")
+        found: list[float | None] = []
+        for index, table in enumerate(tables):
+            rows = self._rows(assignment, index)
+            for one in rows or ():
+                table = one.to("cpu").apply(table)
+            found.append(None if rows is None else table.density())
+        return found
 
-        Layers share all tensors but the map from heads to rows.
-        """
-        key = (grid, assignment, device)
+    @property
+    def schedule(self) -> Schedule:
+        """The schedule of the present run."""
+        if self.auto is not None:
+            return self.auto.schedule(self.tracker.levels or [self.tracker.noise_level])
+        assert self.plan is not None
+        return self.plan.schedule
+
+    def _before(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: Any) -> None:
+        """Forward pre-hook: choose what every layer runs."""
+        self.tracker.sync()
+        for context in self._contexts:
+            context.tables, context.rows = (), ()
+        self._settle()
+        self.phase = DENSE
+        grids: tuple[TokenGrid, ...] = ()
+        try:
+            grids = self.family.grids(module, args, kwargs)
+        except Obstacle as obstacle:
+            if self._names()[0] != DENSE:
+                self._fall_back(str(obstacle))
+        self.grid = grids[0] if grids else None
+        states = args[0] if args else kwargs["hidden_states"]
+        if grids:
+            self.phase, measuring = self._mode(grids[0])
+            if measuring:
+                self._listen(grids, states.device)
+            elif self.phase != DENSE:
+                self._fill(grids, states.device)
+        self.tracker.ran[self.tracker.index] = self.phase
+
+    def _names(self) -> tuple[str, str]:
+        """The schedule's assignments of this step and of the next one."""
+        names = self.schedule.steps(self.tracker.levels or [self.tracker.noise_level])
+        index = min(self.tracker.index, len(names) - 1)
+        return names[index], names[index + 1] if index + 1 < len(names) else DENSE
+
+    def _mode(self, grid: TokenGrid) -> tuple[str, bool]:
+        """The assignment to run now, and whether this pass is to be measured."""
+        step = self.tracker.step
+        name, following = self._names()
+        if step == self._measured:  # further passes of the step
+            return DENSE, False
+        if name == DENSE:
+            measuring = self._measures(following)
+        else:
+            known = self._measured is not None and self._measured[0] == step[0]
+            measuring = self._measures(name) and (not known or grid.shape != self._measured_shape)
+        if measuring:
+            self._measured, self._measured_shape = step, grid.shape
+        return (DENSE, True) if measuring else (name, False)
+
+    def _measures(self, name: str) -> bool:
+        """Whether an assignment needs something measured in the run."""
+        if name == DENSE:
+            return False
+        if self.plan is None or self.auto is not None:
+            return True
+        return any(wanted(self.plan, name, layer) for layer in range(len(self._layers)))
+
+    def _listen(self, grids: tuple[TokenGrid, ...], device: torch.device) -> None:
+        """Run everything densely through the operator, listening to every layer."""
+        self._expanded.clear()
+        self._maps = []
+        if self.auto is not None:
+            self._measure = AutoPlanner(self.auto, self.transformer, grids[-1])
+        else:
+            assert self.plan is not None
+            self._measure = CapturedMaps(self.plan)
+        patterns: list[list[Pattern]] = [[Full()] * layer.heads for layer in self._layers]
+        tables = [self._lowered(grid, DENSE, patterns, device) for grid in grids]
+        for index, (layer, context) in enumerate(zip(self._layers, self._contexts, strict=True)):
+            if self.family.obstacle(layer) is None:
+                context.listener = self._measure.listener(index, layer)
+                if context.listener is not None:
+                    context.tables = tuple(one[index] for one in tables)
+
+    def _settle(self) -> None:
+        """After a measured pass: stop listening and keep what was found."""
+        if self._measure is None:
+            return
+        for context in self._contexts:
+            context.listener = None
+        if isinstance(self._measure, AutoPlanner):
+            self.plan, self._maps = self._measure.decide()
+            self._tables.clear()
+        else:
+            self._maps = self._measure.rows
+        self._measure = None
+
+    def _fill(self, grids: tuple[TokenGrid, ...], device: torch.device) -> None:
+        """Give every layer its tables for the phase, or note why it has none."""
+        tables = [self._static_tables(grid, self.phase, device) for grid in grids]
+        rows = [self._rows(self.phase, index) for index in range(len(self._layers))]
+        kept = sum(one.expanded_nbytes for found in rows for one in found or ()) <= KEPT_BYTES
+        if kept and any(rows):
+            tables = [self._expand(one, rows, device) for one in tables]
+            rows = [None if found is None else () for found in rows]
+        for index, (layer, context) in enumerate(zip(self._layers, self._contexts, strict=True)):
+            reason = self.family.obstacle(layer)
+            found = rows[index]
+            if found is None:
+                reason = "a layer was skipped in the step that measured its captured patterns"
+            if reason is None and found is not None:
+                context.tables, context.rows = tuple(one[index] for one in tables), found
+            elif reason is not None:
+                self._fall_back(reason)
+
+    def _rows(self, assignment: str, layer: int) -> tuple[CapturedRows, ...] | None:
+        """A layer's captured rows; None if one is missing."""
+        assert self.plan is not None
+        found = [
+            self._maps[layer].get(want) if self._maps else None
+            for want in wanted(self.plan, assignment, layer)
+        ]
+        rows = tuple(one for one in found if one is not None)
+        return rows if len(rows) == len(found) else None
+
+    def _expand(
+        self,
+        tables: list[BlockTable],
+        rows: list[tuple[CapturedRows, ...] | None],
+        device: torch.device,
+    ) -> list[BlockTable]:
+        """All layers' tables with their captured rows; made once per measured map."""
+        key = (tables[0].grid, self.phase, device)
+        if key not in self._expanded:
+            whole = []
+            for table, found in zip(tables, rows, strict=True):
+                for one in found or ():
+                    table = one.apply(table)
+                whole.append(table)
+            self._expanded[key] = whole
+        return self._expanded[key]
+
+    def _static_tables(
+        self, grid: TokenGrid, assignment: str, device: torch.device | str
+    ) -> list[BlockTable]:
+        """The block table of every layer of an assignment, captured rows still empty."""
+        assert self.plan is not None
+        patterns = [self.plan.layer(assignment, i) for i in range(len(self._layers))]
+        return self._lowered(grid, assignment, patterns, device)
+
+    def _lowered(
+        self,
+        grid: TokenGrid,
+        name: str,
+        patterns: list[list[Pattern]],
+        device: torch.device | str,
+    ) -> list[BlockTable]:
+        """A block table per layer, lowered once. Layers share all but the map of heads to rows."""
+        key = (grid, name, str(device))
         cached = self._tables.pop(key, None)
         if cached is None:
             start = time.perf_counter()
-            layers = [self.plan.layer(assignment, i) for i in range(len(self._layers))]
-            rows = list(dict.fromkeys(pattern for layer in layers for pattern in layer))
+            rows = list(dict.fromkeys(pattern for layer in patterns for pattern in layer))
             shared = lower(rows, grid).to(device)
-            cached = [shared.with_heads([rows.index(p) for p in layer]) for layer in layers]
-            logger.debug(
-                "lowered %s for %s in %.2f s", assignment, grid, time.perf_counter() - start
-            )
+            cached = [shared.with_heads([rows.index(p) for p in layer]) for layer in patterns]
+            logger.debug("lowered %s for %s in %.2f s", name, grid, time.perf_counter() - start)
         self._tables[key] = cached
         while len(self._tables) > MAX_GRIDS:
             self._tables.pop(next(iter(self._tables)))
         return cached
-
-    def _before(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: Any) -> None:
-        """Forward pre-hook: choose phase and tables."""
-        self.phase = self.plan.schedule.at(self.tracker.noise_level)
-        tables: list[list[BlockTable]] = []
-        try:
-            grids = self.family.grids(module, args, kwargs)
-            self.grid = grids[0]
-            if self.phase != DENSE:
-                states = args[0] if args else kwargs["hidden_states"]
-                tables = [self.tables(grid, self.phase, states.device) for grid in grids]
-        except Obstacle as obstacle:
-            self.grid = None
-            if self.phase != DENSE:
-                self._fall_back(str(obstacle))
-        for index, (layer, context) in enumerate(zip(self._layers, self._contexts, strict=True)):
-            context.tables = tuple(layers[index] for layers in tables)
-            if context.tables and (reason := self.family.obstacle(layer)):
-                self._fall_back(reason)
-                context.tables = ()
 
     def _fall_back(self, reason: str) -> None:
         """Note that layers run dense; say so once, or raise under `strict`."""

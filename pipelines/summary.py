@@ -7,8 +7,6 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from ajour.backends import BACKENDS, backend_reason
 from ajour.pipelines.enable import session_of
 from ajour.schedule import DENSE
@@ -90,13 +88,13 @@ def summary(pipe: Any) -> Summary:
     session = session_of(pipe)
     rows = []
     for number, runtime in enumerate(session.runtimes):
-        for name in runtime.plan.assignments:
-            tables = None
-            if runtime.grid is not None:
-                tables = runtime.tables(runtime.grid, name, torch.device("cpu"))
-            for layer in range(len(runtime.plan.assignments[name])):
-                families = Counter(p.family for p in runtime.plan.layer(name, layer))
-                density = tables[layer].density() if tables else None
+        plan = runtime.plan
+        if plan is None:
+            continue
+        for name in plan.assignments:
+            densities = runtime.densities(name)
+            for layer, density in enumerate(densities):
+                families = Counter(p.family for p in plan.layer(name, layer))
                 rows.append(LayerSummary(number, name, layer, density, dict(families)))
     first = session.runtimes[0]
     parameter = next(first.transformer.parameters())
@@ -108,7 +106,7 @@ def summary(pipe: Any) -> Summary:
     )
     return Summary(
         layers=tuple(rows),
-        schedule=tuple((p.below, p.use) for p in first.plan.schedule.phases),
+        schedule=tuple((phase.below, phase.use) for phase in first.schedule.phases),
         grid=None if first.grid is None else str(first.grid),
         backend=backend,
         fallbacks=tuple(reason for runtime in session.runtimes for reason in runtime.fallbacks),

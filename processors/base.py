@@ -14,6 +14,7 @@ from ajour.prologue import Prologue
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from ajour.capture import CapturedRows
     from ajour.grid import TokenGrid
     from ajour.table import BlockTable
 
@@ -29,12 +30,14 @@ class LayerContext:
     Args:
         tables: the layer's block table, or one per sample of the batch where their text lengths
             differ; empty to run the stock processor.
+        rows: captured level maps that the tables lack, because all layers' together are too big.
         backend: the backend asked for, or None to choose.
         listener: called after each sparse attention with q and k as attention sees them, v and
             the output, all (batch, tokens, heads, head_dim), and their grid; for calibration.
     """
 
     tables: tuple[BlockTable, ...] = ()
+    rows: tuple[CapturedRows, ...] = ()
     backend: str | None = None
     listener: Callable[..., None] | None = None
 
@@ -85,6 +88,8 @@ class SparseProcessor:
         mixed = []
         for table, sample in zip(tables, samples, strict=True):
             length = table.grid.seq_len
+            for rows in self.context.rows:
+                table = rows.apply(table)
             q, k, v = (x[sample, :length] for x in (query, key, value))
             out = attention(q, k, v, table, prologue=prologue, backend=backend)
             assert isinstance(out, torch.Tensor)

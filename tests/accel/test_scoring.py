@@ -61,7 +61,9 @@ def test_levels_of_each_head_and_chunks_of_heads(monkeypatch):
     order = Pyramid(1, 1, 1).order
     single = head_errors(q, k, v, grid, [Candidate(order, m) for m in maps], queries)
     monkeypatch.setattr("ajour.scoring.CHUNK_BYTES", 1)
-    stacked = head_errors(q, k, v, grid, [Candidate(order, torch.stack(maps))], queries)
+    stacked = head_errors(
+        q, k, v, grid, [Candidate(order, torch.stack(maps), (-1, 0, 1, 2, 3))], queries
+    )
     torch.testing.assert_close(stacked[:, 0], single.diagonal())
 
 

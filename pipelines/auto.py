@@ -1,0 +1,247 @@
+"""`plan="auto"`: every head's pattern chosen while the pipeline runs, from its last dense step.
+
+Each head's candidates, static ones and captured ones, are scored on sampled queries by their error
+after the output projection; the choice over all heads meets a budget of dense attention's FLOPs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ajour.capture import CapturedRows, PackedLevels, block_mass, first_frame_blocks
+from ajour.lists import tile_shares, with_text
+from ajour.lowering import level_map
+from ajour.patterns import (
+    Captured,
+    Diagonal,
+    Full,
+    GeometricPattern,
+    MultiDiagonal,
+    Pattern,
+    Pyramid,
+    Skip,
+)
+from ajour.plan import Plan
+from ajour.processors import family_of
+from ajour.schedule import DENSE, Phase, Schedule
+from ajour.scoring import Candidate, head_errors, sample_queries
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from ajour.grid import TokenGrid
+    from ajour.pipelines.measure import Wanted
+
+SPEEDS = {"careful": 0.45, "balanced": 0.3, "fast": 0.2}
+"""Density in sparse steps by name."""
+
+SPARSE = "auto"
+"""The assignment that an automatic plan makes."""
+
+QUERIES = 64
+"""Queries that candidates are scored on, of each layer."""
+
+
+@dataclass(frozen=True)
+class Auto:
+    """How to choose a plan on the way.
+
+    Args:
+        density: mean density over all heads in sparse steps, over 0 and up to 1.
+        below: noise level to go sparse at; at least half of the steps run sparse whatever it is,
+            except in a run of one step.
+        refresh: steps from one dense step to the next once sparse, where everything is measured
+            and chosen anew; 0 for never.
+
+    Raises:
+        ValueError: if a number is out of range.
+    """
+
+    density: float = SPEEDS["balanced"]
+    below: float = 0.9
+    refresh: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("density", "below"):
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not 0 < value <= 1:
+                raise ValueError(f"{name} must be a number over 0 and up to 1, got {value!r}")
+        Schedule((Phase(1.0, SPARSE, self.refresh),))  # checks refresh
+
+    def schedule(self, noise_levels: Sequence[float]) -> Schedule:
+        """The schedule for a run with these noise levels."""
+        bound = max(self.below, noise_levels[len(noise_levels) // 2])
+        sparse = Phase(min(bound, 1.0), SPARSE, self.refresh)
+        return Schedule((sparse,) if bound >= 1 else (Phase(1.0, DENSE), sparse))
+
+    def candidates(self, grid: TokenGrid) -> list[Pattern]:
+        """The patterns that heads can choose from, widths in proportion to the grid."""
+        height, width = (max(1, round(n * 0.12)) for n in (grid.height, grid.width))
+        found: list[Pattern] = [Full(), Skip()]
+        if grid.frames > 1:
+            found += [Diagonal(0.04 * grid.frames), MultiDiagonal(height, width)]
+            found += [Pyramid(1, height, width)]
+        found += [Captured((a, a, b, 1.0)) for a, b in ((0.04, 0.15), (0.12, 0.3), (0.25, 0.5))]
+        return [*found, Captured((0.5, 0.5, 0.75, 1.0))]
+
+
+class AutoPlanner:
+    """Listens to one dense pass of a transformer and chooses.
+
+    Args:
+        auto: what was asked for.
+        transformer: the transformer.
+        grid: its token grid.
+    """
+
+    def __init__(self, auto: Auto, transformer: torch.nn.Module, grid: TokenGrid) -> None:
+        self.auto = auto
+        self.family = family_of(transformer)
+        self.model = model_of(transformer)
+        self.grid = grid
+        self.patterns = auto.candidates(grid)
+        self.static = {
+            pattern: torch.from_numpy(level_map(pattern, grid))
+            for pattern in self.patterns
+            if isinstance(pattern, GeometricPattern)
+        }
+        self.queries = sample_queries(grid, QUERIES)
+        layers = self.model["layers"]
+        self.errors: list[torch.Tensor | None] = [None] * layers
+        self.costs: list[torch.Tensor | None] = [None] * layers
+        self.packed: list[dict[Captured, PackedLevels]] = [{} for _ in range(layers)]
+
+    def listener(self, layer: int, module: Any) -> Callable[..., None]:
+        """What to call with a layer's q, k, v, output and grid."""
+
+        def listen(
+            q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, _out: torch.Tensor, grid: TokenGrid
+        ) -> None:
+            self._score(layer, module, q, k, v, grid)
+
+        return listen
+
+    def decide(self) -> tuple[Plan, list[dict[Wanted, CapturedRows]]]:
+        """The plan, and the maps of its captured heads, layer by layer.
+
+        Layers that were not heard (a cache skipped them) stay full.
+        """
+        heard = [i for i, errors in enumerate(self.errors) if errors is not None]
+        names = [f"{index:02d}-{pattern.family}" for index, pattern in enumerate(self.patterns)]
+        chosen = np.zeros((self.model["layers"], self.model["heads"]), dtype=np.int64)
+        if heard:
+            errors = torch.stack([x for x in self.errors if x is not None]).cpu().numpy()
+            costs = torch.stack([x for x in self.costs if x is not None]).cpu().double().numpy()
+            flat = choose(
+                errors.reshape(-1, len(names)), costs.reshape(-1, len(names)), self.auto.density
+            )
+            chosen[heard] = flat.reshape(len(heard), -1)
+        maps: list[dict[Wanted, CapturedRows]] = []
+        for layer, picks in enumerate(chosen):
+            rows: dict[Wanted, CapturedRows] = {}
+            for index in dict.fromkeys(picks.tolist()):
+                pattern = self.patterns[index]
+                if isinstance(pattern, Captured):
+                    heads = tuple(np.flatnonzero(picks == index).tolist())
+                    levels = self.packed[layer][pattern].unpack()[list(heads)]
+                    packed = PackedLevels.pack(levels, pattern.levels)
+                    rows[pattern, heads] = CapturedRows(packed, heads)
+            maps.append(rows)
+        used = sorted(set(chosen.flatten().tolist()))
+        plan = Plan(
+            self.model,
+            {names[index]: self.patterns[index] for index in used},
+            {SPARSE: tuple(tuple(names[index] for index in picks) for picks in chosen)},
+            Schedule((Phase(1.0, DENSE), Phase(self.auto.below, SPARSE, self.auto.refresh))),
+            {"by": "auto", "grid": str(self.grid), "density": self.auto.density},
+        )
+        return plan, maps
+
+    def _score(
+        self,
+        layer: int,
+        module: Any,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        grid: TokenGrid,
+    ) -> None:
+        heads, device = q.shape[2], q.device
+        first = {p.order: first_frame_blocks(grid, p.order) for p in self._captured()}
+        mass = {order: block_mass(q, k, grid, order) for order in first}
+        candidates, costs = [], []
+        for pattern in self.patterns:
+            if isinstance(pattern, Captured):
+                levels = pattern.select(mass[pattern.order], first[pattern.order].to(device))
+                self.packed[layer][pattern] = PackedLevels.pack(levels, pattern.levels)
+                levels = with_text(levels, grid)
+                candidates.append(Candidate(pattern.order, levels, pattern.levels))
+                costs.append(tile_shares(levels))
+            else:
+                levels = self.static[pattern].to(device)
+                candidates.append(Candidate(pattern.order, levels))
+                costs.append(tile_shares(levels[None]).expand(heads))
+        weight = self.family.output_weight(module)
+        queries = self.queries
+        self.errors[layer] = head_errors(q, k, v, grid, candidates, queries, weight)
+        self.costs[layer] = torch.stack(costs, dim=1)
+
+    def _captured(self) -> list[Captured]:
+        return [pattern for pattern in self.patterns if isinstance(pattern, Captured)]
+
+
+def model_of(transformer: torch.nn.Module) -> dict[str, Any]:
+    """What a plan says of its model: class, layers, heads, head_dim."""
+    family = family_of(transformer)
+    layers = family.layers(transformer)
+    return {
+        "transformer": type(transformer).__name__,
+        "layers": len(layers),
+        "heads": layers[0].heads,
+        "head_dim": family.head_dim(transformer),
+    }
+
+
+def choose(
+    errors: NDArray[np.float64], costs: NDArray[np.float64], budget: float
+) -> NDArray[np.int64]:
+    """One candidate per group: little total error within a mean cost.
+
+    A multiplier on the cost is bisected, which is optimal but for what one group can still gain;
+    that is then spent on the upgrades that gain most per cost.
+
+    Args:
+        errors: (groups, C).
+        costs: (groups, C).
+        budget: greatest mean cost. If even the cheapest candidates cost more, they are taken.
+
+    Returns:
+        (groups,), the index of each group's candidate.
+    """
+    rows = np.arange(len(errors))
+    low, high = 0.0, 1e-12
+    while high < 1e30 and costs[rows, (errors + high * costs).argmin(1)].mean() > budget:
+        low, high = high, high * 4
+    for _ in range(50):
+        middle = (low + high) / 2
+        if costs[rows, (errors + middle * costs).argmin(1)].mean() > budget:
+            low = middle
+        else:
+            high = middle
+    chosen = (errors + high * costs).argmin(1)
+    while True:
+        room = (budget - costs[rows, chosen].mean()) * len(errors)
+        more = costs - costs[rows, chosen][:, None]
+        gain = errors[rows, chosen][:, None] - errors
+        rate = np.where((gain > 0) & (more <= room), gain / np.maximum(more, 1e-9), 0)
+        group, candidate = np.unravel_index(rate.argmax(), rate.shape)
+        if rate[group, candidate] <= 0:
+            return np.asarray(chosen)
+        chosen[group] = candidate
