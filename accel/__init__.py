@@ -35,11 +35,27 @@ from ajour.schedule import Phase, Schedule
 from ajour.table import BlockTable
 
 if TYPE_CHECKING:
-    from ajour.pipelines import disable, enable, sparse, summary, supported_pipelines
+    from ajour.pipelines import (
+        Auto,
+        current_plan,
+        disable,
+        enable,
+        sparse,
+        summary,
+        supported_pipelines,
+    )
 
 __version__ = "0.1.0"
 
-_LAZY = ("disable", "enable", "sparse", "summary", "supported_pipelines")
+_LAZY = (
+    "Auto",
+    "current_plan",
+    "disable",
+    "enable",
+    "sparse",
+    "summary",
+    "supported_pipelines",
+)
 
 
 def __getattr__(name: str) -> Any:
@@ -56,6 +72,7 @@ __all__ = [
     "BLOCK",
     "FAMILIES",
     "ORDERS",
+    "Auto",
     "BlockTable",
     "Captured",
     "Diagonal",
@@ -75,6 +92,7 @@ __all__ = [
     "TokenGrid",
     "Window",
     "attention",
+    "current_plan",
     "disable",
     "enable",
     "lower",

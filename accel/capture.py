@@ -55,8 +55,10 @@ def block_mass(
     blocks, device = grid.video_blocks, q.device
     tokens = _blocked_tokens(grid, order).to(device)
     sizes = (tokens >= 0).sum(dim=1)
-    steps = (torch.arange(samples, device=device) + 0.5) / samples
-    chosen = tokens.gather(1, (steps * sizes[:, None]).long())
+    # Evenly spread, but elsewhere in every stratum and block, lest strides meet those of the grid.
+    strata = torch.arange(samples, device=device)
+    jitter = (torch.arange(blocks, device=device)[:, None] * 0.618034 + strata * 0.754878) % 1
+    chosen = tokens.gather(1, ((strata + jitter) / samples * sizes[:, None]).long())
     keys = tokens.flatten()[: grid.video_tokens]
     pad = blocks * BLOCK - grid.video_tokens
     mass = torch.zeros(heads, blocks, blocks, device=device)

@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
-from ajour.pipelines.enable import disable, enable, sparse, supported_pipelines
+from ajour.pipelines.auto import Auto
+from ajour.pipelines.enable import (
+    current_plan,
+    disable,
+    enable,
+    sparse,
+    supported_pipelines,
+)
 from ajour.pipelines.summary import Summary, summary
 
-__all__ = ["Summary", "disable", "enable", "sparse", "summary", "supported_pipelines"]
+__all__ = [
+    "Auto",
+    "Summary",
+    "current_plan",
+    "disable",
+    "enable",
+    "sparse",
+    "summary",
+    "supported_pipelines",
+]

@@ -24,6 +24,7 @@ from ajour.patterns import (
     Pattern,
     Pyramid,
     Skip,
+    Stripe,
 )
 from ajour.plan import Plan
 from ajour.processors import family_of
@@ -43,6 +44,9 @@ SPEEDS = {"careful": 0.45, "balanced": 0.3, "fast": 0.2}
 
 SPARSE = "auto"
 """The assignment that an automatic plan makes."""
+
+EXACT_SHARES = (0.03, 0.08, 0.15, 0.25, 0.4)
+"""Of captured candidates: key blocks that stay exact; all others are pooled 8x."""
 
 QUERIES = 64
 """Queries that candidates are scored on, of each layer."""
@@ -83,13 +87,18 @@ class Auto:
 
     def candidates(self, grid: TokenGrid) -> list[Pattern]:
         """The patterns that heads can choose from, widths in proportion to the grid."""
-        height, width = (max(1, round(n * 0.12)) for n in (grid.height, grid.width))
         found: list[Pattern] = [Full(), Skip()]
+        near = [(round(grid.height * n), round(grid.width * n)) for n in (0, 0.06, 0.12, 0.19)]
         if grid.frames > 1:
-            found += [Diagonal(0.04 * grid.frames), MultiDiagonal(height, width)]
-            found += [Pyramid(1, height, width)]
-        found += [Captured((a, a, b, 1.0)) for a, b in ((0.04, 0.15), (0.12, 0.3), (0.25, 0.5))]
-        return [*found, Captured((0.5, 0.5, 0.75, 1.0))]
+            found += [Diagonal(grid.frames * width) for width in (0.04, 0.08, 0.16)]
+            found += [Stripe(stride) for stride in (3, 4) if stride < grid.frames]
+            found += [MultiDiagonal(*box) for box in near]
+            found += [Pyramid(grid.frames - 1, *near[0], curve="column")]
+        found += [Pyramid(0, *box, curve="raster") for box in near[1:3]]
+        found += [Pyramid(int(grid.frames > 1), *near[1])]
+        for curve in ("bisection", "raster", "column")[: 3 if grid.frames > 1 else 2]:
+            found += [Captured((share,) * 3 + (1.0,), curve=curve) for share in EXACT_SHARES]
+        return list(dict.fromkeys(found))
 
 
 class AutoPlanner:
@@ -184,7 +193,7 @@ class AutoPlanner:
                 levels = with_text(levels, grid)
                 candidates.append(Candidate(pattern.order, levels, pattern.levels))
                 costs.append(tile_shares(levels))
-            else:
+            elif isinstance(pattern, GeometricPattern):
                 levels = self.static[pattern].to(device)
                 candidates.append(Candidate(pattern.order, levels))
                 costs.append(tile_shares(levels[None]).expand(heads))

@@ -1,0 +1,158 @@
+"""Plans chosen on the way."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+import ajour
+from ajour import Captured, Full, Plan
+from ajour.pipelines.auto import SPEEDS, Auto, choose
+from ajour.pipelines.enable import session_of
+from tests.pipelines.conftest import SPARSE, make_transformer, run
+
+SIZE = (33, 192, 176)  # 9x12x11 tokens, ten blocks
+
+
+def test_one_line_is_all(pipe):
+    dense = run(pipe, steps=5, size=SIZE)
+    ajour.enable(pipe)
+    sparse = run(pipe, steps=5, size=SIZE)
+    phases = session_of(pipe).phases()
+    assert phases[0] == "dense"
+    assert phases[2:] == ("auto",) * 3
+    assert not torch.equal(sparse, dense)
+    relative = (sparse - dense).norm() / dense.norm()
+    assert 0 < relative < 0.5
+    ajour.disable(pipe)
+    assert torch.equal(run(pipe, steps=5, size=SIZE), dense)
+
+
+@pytest.mark.parametrize("density", [0.25, 0.4, 0.6])
+def test_the_density_is_the_one_asked_for(pipe, density):
+    with ajour.sparse(pipe, density=density):
+        run(pipe, steps=4, size=SIZE)
+        found = ajour.summary(pipe).density("auto")
+        assert 0.9 * density <= found <= 1.001 * density
+
+
+def test_more_density_is_closer_to_dense(pipe):
+    dense = run(pipe, steps=4, size=SIZE)
+    errors = []
+    for density in (0.15, 0.4, 1.0):
+        with ajour.sparse(pipe, density=density):
+            errors.append(float((run(pipe, steps=4, size=SIZE) - dense).norm()))
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 1e-3 * float(dense.norm())
+
+
+def test_speeds_are_densities(pipe):
+    for speed, density in SPEEDS.items():
+        with ajour.sparse(pipe, speed=speed):
+            assert session_of(pipe).runtimes[0].auto == Auto(density)
+
+
+def test_the_choice_can_be_saved_and_gives_the_same(pipe, tmp_path, monkeypatch):
+    maps = [Captured([x, x, x, 1.0], curve=c) for x in (0.1, 0.3) for c in ("raster", "column")]
+    monkeypatch.setattr(Auto, "candidates", lambda self, grid: [Full(), *maps])
+    with ajour.sparse(pipe, density=0.4):
+        with pytest.raises(RuntimeError, match="no plan has been chosen yet"):
+            ajour.current_plan(pipe)
+        chosen = run(pipe, steps=8, size=SIZE)
+        phases = session_of(pipe).phases()
+        ajour.current_plan(pipe).save(tmp_path / "plan.json")
+        assert "captured" in str(ajour.summary(pipe))
+    with ajour.sparse(pipe, tmp_path / "plan.json"):
+        assert torch.equal(run(pipe, steps=8, size=SIZE), chosen)
+        assert session_of(pipe).phases() == phases
+    assert Plan.load(tmp_path / "plan.json").provenance["by"] == "auto"
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5])
+def test_short_runs_go_sparse_for_at_least_half(pipe, steps):
+    with ajour.sparse(pipe, Auto(0.4, below=0.01)):
+        run(pipe, steps=steps, size=SIZE)
+        phases = session_of(pipe).phases()
+        assert phases[0] == "dense"
+        assert phases.count("auto") == steps - max(1, steps // 2)
+
+
+def test_refresh_chooses_anew(pipe):
+    with ajour.sparse(pipe, Auto(0.4, refresh=3)):
+        run(pipe, steps=8, size=SIZE)
+        phases = session_of(pipe).phases()
+        start = phases.index("auto")
+        assert phases[start : start + 4] == ("auto", "auto", "dense", "auto")
+
+
+def test_a_new_run_chooses_anew(make_pipe):
+    fresh, used = make_pipe(), make_pipe()
+    ajour.enable(used, density=0.4)
+    ajour.enable(fresh, density=0.4)
+    run(used, steps=4, size=SIZE)
+    after = run(used, steps=4, size=(17, 144, 128), prompt="a blue square", guidance_scale=3.0)
+    alone = run(fresh, steps=4, size=(17, 144, 128), prompt="a blue square", guidance_scale=3.0)
+    assert torch.equal(after, alone)
+
+
+def test_two_transformers_choose_for_themselves(make_pipe):
+    pipe = make_pipe(transformer_2=make_transformer(seed=1), boundary_ratio=0.8)
+    ajour.enable(pipe, Auto(0.4, below=0.97))
+    run(pipe, steps=8, size=SIZE)
+    one, other = session_of(pipe).runtimes
+    assert one.plan is not None
+    assert other.plan is not None
+    assert session_of(pipe).phases()[-1] == "auto"
+    assert ajour.current_plan(pipe) is other.plan
+
+
+@pytest.mark.parametrize("grid", [(1, 128, 128), (5, 64, 48), (9, 16, 16)])
+def test_any_size(pipe, grid):
+    with ajour.sparse(pipe, density=0.5):
+        assert run(pipe, steps=4, size=grid).isfinite().all()
+        assert "auto" in session_of(pipe).phases()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"density": 0.0}, "density must be a number over 0 and up to 1, got 0.0"),
+        ({"density": 1.5}, "density must be a number"),
+        ({"density": True}, "density must be a number"),
+        ({"speed": "ludicrous"}, "unknown speed 'ludicrous'; speeds are careful, balanced, fast"),
+        ({"speed": "fast", "density": 0.3}, "a density or a speed, not both"),
+        ({"plan": SPARSE, "density": 0.3}, 'is for plan="auto"'),
+    ],
+)
+def test_bad_requests_change_nothing(pipe, arguments, message):
+    stock = [block.attn1.processor for block in pipe.transformer.blocks]
+    with pytest.raises(ValueError, match=message):
+        ajour.enable(pipe, **arguments)
+    assert [block.attn1.processor for block in pipe.transformer.blocks] == stock
+
+
+def test_auto_checks_its_numbers():
+    with pytest.raises(ValueError, match="below must be a number"):
+        Auto(below=0)
+    with pytest.raises(ValueError, match="refresh must be 0 or"):
+        Auto(refresh=1)
+
+
+def test_the_choice_is_close_to_the_best():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        errors, costs = rng.random((4, 5)), rng.random((4, 5))
+        budget = float(rng.uniform(costs.min(1).mean(), 0.8))
+        picks = np.array(list(itertools.product(range(5), repeat=4)))
+        rows = np.arange(4)
+        totals, spent = errors[rows, picks].sum(1), costs[rows, picks].mean(1)
+        best = totals[spent <= budget].min()
+        chosen = choose(errors, costs, budget)
+        assert costs[rows, chosen].mean() <= budget + 1e-12
+        assert errors[rows, chosen].sum() <= best + 0.35
+
+
+def test_an_impossible_budget_takes_the_cheapest():
+    errors, costs = np.array([[0.0, 1.0], [0.0, 1.0]]), np.array([[1.0, 0.6], [1.0, 0.5]])
+    assert choose(errors, costs, 0.1).tolist() == [1, 1]
