@@ -8,19 +8,18 @@ whose own scale is not portable between models).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from ajour.lowering import lower
-from ajour.ops import attention
+from ajour.lowering import level_map
 from ajour.patterns import Full
-from ajour.pipelines.enable import session_of, sparse
 from ajour.plan import Plan
 from ajour.processors import family_of
 from ajour.schedule import Phase, Schedule
+from ajour.scoring import Candidate, head_errors, sample_queries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,24 +29,9 @@ if TYPE_CHECKING:
     from ajour.grid import TokenGrid
     from ajour.patterns import Pattern
     from ajour.pipelines.enable import Session
-    from ajour.table import BlockTable
 
-
-@dataclass(frozen=True)
-class Errors:
-    """What a calibration measured.
-
-    Attributes:
-        candidates: the patterns, C of them.
-        densities: (C,), their densities on the calibrated grid.
-        noise_levels: the L noise levels that were sampled.
-        values: (L, layers, heads, C), mean relative squared error over prompts and passes.
-    """
-
-    candidates: tuple[Pattern, ...]
-    densities: NDArray[np.float64]
-    noise_levels: tuple[float, ...]
-    values: NDArray[np.float64]
+SAMPLES = 256
+"""Queries that errors are measured on."""
 
 
 def full_plan(transformer: torch.nn.Module) -> Plan:
@@ -65,118 +49,106 @@ def full_plan(transformer: torch.nn.Module) -> Plan:
     return Plan(model, {"full": Full()}, {"everything": assignment}, schedule)
 
 
-def calibrate(
-    pipe: Any,
-    candidates: Sequence[Pattern],
-    prompts: Sequence[str],
-    noise_levels: Sequence[float],
-    backend: str | None = None,
-    **options: Any,
-) -> Errors:
-    """Run a pipeline densely and measure every candidate on every head.
-
-    Args:
-        pipe: a supported pipeline with one transformer, not enabled.
-        candidates: patterns to try.
-        prompts: one run each, with the prompt's index as its seed.
-        noise_levels: levels to measure at, 1 for pure noise; the nearest steps are taken.
-        backend: the operator's backend; None chooses.
-        options: further arguments of the pipeline's call.
-
-    Returns:
-        The errors.
-
-    Raises:
-        ValueError: if there are no candidates, prompts or noise levels.
-    """
-    if not candidates or not prompts or not noise_levels:
-        raise ValueError(
-            "calibration needs candidates, prompts and noise levels, got "
-            f"{len(candidates)}, {len(prompts)} and {len(noise_levels)}"
-        )
-    with sparse(pipe, full_plan(pipe.transformer), backend=backend, strict=True):
-        meter = Meter(session_of(pipe), tuple(candidates), tuple(noise_levels), backend)
-        for seed, prompt in enumerate(prompts):
-            generator = torch.Generator().manual_seed(seed)
-            pipe(prompt, generator=generator, output_type="latent", **options)
-    return meter.errors()
+def band_starts(steps: int, bands: int) -> list[int]:
+    """First step of each band: equal shares of the steps, at most one band per step."""
+    bands = min(bands, steps)
+    return [round(band * steps / bands) for band in range(bands)]
 
 
 class Meter:
-    """Sums errors while a session runs: listens to every layer's attention.
+    """Measures while a session runs: listens to every layer in the middle step of each band.
 
     Args:
-        session: of the enabled pipeline.
-        candidates: patterns to try.
-        noise_levels: levels to measure at.
-        backend: the operator's backend.
+        session: of a pipeline enabled with `full_plan`.
+        candidates: patterns to score, C of them.
+        bands: number of bands of steps.
+        samples: queries to score on.
     """
 
     def __init__(
         self,
         session: Session,
-        candidates: tuple[Pattern, ...],
-        noise_levels: tuple[float, ...],
-        backend: str | None,
+        candidates: Sequence[Pattern],
+        bands: int,
+        samples: int = SAMPLES,
     ) -> None:
         self.session = session
         self.candidates = candidates
-        self.noise_levels = noise_levels
-        self.backend = backend
-        runtime = session.runtimes[0]
-        self.layers = runtime.family.layers(runtime.transformer)
-        shape = (len(noise_levels), len(self.layers), self.layers[0].heads, len(candidates))
-        self.sums = np.zeros(shape)
-        self.counts = np.zeros(shape[:2])
-        self.tables: dict[TokenGrid, list[BlockTable]] = {}
-        for index, layer in enumerate(self.layers):
+        self.bands = bands
+        self.samples = samples
+        self._family = session.runtimes[0].family
+        self._layers = self._family.layers(session.runtimes[0].transformer)
+        self._heard: dict[tuple[int, int], list[NDArray[np.float64]]] = {}
+        for index, layer in enumerate(self._layers):
             layer.processor.context.listener = self._listener(index)
 
-    def errors(self) -> Errors:
-        """The mean of what was heard."""
-        tables = next(iter(self.tables.values()))
-        densities = np.array([table.density() for table in tables])
-        values = self.sums / self.counts[..., None, None]
-        return Errors(self.candidates, densities, self.noise_levels, values)
+    def errors(self) -> NDArray[np.float64]:
+        """(bands, layers, heads, C): mean over the passes that were heard.
+
+        Raises:
+            RuntimeError: if a layer was not heard in some band.
+        """
+        bands = len(band_starts(len(self.session.tracker.levels), self.bands))
+        missing = [key for key in np.ndindex(bands, len(self._layers)) if key not in self._heard]
+        if missing:
+            raise RuntimeError(
+                f"{len(missing)} of {bands * len(self._layers)} measurements are missing: the "
+                "pipeline did not run every layer in every band of steps; give more steps or turn "
+                "off what skips layers"
+            )
+        rows = [
+            [np.mean(self._heard[band, layer], axis=0) for layer in range(len(self._layers))]
+            for band in range(bands)
+        ]
+        return np.array(rows)
 
     def _listener(self, layer: int) -> Any:
         def listen(
             q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor, grid: TokenGrid
         ) -> None:
             tracker = self.session.tracker
-            distances = [np.abs(np.array(tracker.levels) - x) for x in self.noise_levels]
-            for index, distance in enumerate(distances):
-                if int(distance.argmin()) == tracker.index:
-                    self.sums[index, layer] += self._measure(layer, q, k, v, out, grid)
-                    self.counts[index, layer] += 1
+            starts = [*band_starts(len(tracker.levels), self.bands), len(tracker.levels)]
+            middles = [(a + b) // 2 for a, b in zip(starts, starts[1:], strict=False)]
+            if tracker.index in middles:
+                key = middles.index(tracker.index), layer
+                self._heard.setdefault(key, []).append(self._measure(layer, q, k, v, grid))
 
         return listen
 
     def _measure(
-        self,
-        layer: int,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        out: torch.Tensor,
-        grid: TokenGrid,
+        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, grid: TokenGrid
     ) -> NDArray[np.float64]:
-        """Relative squared errors of a layer: (heads, candidates)."""
-        heads, dim = q.shape[2:]
-        if grid not in self.tables:
-            tables = [lower([pattern], grid).to(q.device) for pattern in self.candidates]
-            self.tables[grid] = [table.with_heads([0] * heads) for table in tables]
-        weight = self.session.runtimes[0].family.output_weight(self.layers[layer])
-        if weight is None:
-            weight = torch.eye(heads * dim, device=q.device)
-        weight = weight.float().unflatten(1, (heads, dim))
-        gram = torch.einsum("chd,che->hde", weight, weight)
-        whole = torch.einsum("bshd,chd->bsc", out.float(), weight).double().square().sum()
-        found = []
-        for table in self.tables[grid]:
-            changed = attention(q, k, v, table, backend=self.backend)
-            assert isinstance(changed, torch.Tensor)
-            change = (changed - out).float()
-            error = torch.einsum("bshd,hde,bshe->h", change, gram, change).double()
-            found.append((error / whole).cpu().numpy())
-        return np.stack(found, axis=1)
+        """Relative squared errors of a layer: (heads, C)."""
+        weight = self._family.output_weight(self._layers[layer])
+        return score(q, k, v, grid, self.candidates, weight, self.samples)
+
+
+def score(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    grid: TokenGrid,
+    candidates: Sequence[Pattern],
+    weight: torch.Tensor | None,
+    samples: int = SAMPLES,
+) -> NDArray[np.float64]:
+    """Relative squared errors of a layer's heads under each candidate.
+
+    Args:
+        q: (batch, tokens, heads, head_dim), as attention sees it.
+        k: same shape.
+        v: same shape.
+        grid: the token grid.
+        candidates: the patterns, C of them.
+        weight: (channels, heads * head_dim), the output projection; the identity if None.
+        samples: queries to score on.
+
+    Returns:
+        (heads, C).
+    """
+    choices = [Candidate(p.order, torch.from_numpy(_levels(p, grid))) for p in candidates]
+    queries = sample_queries(grid, samples)
+    return head_errors(q, k, v, grid, choices, queries, weight).cpu().numpy()
+
+
+_levels = lru_cache(maxsize=256)(level_map)

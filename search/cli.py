@@ -7,15 +7,17 @@ import sys
 from typing import TYPE_CHECKING
 
 from ajour.pipelines.commands import add_commands
+from ajour.search.commands import TargetMissed
+from ajour.search.commands import add_commands as add_search_commands
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     Subcommands = argparse._SubParsersAction[argparse.ArgumentParser]
 
-EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
+EXIT_FAILED, EXIT_MISSED, EXIT_INTERRUPTED = 1, 3, 130
 
-COMMANDS: tuple[Callable[[Subcommands], None], ...] = (add_commands,)
+COMMANDS: tuple[Callable[[Subcommands], None], ...] = (add_commands, add_search_commands)
 """Each adds subcommands whose `run` takes the parsed arguments and returns None or raises."""
 
 
@@ -26,8 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; those of the process by default.
 
     Returns:
-        0; 1 if the job failed, with the reason on stderr; 130 after Ctrl-C. Bad usage exits
-        with 2, as in all of argparse.
+        0; 1 if the job failed, with the reason on stderr; 3 if a search missed its target and
+        wrote the best plan that it found; 130 after Ctrl-C. Bad usage exits with 2, as in all of
+        argparse.
     """
     parser = argparse.ArgumentParser(prog="ajour", description="Sparse attention for diffusers.")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -39,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         print(f"ajour: {str(stop) or 'interrupted'}", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except TargetMissed as missed:
+        print(f"ajour {args.command}: {missed}", file=sys.stderr)
+        return EXIT_MISSED
     except (OSError, RuntimeError, TypeError, ValueError) as error:  # PlanError is a ValueError
         print(f"ajour {args.command}: {error}", file=sys.stderr)
         return EXIT_FAILED

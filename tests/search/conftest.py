@@ -1,3 +1,62 @@
-from tests.pipelines.conftest import _parts, make_pipe, pipe
+"""A search on a tiny random pipeline, with times that are given, not measured."""
+
+import pytest
+
+from ajour import TokenGrid, lower
+from ajour.search.candidates import default_candidates
+from ajour.search.engine import Search
+from ajour.search.settings import Settings, Target
+from ajour.search.workers import Workers
+from tests.pipelines.conftest import HEADS, LAYERS, _parts, make_pipe, pipe
 
 __all__ = ["_parts", "make_pipe", "pipe"]
+
+GRID = TokenGrid(3, 8, 7)
+CALL = {
+    "num_frames": 9, "height": 128, "width": 112, "num_inference_steps": 4, "guidance_scale": 1.0,
+    "max_sequence_length": 32,
+}  # fmt: skip
+CANDIDATES = default_candidates(GRID)
+
+
+def given_costs():
+    """A head costs its density, a layer nothing beyond its heads, and a pass as much again."""
+    heads = [lower([pattern], GRID).density() for pattern in CANDIDATES.values()]
+    return {
+        "names": list(CANDIDATES), "heads": heads, "layer": 0.0, "dense_layer": float(HEADS),
+        "dense_pass": 2.0 * HEADS * LAYERS, "other": float(HEADS * LAYERS), "passes": 1,
+        "held_out": [[1.0, 1.1], [2.0, 1.9]],
+    }  # fmt: skip
+
+
+def settings(kind="speedup", value=1.3, **changes):
+    usual = {
+        "model": "tiny",
+        "target": Target(kind, value),
+        "calibration": ("a red circle", "a blue star"),
+        "verification": ("a red square",),
+        "call": CALL,
+        "bands": 2,
+        "costs": given_costs(),
+    }
+    return Settings(**usual | changes)
+
+
+def run_search(pipe, folder, asked, resume=False, workers=None):
+    """The outcome of a whole search."""
+    workers = workers or Workers()
+    work = workers.open(folder, asked.to_dict(), resume)
+    return Search(pipe, asked, work, workers).run()
+
+
+def what_it_does(plan):
+    """A plan without its provenance, some of which is measured time."""
+    return {key: value for key, value in plan.to_dict().items() if key != "provenance"}
+
+
+@pytest.fixture(scope="session")
+def plain(_parts, tmp_path_factory):
+    """The outcome of an uninterrupted search, and its folder."""
+    fresh = make_pipe.__wrapped__(_parts)()
+    folder = tmp_path_factory.mktemp("search") / "work"
+    return run_search(fresh, folder, settings()), folder

@@ -3,31 +3,65 @@ import itertools
 import numpy as np
 import pytest
 
-from ajour.search import solve
+from ajour.search.solve import DENSE_BAND, Problem, frontier, solve
 
 
-def test_it_is_the_best_of_all_choices():
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        errors, costs = rng.random((2, 2, 3)), rng.random((2, 2, 3))
-        budget = float(costs.min(-1).mean() + rng.random() * 0.3)
-        chosen = solve(errors, costs, budget)
-        flat_errors, flat_costs = errors.reshape(4, 3), costs.reshape(4, 3)
-        feasible = [
-            sum(flat_errors[i, c] for i, c in enumerate(choice))
-            for choice in itertools.product(range(3), repeat=4)
-            if sum(flat_costs[i, c] for i, c in enumerate(choice)) <= 4 * budget + 1e-9
-        ]
-        found = np.take_along_axis(errors, chosen[..., None], -1).sum()
-        assert found == pytest.approx(min(feasible))
-        assert np.take_along_axis(costs, chosen[..., None], -1).mean() <= budget + 1e-9
+def random_problem(seed, shape=(2, 1, 2, 3)):
+    rng = np.random.default_rng(seed)
+    bands, layers, heads, count = shape
+    errors = rng.random(shape)
+    costs = rng.random((bands, count)) + 0.1
+    dense = costs.max(axis=1) * layers * heads * (0.6 + rng.random(bands))
+    return Problem(errors, costs, rng.random(bands) * 0.2, dense)
 
 
-def test_a_generous_budget_takes_the_least_error_everywhere():
-    errors = np.random.default_rng(1).random((3, 4, 5))
-    assert np.array_equal(solve(errors, np.arange(5.0), 4.0), errors.argmin(-1))
+def all_choices(problem):
+    bands, layers, heads, count = problem.errors.shape
+    one_band = [
+        np.array(picked).reshape(layers, heads)
+        for picked in itertools.product(range(count), repeat=layers * heads)
+    ]
+    one_band.append(np.full((layers, heads), DENSE_BAND))
+    return [np.stack(picked) for picked in itertools.product(one_band, repeat=bands)]
 
 
-def test_a_budget_that_cannot_be_met_is_refused():
-    with pytest.raises(ValueError, match=r"budget of 0.1 cannot be met.*costs 0.5"):
-        solve(np.ones((1, 2, 2)), np.array([0.5, 1.0]), 0.1)
+@pytest.mark.parametrize("seed", range(12))
+def test_it_is_the_best_of_all_choices(seed):
+    problem = random_problem(seed)
+    choices = all_choices(problem)
+    times = [problem.seconds(choice) for choice in choices]
+    budget = float(np.quantile(times, 0.1 + 0.07 * seed))
+    found = solve(problem, budget)
+    least = min(problem.error(c) for c, t in zip(choices, times, strict=True) if t <= budget + 1e-9)
+    assert problem.seconds(found) <= budget + 1e-6
+    assert problem.error(found) == pytest.approx(least, rel=2e-4)
+
+
+def test_errors_and_times_of_a_choice():
+    problem = Problem(
+        np.arange(8.0).reshape(2, 1, 2, 2), np.array([[1.0, 2.0], [10.0, 20.0]]),
+        np.array([0.5, 5.0]), np.array([100.0, 1000.0]),
+    )  # fmt: skip
+    choice = np.array([[[0, 1]], [[DENSE_BAND, DENSE_BAND]]])
+    assert problem.seconds(choice) == 0.5 + 1 + 2 + 1000
+    assert problem.error(choice) == 0 + 3
+
+
+def test_a_generous_budget_runs_dense_and_a_tight_one_is_refused():
+    problem = random_problem(3)
+    assert (solve(problem, 1e9) == DENSE_BAND).all()
+    with pytest.raises(ValueError, match=r"budget of 0.001 s cannot be met.*costs"):
+        solve(problem, 0.001)
+
+
+def test_the_frontier_falls_in_time_and_rises_in_error():
+    problem = random_problem(5, (3, 2, 3, 6))
+    found = list(frontier(problem))
+    times, errors = ([f(c) for c in found] for f in (problem.seconds, problem.error))
+    assert len(found) > 5
+    assert times == sorted(times, reverse=True)
+    assert errors == sorted(errors)
+    # None of its points can be beaten.
+    for choice in found:
+        best = solve(problem, problem.seconds(choice) + 1e-9)
+        assert problem.error(choice) <= problem.error(best) * (1 + 1e-3) + 1e-9

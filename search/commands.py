@@ -1,0 +1,257 @@
+"""The subcommands `search` and `bench` of the `ajour` command."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ajour.pipelines.commands import positive, print_table
+
+if TYPE_CHECKING:
+    from ajour.search.engine import Outcome
+    from ajour.search.report import Video
+    from ajour.search.settings import Settings
+
+
+class TargetMissed(RuntimeError):
+    """No plan reaches the target; the best one was written."""
+
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `search` and `bench` to the subcommands of a parser."""
+    look = commands.add_parser(
+        "search",
+        help="find a plan for a model, measured on this device",
+        description="Writes a plan, and beside it a report (.html), its figures (.json) and the "
+        "measured costs. Start it under `accelerate launch` to share the prompts over processes.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    look.add_argument("model", help="pipeline folder or Hub id, or 'mini' for the bundled model")
+    goal = look.add_mutually_exclusive_group(required=True)
+    goal.add_argument("--target-psnr", type=float, metavar="DB", help="against dense attention")
+    goal.add_argument("--target-speedup", type=float, metavar="X", help="of denoising")
+    goal.add_argument("--density", type=float, metavar="D", help="kept share of the attention")
+    _add_run_options(look)
+    look.add_argument("--calibrate", type=positive, default=2, help="prompts to measure on")
+    look.add_argument("--verify", type=positive, default=3, help="other prompts to verify on")
+    look.add_argument("--bands", type=positive, default=5, help="bands of steps")
+    look.add_argument("--costs", type=Path, help="costs of an earlier search, not measured again")
+    look.add_argument("--out", type=Path, default=Path("plan.json"), help="plan file")
+    look.add_argument("--resume", action="store_true", help="go on with interrupted work")
+    look.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    look.set_defaults(run=_search)
+
+    test = commands.add_parser(
+        "bench",
+        help="verify a plan again: time, PSNR, SSIM, flicker",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    test.add_argument("plan", type=Path, help="plan file")
+    test.add_argument("--model", help="pipeline folder or Hub id, or 'mini'; the plan's if absent")
+    _add_run_options(test)
+    test.add_argument("--verify", type=positive, help="use no more than this many prompts")
+    test.add_argument("--out", type=Path, default=Path("bench.json"), help="JSON file")
+    test.set_defaults(run=_bench)
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    from ajour.backends import BACKENDS
+
+    size = "the model's own (for a plan: the plan's) if absent"
+    parser.add_argument("--prompts", type=Path, help="text file, one prompt per line")
+    parser.add_argument("--seed", type=int, default=0, help="of the first prompt's noise")
+    parser.add_argument("--steps", type=positive, help=size)
+    parser.add_argument("--frames", type=positive, help=size)
+    parser.add_argument("--height", type=positive, help=size)
+    parser.add_argument("--width", type=positive, help=size)
+    parser.add_argument("--guidance", type=float, help=size)
+    parser.add_argument("--text-length", type=positive, help="tokens that prompts are padded to")
+    parser.add_argument("--backend", choices=BACKENDS, help="the fastest that can run if absent")
+    parser.add_argument("--device", help="for example cuda; a GPU where there is one if absent")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def call_options(args: argparse.Namespace, model: str) -> dict[str, Any]:
+    """Arguments of the pipeline's call: those given, and the bundled model's defaults."""
+    from ajour.pipelines.bundled import Defaults
+
+    given = {
+        "num_frames": args.frames,
+        "height": args.height,
+        "width": args.width,
+        "num_inference_steps": args.steps,
+        "guidance_scale": args.guidance,
+        "max_sequence_length": args.text_length,
+    }
+    own = Defaults()
+    mini = {
+        "num_frames": own.frames,
+        "height": own.height,
+        "width": own.width,
+        "num_inference_steps": own.steps,
+        "guidance_scale": own.guidance,
+        "max_sequence_length": own.text_length,
+    }
+    return (mini if model == "mini" else {}) | {k: v for k, v in given.items() if v is not None}
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    from ajour.search.settings import (
+        GENERAL_PROMPTS,
+        MINI_PROMPTS,
+        Settings,
+        Target,
+        read_costs,
+        read_prompts,
+        split,
+    )
+
+    targets = {"psnr": args.target_psnr, "speedup": args.target_speedup, "density": args.density}
+    target = next(Target(kind, value) for kind, value in targets.items() if value is not None)
+    if args.prompts is not None:
+        prompts = read_prompts(args.prompts)
+    else:
+        prompts = MINI_PROMPTS if args.model == "mini" else GENERAL_PROMPTS
+    calibration, verification = split(prompts, args.calibrate)
+    return Settings(
+        model=args.model,
+        target=target,
+        calibration=calibration,
+        verification=verification[: args.verify],
+        call=call_options(args, args.model),
+        seed=args.seed,
+        bands=args.bands,
+        backend=args.backend,
+        costs=None if args.costs is None else read_costs(args.costs),
+    )
+
+
+def load(model: str, device: str | None) -> Any:
+    """A model's pipeline, without its own progress bars."""
+    from ajour.pipelines.bundled import load_pipeline
+
+    pipe = load_pipeline(None if model == "mini" else model, device)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def _search(args: argparse.Namespace) -> None:
+    from ajour.search.engine import Search
+    from ajour.search.workers import Workers
+
+    settings = _settings(args)
+    if args.dry_run:
+        _dry_run(args, settings)
+        return
+    workers = Workers.join()
+    folder = args.out.with_suffix(".search")
+    work = workers.open(folder, settings.to_dict(), args.resume)
+    pipe = load(args.model, args.device or workers.device)
+    try:
+        search = Search(pipe, settings, work, workers)
+        outcome = search.run()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted; what is finished is kept in {folder}: give the same command --resume"
+        ) from None
+    if workers.first:
+        _write(args, outcome, search.verifier.video)
+        if not outcome.met:
+            raise TargetMissed(_what_can(outcome, args.out))
+
+
+def _dry_run(args: argparse.Namespace, settings: Settings) -> None:
+    from ajour.search.estimate import estimate
+    from ajour.search.workers import Workers
+
+    stages = estimate(load(args.model, args.device), settings, Workers.launched())
+    total = sum(stage["seconds"] for stage in stages)
+    if args.json:
+        print(json.dumps({"stages": stages, "seconds": round(total, 1)}, indent=1))
+        return
+    rows = [(s["stage"], s["work"], duration(s["seconds"])) for s in stages]
+    rows.append(("in all", f"to reach {settings.target}", duration(total)))
+    print_table("plan of work", ("stage", "work", "about"), rows)
+
+
+def _write(args: argparse.Namespace, outcome: Outcome, video: Video) -> None:
+    """Plan, figures, costs and report, then a summary on stdout."""
+    from ajour.search.report import write_report
+
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    outcome.plan.save(args.out)
+    args.out.with_suffix(".costs.json").write_text(json.dumps(outcome.costs.to_dict()) + "\n")
+    figures = args.out.with_suffix(".figures.json")
+    figures.write_text(json.dumps(outcome.facts, indent=1) + "\n")
+    report = args.out.with_suffix(".html")
+    write_report(outcome, video, report, _command(args))
+    chosen = outcome.facts["chosen"]
+    if args.json:
+        print(json.dumps(outcome.plan.provenance, indent=1))
+        return
+    rows = [
+        ("plan", str(args.out)),
+        ("report", str(report)),
+        ("target", f"{outcome.facts['target']['kind']} {outcome.facts['target']['value']:g}"),
+        ("verified", f"{chosen['psnr_db']:.2f} dB, SSIM {chosen['ssim']:.4f}"),
+        ("speed-up", f"{chosen['speedup']:.2f}x, density {outcome.facts['density']:.3f}"),
+    ]
+    rows += [
+        ("one pattern", f"{one['name']}: {one['psnr_db']:.2f} dB, {one['speedup']:.2f}x")
+        for one in outcome.facts["baselines"]
+    ]
+    print_table("ajour search", ("", ""), rows)
+    print(f"import ajour\n\najour.enable(pipe, {str(args.out)!r})")
+
+
+def _what_can(outcome: Outcome, out: Path) -> str:
+    chosen, target = outcome.facts["chosen"], outcome.facts["target"]
+    goal = {"psnr": "PSNR of {:g} dB", "speedup": "speed-up of {:g}x", "density": "density {:g}"}
+    return (
+        f"no plan reaches the {goal[target['kind']].format(target['value'])}: the best found has "
+        f"{chosen['psnr_db']:.2f} dB at {chosen['speedup']:.2f}x; it was written to {out}"
+    )
+
+
+def _command(args: argparse.Namespace) -> str:
+    """The command line to repeat a search."""
+    words = ["ajour", "search", str(args.model)]
+    for name, value in vars(args).items():
+        if name in ("command", "run", "model", "resume", "dry_run", "json") or value is None:
+            continue
+        words += [f"--{name.replace('_', '-')}", str(value)]
+    return shlex.join(words)
+
+
+def _bench(args: argparse.Namespace) -> None:
+    from ajour.plan import Plan
+    from ajour.search.bench import bench, prompts_for
+    from ajour.search.workers import Workers
+
+    plan = Plan.load(args.plan)
+    model = args.model or plan.provenance.get("model")
+    if not isinstance(model, str):
+        raise ValueError(f"{args.plan} does not say what model it is for; give --model")
+    known = plan.provenance.get("call")
+    call = (known if isinstance(known, dict) else {}) | call_options(args, "")
+    prompts = prompts_for(plan, args.prompts, args.verify)
+    workers = Workers.join()
+    pipe = load(model, args.device or workers.device)
+    found = bench(pipe, plan, prompts, args.seed, workers, args.backend, call)
+    if not workers.first:
+        return
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(found, indent=1) + "\n")
+    if args.json:
+        print(json.dumps(found, indent=1))
+        return
+    rows = [(key, f"{value:.4g}") for key, value in found.items() if isinstance(value, float)]
+    print_table(f"ajour bench, written to {args.out}", ("", ""), rows)
+
+
+def duration(seconds: float) -> str:
+    """For people: `95 s` or `12 min`."""
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,268 @@
+"""The search from start to end: calibrate, time, solve, verify."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm import tqdm
+
+from ajour.grid import TokenGrid
+from ajour.lowering import lower
+from ajour.search.balance import Tried, balance, decibels
+from ajour.search.baselines import single_families
+from ajour.search.build import build_plan
+from ajour.search.calibrate import band_starts, full_plan
+from ajour.search.candidates import default_candidates
+from ajour.search.measure import Calibration, gains
+from ajour.search.passes import time_passes
+from ajour.search.probe import probe
+from ajour.search.provenance import origin
+from ajour.search.solve import Problem, frontier
+from ajour.search.timing import Costs, time_layers
+from ajour.search.verify import Verifier
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ajour.patterns import Pattern
+    from ajour.plan import Plan
+    from ajour.search.settings import Settings
+    from ajour.search.solve import Choice
+    from ajour.search.work import Work
+    from ajour.search.workers import Workers
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a search found.
+
+    Attributes:
+        plan: the chosen plan, with its provenance.
+        met: whether the target holds.
+        costs: the cost model that was used.
+        facts: everything else that the report shows, as JSON.
+    """
+
+    plan: Plan
+    met: bool
+    costs: Costs
+    facts: dict[str, Any]
+
+
+class Search:
+    """One search.
+
+    Args:
+        pipe: a supported pipeline with one transformer, not enabled.
+        settings: what is asked for.
+        work: where finished units are kept.
+        workers: the processes that share the work.
+        candidates: patterns by name, `full` first; the default list of the grid if None.
+    """
+
+    def __init__(
+        self,
+        pipe: Any,
+        settings: Settings,
+        work: Work,
+        workers: Workers,
+        candidates: Mapping[str, Pattern] | None = None,
+    ) -> None:
+        self.pipe = pipe
+        self.settings = settings
+        self.work = work
+        self.workers = workers
+        self.model = full_plan(pipe.transformer).model
+        self.facts = self.workers.first_only(work, "probe", self._probe)
+        self.grid = TokenGrid(*self.facts["grid"])
+        self.candidates = dict(candidates or default_candidates(self.grid))
+        self.verifier = Verifier(
+            pipe,
+            settings.verification,
+            settings.seed + len(settings.calibration),
+            work,
+            workers,
+            settings.backend,
+            settings.call,
+        )
+
+    def run(self) -> Outcome:
+        """Do everything that is not done yet.
+
+        Raises:
+            ValueError: if the target cannot be met by any choice.
+        """
+        found = self._calibrate()
+        costs = self._costs()
+        problem, densities = self._problems(found, costs)
+        levels = found[0]["levels"]
+
+        def verify(choice: Choice) -> dict[str, Any]:
+            return self._verify(choice, levels, costs)
+
+        trust = self.settings.costs is not None
+        best, tried, met = balance(problem, self.settings.target, verify, densities, trust)
+        baselines = []
+        for name, choice in single_families(problem, list(self.candidates), best.seconds):
+            one = Tried(choice, problem.seconds(choice), decibels(problem, choice), verify(choice))
+            baselines.append(self._point(one) | {"name": name})
+        plan = build_plan(self.model, self.candidates, best.choice, levels)
+        facts = {
+            "target": asdict(self.settings.target),
+            "met": met,
+            "grid": str(self.grid),
+            "steps": len(levels),
+            "levels": levels,
+            "bands": band_starts(len(levels), self.settings.bands),
+            "onset": np.mean([one["onset"] for one in found], axis=0).tolist(),
+            "errors": self._band_errors(problem, best.choice),
+            "dense_seconds": float(problem.dense.sum()),
+            "frontier": [
+                {"seconds": problem.seconds(c), "decibels": decibels(problem, c)}
+                for c in frontier(problem)
+            ],
+            "tried": [self._point(one) for one in tried],
+            "chosen": self._point(best),
+            "baselines": baselines,
+            "density": densities.seconds(best.choice) / float(densities.dense.sum()),
+            "cost_model_error": costs.error,
+            "settings": self.settings.to_dict(),
+        }
+        return Outcome(replace(plan, provenance=self._provenance(facts)), met, costs, facts)
+
+    def _probe(self) -> dict[str, Any]:
+        settings = self.settings
+        found = probe(self.pipe, settings.calibration[0], settings.backend, **settings.call)
+        return asdict(found) | {"grid": list(asdict(found.grid).values())}
+
+    def _calibrate(self) -> list[dict[str, Any]]:
+        settings = self.settings
+        shares = [lower([p], self.grid).density() for p in self.candidates.values()]
+        calibration = Calibration(
+            self.pipe,
+            self.candidates,
+            np.array(shares),
+            settings.bands,
+            lambda choice, levels: build_plan(self.model, self.candidates, choice, levels),
+            self.work,
+            settings.backend,
+            settings.call,
+        )
+        bar = tqdm(total=len(settings.calibration), desc="calibrate", unit="prompt", disable=None)
+
+        def measure(key: str) -> dict[str, Any]:
+            index = int(key.rsplit("/")[-1])
+            value = calibration.measure(key, settings.calibration[index], settings.seed + index)
+            bar.update()
+            return value
+
+        keys = [f"prompt/{index}" for index in range(len(settings.calibration))]
+        with bar:
+            return list(self.workers.share(self.work, keys, measure).values())
+
+    def _costs(self) -> Costs:
+        """The cost model: given, or measured by the first process."""
+        if self.settings.costs is not None:
+            costs = Costs.from_dict(self.settings.costs)
+            if costs.names != tuple(self.candidates):
+                raise ValueError(
+                    "the table of costs is for other candidates than this search's: "
+                    f"{', '.join(sorted(set(costs.names) ^ set(self.candidates))) or 'order'}"
+                )
+            return costs
+        return Costs.from_dict(self.workers.first_only(self.work, "costs", self._time))
+
+    def _time(self) -> dict[str, Any]:
+        transformer, facts = self.pipe.transformer, self.facts
+        layers = time_layers(
+            list(self.candidates.values()),
+            self.grid,
+            self.model["heads"],
+            self.model["head_dim"],
+            next(transformer.parameters()).dtype,
+            self.pipe.device,
+            self.settings.backend,
+        )
+        skip = (
+            layers.layer + self.model["heads"] * layers.heads[list(self.candidates).index("skip")]
+        )
+        costs = Costs(
+            names=tuple(self.candidates),
+            **asdict(layers),
+            dense_pass=facts["dense_pass"],
+            other=max(0.0, facts["skip_pass"] - self.model["layers"] * skip),
+            passes=facts["passes"],
+        )
+        return costs.to_dict()
+
+    def _problems(
+        self, found: Sequence[Mapping[str, Any]], costs: Costs
+    ) -> tuple[Problem, Problem]:
+        """What to choose from, in seconds and in shares of dense attention."""
+        errors = np.mean([one["errors"] for one in found], axis=0)
+        errors = errors * gains(found)[:, :, None, None]
+        layers, heads = errors.shape[1:3]
+        steps = len(found[0]["levels"])
+        starts = band_starts(steps, len(errors))
+        passes = np.diff([*starts, steps]) * float(costs.passes)
+        problem = Problem(
+            errors,
+            np.outer(passes, costs.heads),
+            passes * (costs.other + layers * costs.layer),
+            passes * costs.dense_pass,
+        )
+        shares = [lower([p], self.grid).density() for p in self.candidates.values()]
+        densities = Problem(
+            errors, np.outer(passes, shares), np.zeros(len(passes)), passes * layers * heads
+        )
+        return problem, densities
+
+    def _verify(self, choice: Choice, levels: Sequence[float], costs: Costs) -> dict[str, Any]:
+        """Runs of a choice's plan, and its speed by passes timed in turns with dense ones."""
+        plan = build_plan(self.model, self.candidates, choice, levels)
+        found = self.verifier.check(plan)
+
+        def timed() -> dict[str, Any]:
+            settings = self.settings
+            return time_passes(
+                self.pipe, plan, levels, settings.calibration[0], settings.backend, **settings.call
+            )
+
+        spent = self.workers.first_only(self.work, f"{found['key']}/passes", timed)
+        return found | spent
+
+    def _band_errors(self, problem: Problem, choice: Choice) -> list[float]:
+        """Predicted squared error that each band adds."""
+        bands = range(len(choice))
+        one = [np.where(np.arange(len(choice))[:, None, None] == b, choice, -1) for b in bands]
+        return [problem.error(band) for band in one]
+
+    def _point(self, tried: Tried) -> dict[str, Any]:
+        return {"seconds": tried.seconds, "decibels": tried.decibels} | tried.found
+
+    def _provenance(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        settings, chosen = self.settings, facts["chosen"]
+        return {
+            "by": "ajour search",
+            "model": settings.model,
+            **origin(self.pipe),
+            "grid": facts["grid"],
+            "call": dict(settings.call),
+            "steps": facts["steps"],
+            "seed": settings.seed,
+            "prompts": settings.prompts_digest,
+            "target": facts["target"],
+            "target_met": facts["met"],
+            "density": round(facts["density"], 4),
+            "predicted": {
+                "seconds": round(chosen["seconds"], 4),
+                "speedup": round(facts["dense_seconds"] / chosen["seconds"], 4),
+            },
+            "verified": {
+                name: round(chosen[name], 4)
+                for name in ("psnr_db", "ssim", "warp", "dense_warp", "speedup", "run_seconds")
+            }
+            | {"prompts": len(settings.verification)},
+        }

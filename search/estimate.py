@@ -1,0 +1,89 @@
+"""What a search will do and how long it will take, from a short probe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ajour.search.baselines import SHOWN
+from ajour.search.calibrate import SAMPLES, band_starts, full_plan, score
+from ajour.search.candidates import default_candidates
+from ajour.search.probe import probe
+from ajour.search.timing import HELD_OUT, ROUNDS, seconds
+
+if TYPE_CHECKING:
+    from ajour.search.settings import Settings
+
+USUAL_TRIES = {"psnr": 3, "speedup": 2, "density": 1}
+"""Plans that are verified until a target holds, as a rule."""
+
+SPARSE_SHARE = 0.45
+"""Attention time of the plans that are run, relative to dense, as a rule."""
+
+
+def estimate(pipe: Any, settings: Settings, processes: int = 1) -> list[dict[str, Any]]:
+    """The stages of a search with their expected seconds.
+
+    Args:
+        pipe: a supported pipeline with one transformer, not enabled.
+        settings: what is asked for.
+        processes: that share the prompts.
+
+    Returns:
+        `stage`, `work` (in words) and `seconds` of each.
+    """
+    found = probe(pipe, settings.calibration[0], settings.backend, **settings.call)
+    grid = found.grid
+    model = full_plan(pipe.transformer).model
+    candidates = default_candidates(grid)
+    parameter = next(pipe.transformer.parameters())
+    shape = (1, grid.seq_len, model["heads"], model["head_dim"])
+    q, k, v = (torch.randn(shape, device=pipe.device, dtype=parameter.dtype) for _ in range(3))
+    patterns = list(candidates.values())
+
+    def scored() -> object:
+        return score(q, k, v, grid, patterns, None, SAMPLES)
+
+    scoring = min(seconds(scored, pipe.device) for _ in range(2))
+    steps = found.steps
+    starts = band_starts(steps, settings.bands)
+    attention = max(0.0, found.dense_pass - found.skip_pass)
+    sparse_pass = found.skip_pass + SPARSE_SHARE * attention
+    step = found.passes * found.dense_pass
+    sparse_run = steps * found.passes * sparse_pass + found.around
+    calibration, verification = len(settings.calibration), len(settings.verification)
+    tries = USUAL_TRIES[settings.target.kind]
+    each = (
+        (steps + model["layers"]) * step
+        + len(starts) * found.passes * model["layers"] * scoring
+        + sum(steps - start for start in starts) * found.passes * sparse_pass
+    )
+    layers = 2 * len(candidates) + HELD_OUT + 1
+    timing = (ROUNDS + 1) * layers * 0.8 * attention / model["layers"]
+    shared = -(-verification // processes)
+    stages = [
+        (
+            "calibrate",
+            f"{calibration} prompts, {len(candidates)} candidates on "
+            f"{model['layers']} x {model['heads']} heads in {len(starts)} bands of steps",
+            -(-calibration // processes) * each,
+        ),
+        ("time", f"{layers} layers of one pattern or mixed, {ROUNDS} times", timing),
+        ("dense", f"{verification} held-out prompts", shared * (steps * step + found.around)),
+        (
+            "verify",
+            f"about {tries} plans on {verification} held-out prompts",
+            tries * (shared * sparse_run + 5 * (ROUNDS + 1) * sparse_pass),
+        ),
+        (
+            "compare",
+            f"{SHOWN} plans of one pattern each on the same prompts",
+            SHOWN * (shared * sparse_run + 2 * (ROUNDS + 1) * sparse_pass),
+        ),
+    ]
+    if settings.costs is not None:
+        stages = [stage for stage in stages if stage[0] != "time"]
+    return [
+        {"stage": stage, "work": work, "seconds": round(spent, 1)} for stage, work, spent in stages
+    ]

@@ -1,0 +1,153 @@
+"""What a search is asked for: model, prompts, sizes, target; and reading prompt files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KINDS = ("psnr", "speedup", "density")
+
+MINI_PROMPTS = (
+    "A large striped white cross on the left moves down and to the right on a gray background.",
+    "A large green star in the centre moves up, and a large checkered blue circle in the bottom "
+    "right moves up on a black background.",
+    "A white triangle at the bottom moves right on a black background.",
+    "A dotted yellow ring at the top moves left on a navy background.",
+    "A large red square in the top left moves down on a gray background.",
+    "A cyan circle on the right moves up and to the left on a brown background.",
+)
+"""For the bundled model, in the words that it knows."""
+
+GENERAL_PROMPTS = (
+    "A brown dog runs along a beach at sunset, waves rolling in behind it.",
+    "A busy street in the rain at night, people with umbrellas, neon signs mirrored in puddles.",
+    "A chef slices vegetables on a wooden board in a bright kitchen, close-up of the hands.",
+    "A hot-air balloon drifts over green hills in the morning mist, seen from above.",
+    "A woman in a red dress dances in an empty theatre, the camera circles around her.",
+    "A steam train crosses a stone bridge in snowy mountains.",
+)
+"""For every other model."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the plan has to reach.
+
+    Args:
+        kind: `psnr`, `speedup` or `density`.
+        value: decibels against dense attention, times as fast, or kept share of the attention.
+
+    Raises:
+        ValueError: if the kind is unknown or the value is out of its range.
+    """
+
+    kind: str
+    value: float
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"a target is one of {', '.join(KINDS)}, got {self.kind!r}")
+        low, high = {"psnr": (5, 100), "speedup": (1, 100), "density": (0, 1)}[self.kind]
+        if not low < self.value <= high:
+            raise ValueError(f"a target {self.kind} is over {low} up to {high}, got {self.value:g}")
+
+    def __str__(self) -> str:
+        return {"psnr": "{:g} dB", "speedup": "{:g}x", "density": "density {:g}"}[self.kind].format(
+            self.value
+        )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that a search's result depends on, besides the device.
+
+    Attributes:
+        model: folder or Hub id of the pipeline, or `mini`.
+        target: what to reach.
+        calibration: prompts to measure on, seeded `seed`, `seed + 1` and so on.
+        verification: other prompts to verify on, seeded after those.
+        call: further arguments of the pipeline's call.
+        seed: the first seed.
+        bands: bands of steps that may get different assignments.
+        backend: the operator's backend; None chooses.
+        costs: table of times to use instead of measuring, as `Costs.to_dict` gives it.
+    """
+
+    model: str
+    target: Target
+    calibration: tuple[str, ...]
+    verification: tuple[str, ...]
+    call: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    bands: int = 5
+    backend: str | None = None
+    costs: dict[str, Any] | None = None
+
+    @property
+    def prompts_digest(self) -> str:
+        """Of all prompts, in order."""
+        return digest([self.calibration, self.verification])
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return dict(json.loads(json.dumps(asdict(self))))
+
+
+def digest(data: Any) -> str:
+    """Twelve hex digits that stand for JSON data."""
+    text = json.dumps(data, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def read_prompts(path: Path) -> tuple[str, ...]:
+    """The prompts of a text file, one per line; empty lines and lines from `#` on are skipped.
+
+    Raises:
+        ValueError: if the file cannot be read or is no UTF-8 text, or holds fewer than two
+            different prompts.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"cannot read prompts {str(path)!r}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"prompts {str(path)!r} must be UTF-8 text: {error.reason}") from error
+    lines = (line.strip() for line in text.splitlines())
+    prompts = tuple(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
+    if len(prompts) < 2:
+        raise ValueError(
+            f"prompts {str(path)!r} must hold at least 2 different prompts, one per line (some to "
+            f"measure on, others to verify on), got {len(prompts)}"
+        )
+    return prompts
+
+
+def read_costs(path: Path) -> dict[str, Any]:
+    """The table of costs that an earlier search wrote.
+
+    Raises:
+        ValueError: if the file cannot be read or holds no such table.
+    """
+    from ajour.search.timing import Costs
+
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"cannot read costs {str(path)!r}: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"costs {str(path)!r} are not JSON: {error}") from error
+    try:
+        return Costs.from_dict(data).to_dict()
+    except ValueError as error:
+        raise ValueError(f"costs {str(path)!r}: {error}") from error
+
+
+def split(prompts: tuple[str, ...], calibration: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The first prompts to calibrate on, the others to verify on; one of each at least."""
+    calibration = max(1, min(calibration, len(prompts) - 1))
+    return prompts[:calibration], prompts[calibration:]

@@ -1,0 +1,99 @@
+"""What a search has finished, on disk: one line per unit of work, so that it can go on later."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+
+class WorkError(ValueError):
+    """The folder of unfinished work belongs to another search."""
+
+
+class Work:
+    """Finished units by key, appended to a file as they finish.
+
+    An interruption at any moment loses no more than the unit under way: a line that was cut off
+    is dropped on the next start. Each process of a distributed search writes a file of its own
+    and reads all.
+
+    Args:
+        folder: where the files lie; created.
+        identity: what the work is for, as JSON; work for anything else is refused.
+        resume: go on with the folder's work; otherwise it must not hold any.
+        rank: number of this process.
+
+    Raises:
+        WorkError: if there is work that cannot be gone on with, saying what to do.
+    """
+
+    def __init__(
+        self, folder: Path, identity: Mapping[str, Any], resume: bool = False, rank: int = 0
+    ) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = folder / f"work-{rank}.jsonl"
+        self._done: dict[str, Any] = {}
+        files = sorted(folder.glob("work-*.jsonl"))
+        if files and not resume:
+            raise WorkError(
+                f"{folder} holds the work of an earlier search; go on with it (--resume), or "
+                "delete the folder to start over"
+            )
+        for file in files:
+            for key, value in _read(file):
+                self._done.setdefault(key, value)
+        wanted = json.loads(json.dumps(dict(identity)))
+        found = self._done.get("identity", wanted)
+        differing = sorted(
+            key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key)
+        )
+        if differing:
+            raise WorkError(
+                f"the work in {folder} was begun with another {', '.join(differing)}; give the "
+                "same arguments, or another --out"
+            )
+        _cut_off(self._file)
+        if "identity" not in self._done:
+            self.put("identity", wanted)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._done
+
+    def __getitem__(self, key: str) -> Any:
+        return self._done[key]
+
+    def put(self, key: str, value: Any) -> None:
+        """Note a finished unit; its value is JSON, and is read back as such."""
+        line = json.dumps([key, value])
+        with self._file.open("a") as file:
+            file.write(line + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._done[key] = json.loads(line)[1]
+
+    def once(self, key: str, compute: Callable[[], Any]) -> Any:
+        """The value of a unit, computed unless it was finished before."""
+        if key not in self._done:
+            self.put(key, compute())
+        return self._done[key]
+
+
+def _read(file: Path) -> list[tuple[str, Any]]:
+    lines = file.read_bytes().split(b"\n")[:-1]  # what follows the last line break was cut off
+    return [(key, value) for key, value in map(json.loads, lines)]
+
+
+def _cut_off(file: Path) -> None:
+    """Drop a last line that was not finished."""
+    if file.exists():
+        raw = file.read_bytes()
+        kept = raw.rfind(b"\n") + 1
+        if kept < len(raw):
+            with file.open("r+b") as opened:
+                opened.truncate(kept)

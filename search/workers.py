@@ -1,0 +1,111 @@
+"""Units of work shared between the processes of `accelerate launch` or torchrun."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+
+from ajour.search.work import Work
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+
+class Workers:
+    """The processes of a search: one, or those that a launcher started.
+
+    Results are kept by unit and joined in the order of the units, so a sum over them does not
+    depend on who computed what.
+
+    Args:
+        rank: number of this process.
+        count: of processes.
+    """
+
+    def __init__(self, rank: int = 0, count: int = 1) -> None:
+        self.rank = rank
+        self.count = count
+
+    @classmethod
+    def join(cls) -> Workers:
+        """The processes of the launcher that set WORLD_SIZE, talking over gloo; else just one."""
+        if cls.launched() == 1:
+            return cls()
+        if not dist.is_initialized():
+            dist.init_process_group("gloo")
+        return cls(dist.get_rank(), dist.get_world_size())
+
+    def leave(self) -> None:
+        """End the talk between the processes."""
+        if self.count > 1:
+            dist.destroy_process_group()
+
+    @staticmethod
+    def launched() -> int:
+        """How many processes the launcher started."""
+        return int(os.environ.get("WORLD_SIZE", "1"))
+
+    @property
+    def device(self) -> str | None:
+        """The GPU of this process where a launcher started several on one host, else None."""
+        if self.count == 1 or not torch.cuda.is_available():
+            return None
+        return f"cuda:{int(os.environ.get('LOCAL_RANK', '0'))}"
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that times, prints and writes."""
+        return self.rank == 0
+
+    def open(self, folder: Path, identity: Mapping[str, Any], resume: bool) -> Work:
+        """The work in a folder; arguments and errors as of `Work`.
+
+        The first process looks whether it can be gone on with, before others add their files.
+        """
+        work = Work(folder, identity, resume) if self.first else None
+        self._gather(None)
+        return work or Work(folder, identity, True, self.rank)
+
+    def share(
+        self, work: Work, keys: Sequence[str], compute: Callable[[str], Any]
+    ) -> dict[str, Any]:
+        """The values of units, missing ones computed by the processes in turns.
+
+        Args:
+            work: where finished units are kept.
+            keys: the units.
+            compute: gives a unit's value as JSON.
+
+        Returns:
+            By key, in the order of the keys; the same in every process.
+        """
+        known = {key for found in self._gather([k for k in keys if k in work]) for key in found}
+        missing = [key for key in keys if key not in known]
+        for key in missing[self.rank :: self.count]:
+            work.once(key, partial(compute, key))
+        values: dict[str, Any] = {}
+        for found in self._gather({key: work[key] for key in keys if key in work}):
+            values |= found
+        for key in keys:
+            if key not in work:
+                work.put(key, values[key])
+        return {key: values[key] for key in keys}
+
+    def first_only(self, work: Work, key: str, compute: Callable[[], Any]) -> Any:
+        """The value of a unit that only the first process computes, such as a timing."""
+        value = work.once(key, compute) if self.first else None
+        value = self._gather(value)[0]
+        return work.once(key, lambda: value)
+
+    def _gather(self, value: Any) -> list[Any]:
+        """The value of every process, by rank."""
+        if self.count == 1:
+            return [value]
+        values: list[Any] = [None] * self.count
+        dist.all_gather_object(values, value)
+        return values

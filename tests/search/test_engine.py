@@ -1,0 +1,105 @@
+"""Whole searches: targets, interruptions, several processes."""
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ajour import Plan, sparse
+from ajour.search.work import Work
+from tests.pipelines.conftest import run
+from tests.search.conftest import run_search, settings, what_it_does
+
+
+def test_a_plan_meets_its_speed_and_says_where_it_comes_from(plain, pipe, tmp_path):
+    outcome, _ = plain
+    facts, origin = outcome.facts, outcome.plan.provenance
+    assert outcome.met
+    assert origin["predicted"]["speedup"] >= 1.3
+    assert origin["verified"]["psnr_db"] == pytest.approx(facts["chosen"]["psnr_db"], abs=1e-3)
+    assert {"fingerprint", "device", "versions", "grid", "prompts", "seed", "call"} <= set(origin)
+    assert 0 < facts["density"] < 1
+    outcome.plan.save(tmp_path / "plan.json")
+    with sparse(pipe, Plan.load(tmp_path / "plan.json"), strict=True):
+        run(pipe, steps=4)
+
+
+def test_baselines_are_no_slower_than_the_plan_by_more_than_the_margin(plain):
+    facts = plain[0].facts
+    assert facts["baselines"]
+    for one in facts["baselines"]:
+        assert one["seconds"] <= 1.02 * facts["chosen"]["seconds"]
+
+
+def test_density_is_kept(pipe, tmp_path):
+    outcome = run_search(pipe, tmp_path / "w", settings("density", 0.6))
+    assert 0.4 < outcome.facts["density"] <= 0.6 + 1e-9
+
+
+def test_a_target_out_of_reach_is_missed_with_the_best(pipe, tmp_path):
+    outcome = run_search(pipe, tmp_path / "w", settings("speedup", 50.0))
+    assert not outcome.met
+    assert outcome.plan.provenance["target_met"] is False
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", [1, 3, 6, 9, 12])
+def test_interrupted_and_resumed_gives_the_same_plan(plain, pipe, tmp_path, monkeypatch, after):
+    put, done = Work.put, []
+
+    def stop(self, key, value):
+        if len(done) == after:
+            with self._file.open("a") as file:
+                file.write('["half a li')
+            raise Interrupted
+        done.append(key)
+        put(self, key, value)
+
+    monkeypatch.setattr(Work, "put", stop)
+    with pytest.raises(Interrupted):
+        run_search(pipe, tmp_path, settings())
+    monkeypatch.setattr(Work, "put", put)
+    assert "_ajour" not in pipe.__dict__
+    outcome = run_search(pipe, tmp_path, settings(), resume=True)
+    assert what_it_does(outcome.plan) == what_it_does(plain[0].plan)
+    keys = [json.loads(line)[0] for line in (tmp_path / "work-0.jsonl").read_text().splitlines()]
+    assert len(keys) == len(set(keys)), "a finished unit was computed again"
+
+
+def test_two_processes_find_the_same_plan(plain, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    script = Path(__file__).with_name("worker.py")
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(tmp_path)],
+            env={
+                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2",
+                "RANK": str(rank), "PYTHONPATH": str(script.parents[2]), "HF_HUB_OFFLINE": "1",
+                "GLOO_SOCKET_IFNAME": "lo",
+            },
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    outputs = [process.communicate(timeout=100) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    for rank in range(2):
+        found = json.loads((tmp_path / f"plan-{rank}.json").read_text())
+        assert what_it_does(Plan.from_dict(found)) == what_it_does(plain[0].plan)
+    shared = [
+        {
+            json.loads(line)[0]
+            for line in (tmp_path / f"work/work-{r}.jsonl").read_text().splitlines()
+        }
+        for r in range(2)
+    ]
+    assert "prompt/0/errors" in shared[0] - shared[1]
+    assert "prompt/1/errors" in shared[1] - shared[0]

@@ -1,0 +1,42 @@
+import re
+
+import numpy as np
+import pytest
+
+from ajour.search.report import write_report
+
+
+@pytest.fixture
+def page(plain, tmp_path):
+    outcome, _ = plain
+    rng = np.random.default_rng(0)
+    video = rng.integers(0, 255, (9, 128, 112, 3), dtype=np.uint8)
+    path = tmp_path / "plan.html"
+    write_report(outcome, lambda key, index: video, path, "ajour search tiny --out <plan>")
+    return path.read_text()
+
+
+def test_the_page_needs_nothing_else(page):
+    links = re.findall(r"""(?:src|href)=["']([^"'#][^"']*)""", page)
+    assert links
+    assert all(link.startswith("data:image/") for link in links)
+    assert "<script" not in page
+    assert "@import" not in page
+
+
+def test_it_shows_what_was_found(plain, page):
+    facts = plain[0].facts
+    assert f"{facts['chosen']['psnr_db']:.2f} dB" in page
+    assert page.count("<svg") == 3
+    for name in plain[0].plan.patterns:
+        assert f"<b>{name}</b>" in page
+    for one in facts["baselines"]:
+        assert f"<td>{one['name']}</td>" in page
+    assert page.count("data:image/jpeg") == 2 * len(facts["settings"]["verification"])
+    assert "ajour search tiny --out &lt;plan&gt;" in page
+
+
+def test_heat_maps_have_a_cell_per_head(plain, page):
+    model = plain[0].plan.model
+    cells = re.findall(r'title="layer \d+: ', page)
+    assert len(cells) == model["layers"] * model["heads"] * len(plain[0].plan.assignments)
