@@ -6,11 +6,6 @@ from ajour.search.candidates import default_candidates
 
 SHAPES = [(13, 16, 16), (7, 20, 24), (1, 64, 64), (2, 3, 5, 0, 7)]
 GRIDS = [TokenGrid(*shape) for shape in SHAPES]
-    TokenGrid(13, 16, 16),
-    TokenGrid(21, 30, 52),
-    TokenGrid(1, 64, 64),
-    TokenGrid(2, 3, 5, 0, 7),
-]
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
