@@ -6,6 +6,8 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ajour.lowering import lower
 from ajour.patterns import Full
 from ajour.pipelines.auto import Auto, AutoPlanner
@@ -14,8 +16,6 @@ from ajour.processors import LayerContext, Obstacle, SparseProcessor, family_of
 from ajour.schedule import DENSE
 
 if TYPE_CHECKING:
-    import torch
-
     from ajour.capture import CapturedRows
     from ajour.grid import TokenGrid
     from ajour.patterns import Pattern
@@ -78,7 +78,8 @@ class TransformerRuntime:
         for layer, context in zip(self._layers, self._contexts, strict=True):
             if type(layer.processor).__name__ in self.family.processor.stands_in_for:
                 layer.processor = self.family.processor(layer.processor, context)
-        self._hook = transformer.register_forward_pre_hook(self._before, with_kwargs=True)
+        before = torch.compiler.disable(self._before)
+        self._hook = transformer.register_forward_pre_hook(before, with_kwargs=True)
 
     def release(self) -> None:
         """Put the stock processors back."""
@@ -174,8 +175,9 @@ class TransformerRuntime:
         tables = [self._lowered(grid, DENSE, patterns, device) for grid in grids]
         for index, (layer, context) in enumerate(zip(self._layers, self._contexts, strict=True)):
             if self.family.obstacle(layer) is None:
-                context.listener = self._measure.listener(index, layer)
-                if context.listener is not None:
+                listener = self._measure.listener(index, layer)
+                if listener is not None:
+                    context.listener = torch.compiler.disable(listener)
                     context.tables = tuple(one[index] for one in tables)
 
     def _settle(self) -> None:
