@@ -9,6 +9,7 @@ import torch
 from ajour.search.baselines import SHOWN
 from ajour.search.calibrate import SAMPLES, band_starts, full_plan, score
 from ajour.search.candidates import default_candidates
+from ajour.search.measure import layer_groups, probed_steps
 from ajour.search.probe import probe
 from ajour.search.timing import HELD_OUT, ROUNDS, seconds
 
@@ -55,7 +56,7 @@ def estimate(pipe: Any, settings: Settings, processes: int = 1) -> list[dict[str
     calibration, verification = len(settings.calibration), len(settings.verification)
     tries = USUAL_TRIES[settings.target.kind]
     each = (
-        (steps + model["layers"]) * step
+        (steps + len(probed_steps(steps)) * len(layer_groups(model["layers"]))) * step
         + len(starts) * found.passes * model["layers"] * scoring
         + sum(steps - start for start in starts) * found.passes * sparse_pass
     )

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 TRIAL_DENSITY = 0.3
 """Mean density of the trial choice whose effect on the result is measured."""
 
+GROUPS = 8
+"""Groups of layers whose influence is told apart."""
+
 
 class Calibration:
     """Measures prompts on a pipeline.
@@ -103,10 +106,11 @@ class Calibration:
             band = sum(start <= step for start in band_starts(len(levels), len(trial))) - 1
             passes = len(trajectory.outputs) // len(levels)
             calls = trajectory.calls[number * passes : (number + 1) * passes]
-            changes = [
-                self._change(trajectory, calls, trial[band], layer) for layer in range(len(sums[0]))
-            ]
-            return list(rounded(np.array(changes) / np.maximum(sums[band], 1e-12)))
+            ratios = np.zeros(len(sums[band]))
+            for group in layer_groups(len(ratios)):
+                change = self._change(trajectory, calls, trial[band], group)
+                ratios[group] = change / max(sums[band][group].sum(), 1e-12)
+            return list(rounded(ratios))
 
         def onset(band: int) -> float:
             again()
@@ -129,10 +133,12 @@ class Calibration:
         ]
         return found
 
-    def _change(self, trajectory: Trajectory, calls: Any, trial: Choice, layer: int) -> float:
-        """What the trial choice in one layer alone does to the transformer's output."""
+    def _change(
+        self, trajectory: Trajectory, calls: Any, trial: Choice, layers: NDArray[np.int64]
+    ) -> float:
+        """What the trial choice in some layers alone does to the transformer's output."""
         choice = np.zeros_like(trial)  # `full` everywhere else
-        choice[layer] = trial[layer]
+        choice[layers] = trial[layers]
         with sparse(self.pipe, self.plan(choice[None], [1.0]), backend=self.backend):
             return trajectory.change(calls)
 
@@ -144,6 +150,11 @@ class Calibration:
         problem = Problem(errors, costs, np.zeros(bands), never)
         least = float(self.densities.min())
         return solve(problem, max(TRIAL_DENSITY, least) * bands * layers * heads)
+
+
+def layer_groups(layers: int) -> list[NDArray[np.int64]]:
+    """Neighbouring layers whose influence is measured together: at most `GROUPS` groups."""
+    return np.array_split(np.arange(layers), min(layers, GROUPS))
 
 
 def probed_steps(steps: int) -> list[int]:

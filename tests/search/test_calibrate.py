@@ -6,7 +6,7 @@ import ajour
 from ajour import Diagonal, Full, MultiDiagonal, Skip, Stripe
 from ajour.pipelines.enable import session_of
 from ajour.search.calibrate import Meter, band_starts, full_plan
-from ajour.search.measure import gains
+from ajour.search.measure import gains, layer_groups
 from ajour.search.trajectory import Trajectory, latents, relative_error
 from tests.pipelines.conftest import HEADS, LAYERS, SPARSE, run
 from tests.search.conftest import CALL
@@ -18,6 +18,13 @@ def test_bands_share_the_steps():
     assert band_starts(20, 5) == [0, 4, 8, 12, 16]
     assert band_starts(10, 4) == [0, 2, 5, 8]
     assert band_starts(3, 5) == [0, 1, 2]
+
+
+def test_layers_are_grouped_only_where_they_are_many():
+    assert [group.tolist() for group in layer_groups(3)] == [[0], [1], [2]]
+    groups = layer_groups(30)
+    assert len(groups) == 8
+    assert np.concatenate(groups).tolist() == list(range(30))
 
 
 def test_shapes_and_known_values(pipe):

@@ -1,0 +1,176 @@
+"""The commands search and bench, on a tiny pipeline in a folder."""
+
+import json
+
+import pytest
+
+from ajour import Plan
+from ajour.search.cli import main
+from ajour.search.work import Work
+from tests.search.conftest import given_costs, what_it_does
+
+SIZES = [
+    "--frames", "9", "--height", "128", "--width", "112", "--steps", "4", "--guidance", "1",
+    "--text-length", "32", "--device", "cpu",
+]  # fmt: skip
+
+
+@pytest.fixture
+def folder(make_pipe, tmp_path):
+    make_pipe().save_pretrained(tmp_path / "model")
+    (tmp_path / "prompts.txt").write_text("# two\na red circle\n\na blue star\na red circle\n")
+    (tmp_path / "costs.json").write_text(json.dumps(given_costs()))
+    return tmp_path
+
+
+def search(folder, *words):
+    return main(
+        ["search", str(folder / "model"), *SIZES, "--prompts", str(folder / "prompts.txt"),
+         "--costs", str(folder / "costs.json"), "--bands", "2", "--out", str(folder / "plan.json"),
+         *words]
+    )  # fmt: skip
+
+
+def test_a_search_writes_plan_report_figures_and_costs(folder, capsys):
+    assert search(folder, "--target-speedup", "1.2") == 0
+    plan = Plan.load(folder / "plan.json")
+    assert plan.provenance["target"] == {"kind": "speedup", "value": 1.2}
+    assert (folder / "plan.html").read_text().startswith("<!doctype html>")
+    assert json.loads((folder / "plan.figures.json").read_text())["met"] is True
+    assert json.loads((folder / "plan.costs.json").read_text()) == given_costs()
+    out = capsys.readouterr().out
+    assert "1.2" in out
+    assert f"ajour.enable(pipe, '{folder / 'plan.json'}')" in out
+    # Again without --resume: the work is not thrown away by accident.
+    assert search(folder, "--target-speedup", "1.2") == 1
+    assert "holds the work of an earlier search" in capsys.readouterr().err
+    assert search(folder, "--target-speedup", "1.2", "--resume", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["target_met"] is True
+    assert what_it_does(Plan.load(folder / "plan.json")) == what_it_does(plan)
+    assert search(folder, "--target-speedup", "1.3", "--resume") == 1
+    assert "begun with another target" in capsys.readouterr().err
+
+
+def test_a_missed_target_is_exit_3_and_says_what_can(folder, capsys):
+    assert search(folder, "--target-speedup", "90") == 3
+    err = capsys.readouterr().err
+    assert "no plan reaches the speed-up of 90x: the best found has" in err
+    assert (folder / "plan.json").exists()
+
+
+def test_a_dry_run_estimates_and_writes_nothing(folder, capsys):
+    assert search(folder, "--target-psnr", "30", "--dry-run", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    stages = [stage["stage"] for stage in found["stages"]]
+    assert stages == ["calibrate", "dense", "verify", "compare"]  # costs are given
+    assert found["seconds"] == pytest.approx(sum(x["seconds"] for x in found["stages"]), abs=0.1)
+    assert not (folder / "plan.search").exists()
+    assert search(folder, "--target-psnr", "30", "--dry-run") == 0
+    assert "calibrate" in capsys.readouterr().out
+
+
+def test_ctrl_c_keeps_the_work_and_says_how_to_go_on(folder, monkeypatch, capsys):
+    put = Work.put
+
+    def interrupt(self, key, value):
+        put(self, key, value)
+        if key == "prompt/0":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Work, "put", interrupt)
+    assert search(folder, "--density", "0.7") == 130
+    assert "--resume" in capsys.readouterr().err
+    monkeypatch.setattr(Work, "put", put)
+    assert search(folder, "--density", "0.7", "--resume") == 0
+
+
+def test_bench_repeats_the_verification(folder, capsys):
+    assert search(folder, "--density", "0.7") == 0
+    capsys.readouterr()
+    words = ["bench", str(folder / "plan.json"), "--seed", "0", "--device", "cpu"]
+    words += ["--prompts", str(folder / "prompts.txt"), "--out", str(folder / "bench.json")]
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == json.loads((folder / "bench.json").read_text())
+    assert len(found["psnr_db_each"]) == 2
+    verified = json.loads((folder / "plan.json").read_text())["provenance"]["verified"]
+    # The search verified on the second prompt with the second seed, which is bench's second run.
+    assert found["psnr_db_each"][1] == pytest.approx(verified["psnr_db"], abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["search"],
+        ["search", "mini"],
+        ["search", "mini", "--density", "0.5", "--target-psnr", "30"],
+        ["search", "mini", "--density", "dense"],
+        ["search", "mini", "--density", "0.5", "--steps", "0"],
+        ["search", "mini", "--density", "0.5", "--backend", "cuda"],
+        ["bench"],
+    ],
+    ids=" ".join,
+)
+def test_bad_usage_exits_with_2(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    assert "usage: ajour" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--density", "1.5"], "target density is over 0 up to 1, got 1.5"),
+        (["--density", "0"], "target density is over 0 up to 1, got 0"),
+        (["--target-psnr", "-3"], "target psnr is over 5 up to 100, got -3"),
+        (["--target-speedup", "0.5"], "target speedup is over 1 up to 100, got 0.5"),
+        (["--density", "0.5", "--prompts", "{}/none.txt"], "cannot read prompts"),
+        (["--density", "0.5", "--prompts", "{}"], "cannot read prompts"),
+        (["--density", "0.5", "--prompts", "{}/one.txt"], "at least 2 different prompts"),
+        (["--density", "0.5", "--prompts", "{}/latin.txt"], "must be UTF-8 text"),
+        (["--density", "0.5", "--costs", "{}/none.json"], "cannot read costs"),
+        (["--density", "0.5", "--costs", "{}/one.txt"], "are not JSON"),
+        (["--density", "0.5", "--costs", "{}/empty.json"], "not a table of costs"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_values_are_said_before_any_work(tmp_path, capsys, words, said):
+    (tmp_path / "one.txt").write_text("a star\n# a ring\na star\n")
+    (tmp_path / "latin.txt").write_bytes("caf\xe9\n".encode("latin-1"))
+    (tmp_path / "empty.json").write_text("{}")
+    words = [word.format(tmp_path) for word in words]
+    assert main(["search", "nowhere", "--out", str(tmp_path / "plan.json"), *words]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("ajour search: ")
+    assert said in err
+    assert not (tmp_path / "plan.search").exists()
+
+
+def test_costs_of_another_grid_are_refused(folder, capsys):
+    costs = given_costs() | {"names": [f"x{i}" for i in range(len(given_costs()["names"]))]}
+    (folder / "costs.json").write_text(json.dumps(costs))
+    assert search(folder, "--density", "0.5") == 1
+    assert "for other candidates" in capsys.readouterr().err
+
+
+def test_a_missing_model_is_said(tmp_path, capsys):
+    words = [
+        "search",
+        str(tmp_path / "none"),
+        "--density",
+        "0.5",
+        "--out",
+        str(tmp_path / "p.json"),
+    ]
+    assert main(words) == 1
+    assert "none" in capsys.readouterr().err
+
+
+def test_bench_needs_to_know_the_model(folder, capsys):
+    data = json.loads(json.dumps({"provenance": {}}))
+    assert search(folder, "--density", "0.7") == 0
+    plan = json.loads((folder / "plan.json").read_text()) | data
+    (folder / "plan.json").write_text(json.dumps(plan))
+    assert main(["bench", str(folder / "plan.json")]) == 1
+    assert "give --model" in capsys.readouterr().err
