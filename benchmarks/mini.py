@@ -1,10 +1,12 @@
-"""The bundled model under plans: speed, PSNR, SSIM and prompt adherence on held-out prompts.
+r"""The bundled model under plans: speed, PSNR, SSIM and prompt adherence on held-out prompts.
 
 Every plan is compared with dense attention at the same seeds in one run. Adherence is the share of
 true claims (colour, start place, motion of every thing of the caption) by `tools.mini.reader`.
 
     python -m benchmarks.mini --prompts 8 --repeats 5 --out benchmarks/results/mini-cpu.json
     python -m benchmarks.mini --prompts 64 --out benchmarks/results/mini-adherence.json
+    python -m benchmarks.mini --prompts 16 --repeats 5 --plan auto auto:0.25 \
+        --out benchmarks/results/auto-cpu.json
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ajour import Plan, sparse, summary
+from ajour import Auto, Plan, sparse, summary
 from ajour.pipelines.bundled import FOLDER, Defaults, load_pipeline
 from ajour.pipelines.generate import sample
 from ajour.pipelines.quality import psnr, ssim
@@ -58,7 +60,17 @@ def adherence(verdicts: list[dict[str, list[bool]]]) -> dict[str, float]:
     return shares | {"all": mean(v for values in kinds.values() for v in values)}
 
 
-def repeat_timing(pipe: Any, plan: Plan, prompt: str, args: argparse.Namespace) -> dict[str, Any]:
+def read_plan(text: str) -> tuple[str, Plan | Auto]:
+    """A plan and its name, from a path, `auto` or `auto:DENSITY`."""
+    kind, _, density = text.partition(":")
+    if kind == "auto":
+        return text, Auto(float(density)) if density else Auto()
+    return Path(text).stem, Plan.load(text)
+
+
+def repeat_timing(
+    pipe: Any, plan: Plan | Auto, prompt: str, args: argparse.Namespace
+) -> dict[str, Any]:
     """Denoising seconds of both arms, alternating, `args.repeats` times each."""
     seconds: dict[str, list[float]] = {"dense": [], "sparse": []}
     for turn in tqdm(range(args.repeats), desc="timing", unit="pair"):
@@ -74,7 +86,12 @@ def repeat_timing(pipe: Any, plan: Plan, prompt: str, args: argparse.Namespace) 
 
 
 def evaluate(
-    pipe: Any, name: str, plan: Plan, prompts: list[str], dense: list[Sample], args: Any
+    pipe: Any,
+    name: str,
+    plan: Plan | Auto,
+    prompts: list[str],
+    dense: list[Sample],
+    args: argparse.Namespace,
 ) -> dict[str, Any]:
     """One plan against the dense samples."""
     scores, verdicts, runs = [], [], []
@@ -114,11 +131,10 @@ def evaluate(
     return row
 
 
-def main() -> None:
-    """Runs every plan, prints a table, saves the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """The arguments that benchmarks of whole runs share."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--model", help="pipeline folder; the bundled model by default")
-    parser.add_argument("--plan", type=Path, nargs="*", default=[FOLDER / "plan.json"])
     parser.add_argument("--backend")
     parser.add_argument("--prompts", type=int, default=8)
     parser.add_argument("--prompt-seed", type=int, default=7)
@@ -129,9 +145,11 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=DEFAULTS.width)
     parser.add_argument("--videos", type=Path, help="folder for side-by-side videos")
     parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args()
-    torch.backends.cudnn.benchmark = True
-    pipe = load_pipeline(args.model, dtype=torch.float32)
+    return parser
+
+
+def run_plans(plans: list[tuple[str, Plan | Auto]], pipe: Any, args: argparse.Namespace) -> None:
+    """Runs every plan, prints a table, saves the JSON."""
     prompts = [canonical(s) for s in held_out_prompts(args.prompts, args.prompt_seed)]
     dense = [
         sample(pipe, prompt, seed, "dense", **options(args))
@@ -139,26 +157,37 @@ def main() -> None:
     ]
     verdicts = [claims(run, prompt) for run, prompt in zip(dense, prompts, strict=True)]
     print("dense adherence", {k: round(v, 3) for k, v in adherence(verdicts).items()}, flush=True)
-    extra: dict[str, Any] = {"steps": args.steps, "prompts": prompts}
-    extra |= {"size": [args.frames, args.height, args.width]}
-    extra |= {"dense_adherence": adherence(verdicts)}
     rows = []
-    for path in args.plan:
-        row = evaluate(pipe, path.stem, Plan.load(path), prompts, dense, args)
+    for name, plan in plans:
+        row = evaluate(pipe, name, plan, prompts, dense, args)
         rows.append(row)
-        speedup = row.get("speedup", np.nan)
         print(
             f"{row['plan']:24} density {row['density']:.3f} sparse steps {row['sparse_steps']:2}"
             f"/{args.steps} PSNR {row['psnr_db']:6.2f} dB SSIM {row['ssim']:.4f} "
-            f"adherence {row['adherence']['all']:.3f} speed-up {speedup:.2f}",
+            f"adherence {row['adherence']['all']:.3f} speed-up {row.get('speedup', np.nan):.2f}",
             flush=True,
         )
-    extra = {
-        "prompts": prompts,
-        "steps": args.steps,
-        "size": [args.frames, args.height, args.width],
-    }
-    save(args.out, rows, dense_adherence=adherence(verdicts), **extra)
+        save(
+            args.out,
+            rows,
+            dense_adherence=adherence(verdicts),
+            prompts=prompts,
+            steps=args.steps,
+            size=[args.frames, args.height, args.width],
+        )
+
+
+def main() -> None:
+    """Runs the plans of the command line."""
+    parser = arguments(__doc__)
+    parser.add_argument("--plan", nargs="*", default=[str(FOLDER / "plan.json")])
+    args = parser.parse_args()
+    torch.backends.cudnn.benchmark = True
+    run_plans(
+        [read_plan(text) for text in args.plan],
+        load_pipeline(args.model, dtype=torch.float32),
+        args,
+    )
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ after the output projection; the choice over all heads meets a budget of dense a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -106,34 +107,35 @@ class AutoPlanner:
 
     Args:
         auto: what was asked for.
-        transformer: the transformer.
+        model: what `model_of` says of the transformer.
         grid: its token grid.
     """
 
-    def __init__(self, auto: Auto, transformer: torch.nn.Module, grid: TokenGrid) -> None:
+    def __init__(self, auto: Auto, model: dict[str, Any], grid: TokenGrid) -> None:
         self.auto = auto
-        self.family = family_of(transformer)
-        self.model = model_of(transformer)
+        self.model = model
         self.grid = grid
         self.patterns = auto.candidates(grid)
-        self.static = {
-            pattern: torch.from_numpy(level_map(pattern, grid))
-            for pattern in self.patterns
-            if isinstance(pattern, GeometricPattern)
-        }
         self.queries = sample_queries(grid, QUERIES)
-        layers = self.model["layers"]
+        layers = model["layers"]
         self.errors: list[torch.Tensor | None] = [None] * layers
         self.costs: list[torch.Tensor | None] = [None] * layers
         self.packed: list[dict[Captured, PackedLevels]] = [{} for _ in range(layers)]
 
-    def listener(self, layer: int, module: Any) -> Callable[..., None]:
-        """What to call with a layer's q, k, v, output and grid."""
+    def listener(
+        self, layer: int, weight: Callable[[], torch.Tensor | None]
+    ) -> Callable[..., None]:
+        """What to call with a layer's q, k, v, output and grid.
+
+        Args:
+            layer: index of the layer.
+            weight: gives the layer's output projection, as of `Family.output_weight`.
+        """
 
         def listen(
             q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, _out: torch.Tensor, grid: TokenGrid
         ) -> None:
-            self._score(layer, module, q, k, v, grid)
+            self._score(layer, weight(), q, k, v, grid)
 
         return listen
 
@@ -176,7 +178,7 @@ class AutoPlanner:
     def _score(
         self,
         layer: int,
-        module: Any,
+        weight: torch.Tensor | None,
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
@@ -194,16 +196,19 @@ class AutoPlanner:
                 candidates.append(Candidate(pattern.order, levels, pattern.levels))
                 costs.append(tile_shares(levels))
             elif isinstance(pattern, GeometricPattern):
-                levels = self.static[pattern].to(device)
+                levels = _static_levels(pattern, grid).to(device)
                 candidates.append(Candidate(pattern.order, levels))
                 costs.append(tile_shares(levels[None]).expand(heads))
-        weight = self.family.output_weight(module)
-        queries = self.queries
-        self.errors[layer] = head_errors(q, k, v, grid, candidates, queries, weight)
+        self.errors[layer] = head_errors(q, k, v, grid, candidates, self.queries, weight)
         self.costs[layer] = torch.stack(costs, dim=1)
 
     def _captured(self) -> list[Captured]:
         return [pattern for pattern in self.patterns if isinstance(pattern, Captured)]
+
+
+@lru_cache(maxsize=256)
+def _static_levels(pattern: GeometricPattern, grid: TokenGrid) -> torch.Tensor:
+    return torch.from_numpy(level_map(pattern, grid))
 
 
 def model_of(transformer: torch.nn.Module) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ajour.capture import CapturedRows, PackedLevels, capture
 from ajour.patterns import Captured
@@ -36,7 +36,9 @@ class CapturedMaps:
         ]
         self.rows: list[dict[Wanted, CapturedRows]] = [{} for _ in self.wanted]
 
-    def listener(self, layer: int, _module: Any) -> Callable[..., None] | None:
+    def listener(
+        self, layer: int, _weight: Callable[[], torch.Tensor | None]
+    ) -> Callable[..., None] | None:
         """What to call with a layer's q, k, v, output and grid; None if it has nothing to find."""
         if not self.wanted[layer]:
             return None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ajour.lowering import lower
 from ajour.patterns import Full
-from ajour.pipelines.auto import Auto, AutoPlanner
+from ajour.pipelines.auto import Auto, AutoPlanner, model_of
 from ajour.pipelines.measure import CapturedMaps, wanted
 from ajour.processors import LayerContext, Obstacle, SparseProcessor, family_of
 from ajour.schedule import DENSE
@@ -167,7 +168,7 @@ class TransformerRuntime:
         self._expanded.clear()
         self._maps = []
         if self.auto is not None:
-            self._measure = AutoPlanner(self.auto, self.transformer, grids[-1])
+            self._measure = AutoPlanner(self.auto, model_of(self.transformer), grids[-1])
         else:
             assert self.plan is not None
             self._measure = CapturedMaps(self.plan)
@@ -175,7 +176,8 @@ class TransformerRuntime:
         tables = [self._lowered(grid, DENSE, patterns, device) for grid in grids]
         for index, (layer, context) in enumerate(zip(self._layers, self._contexts, strict=True)):
             if self.family.obstacle(layer) is None:
-                listener = self._measure.listener(index, layer)
+                weight = partial(self.family.output_weight, layer)
+                listener = self._measure.listener(index, weight)
                 if listener is not None:
                     context.listener = torch.compiler.disable(listener)
                     context.tables = tuple(one[index] for one in tables)

@@ -1,0 +1,101 @@
+"""What measuring costs: captured maps and automatic choices against one dense attention call.
+
+python -m benchmarks.capture --out benchmarks/results/capture-h200.json
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from ajour import Captured, TokenGrid, attention, lower
+from ajour.capture import CapturedRows, PackedLevels, capture
+from ajour.lists import tile_shares
+from ajour.pipelines.auto import Auto, AutoPlanner
+from benchmarks.record import save
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SHAPES = {
+    "1x12x32768x128": (TokenGrid(16, 32, 64), 12, 128),
+    "1x40x75600x128": (TokenGrid(21, 45, 80), 40, 128),
+}
+PATTERN = Captured([0.2] * 4)
+WAN_14B_LAYERS = 40
+
+
+def seconds(call: Callable[[], object], repeats: int) -> float:
+    """Median seconds of a call, the first one left out."""
+    times = []
+    for _ in range(repeats + 1):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        call()
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end) / 1000)
+    return median(times[1:])
+
+
+def measure(name: str, repeats: int) -> dict[str, Any]:
+    """One shape."""
+    grid, heads, head_dim = SHAPES[name]
+    torch.manual_seed(0)
+    shape = (1, grid.seq_len, heads, head_dim)
+    q, k, v = (torch.randn(shape, device="cuda", dtype=torch.bfloat16) for _ in range(3))
+    levels = capture(q, k, grid, PATTERN)
+    packed = PackedLevels.pack(levels, PATTERN.levels)
+    assert torch.equal(packed.unpack(), levels)
+    rows = CapturedRows(packed, tuple(range(heads)))
+    table = lower([PATTERN] * heads, grid).to("cuda")
+    model = {"transformer": "", "layers": 1, "heads": heads, "head_dim": head_dim}
+    channels = heads * head_dim
+    weight = torch.randn(channels, channels, device="cuda", dtype=torch.bfloat16) * channels**-0.5
+    listen = AutoPlanner(Auto(), model, grid).listener(0, lambda: weight)
+
+    def dense() -> object:
+        return F.scaled_dot_product_attention(
+            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        )
+
+    found = {
+        "dense": seconds(dense, repeats),
+        "capture": seconds(
+            lambda: PackedLevels.pack(capture(q, k, grid, PATTERN), PATTERN.levels), repeats
+        ),
+        "expand": seconds(lambda: rows.apply(table), repeats),
+        "sparse": seconds(lambda: attention(q, k, v, rows.apply(table)), repeats),
+        "auto": seconds(lambda: listen(q, k, v, None, grid), repeats),
+    }
+    return {
+        "shape": name,
+        "dtype": "bfloat16",
+        "density": float(tile_shares(levels).mean()),
+        "packed_bytes_per_layer": rows.nbytes,
+        "packed_bytes_40_layers": rows.nbytes * WAN_14B_LAYERS,
+        "ms": {key: value * 1000 for key, value in found.items()},
+        "relative_to_dense": {key: value / found["dense"] for key, value in found.items()},
+    }
+
+
+def main() -> None:
+    """Measures every shape and saves the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    rows = [measure(name, args.repeats) for name in tqdm(SHAPES, unit="shape")]
+    for row in rows:
+        print(row)
+    save(args.out, rows)
+
+
+if __name__ == "__main__":
+    main()
