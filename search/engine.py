@@ -18,7 +18,7 @@ from ajour.search.candidates import default_candidates
 from ajour.search.measure import Calibration, gains
 from ajour.search.passes import time_passes
 from ajour.search.probe import probe
-from ajour.search.provenance import origin
+from ajour.search.provenance import provenance
 from ajour.search.solve import Problem, frontier
 from ajour.search.timing import Costs, time_layers
 from ajour.search.verify import Verifier
@@ -130,7 +130,9 @@ class Search:
             "cost_model_error": costs.error,
             "settings": self.settings.to_dict(),
         }
-        return Outcome(replace(plan, provenance=self._provenance(facts)), met, costs, facts)
+        return Outcome(
+            replace(plan, provenance=provenance(self.pipe, self.settings, facts)), met, costs, facts
+        )
 
     def _probe(self) -> dict[str, Any]:
         settings = self.settings
@@ -150,16 +152,16 @@ class Search:
             settings.backend,
             settings.call,
         )
-        bar = tqdm(total=len(settings.calibration), desc="calibrate", unit="prompt", disable=None)
+        keys = [f"prompt/{index}" for index in range(len(settings.calibration))]
+        own = len(self.workers.missing(self.work, keys)[1])
+        units = own * calibration.units(self.facts["steps"])
 
         def measure(key: str) -> dict[str, Any]:
             index = int(key.rsplit("/")[-1])
-            value = calibration.measure(key, settings.calibration[index], settings.seed + index)
-            bar.update()
-            return value
+            prompt, seed = settings.calibration[index], settings.seed + index
+            return calibration.measure(key, prompt, seed, bar.update)
 
-        keys = [f"prompt/{index}" for index in range(len(settings.calibration))]
-        with bar:
+        with tqdm(total=units, desc="calibrate", unit="run", disable=None) as bar:
             return list(self.workers.share(self.work, keys, measure).values())
 
     def _costs(self) -> Costs:
@@ -241,28 +243,3 @@ class Search:
 
     def _point(self, tried: Tried) -> dict[str, Any]:
         return {"seconds": tried.seconds, "decibels": tried.decibels} | tried.found
-
-    def _provenance(self, facts: Mapping[str, Any]) -> dict[str, Any]:
-        settings, chosen = self.settings, facts["chosen"]
-        return {
-            "by": "ajour search",
-            "model": settings.model,
-            **origin(self.pipe),
-            "grid": facts["grid"],
-            "call": dict(settings.call),
-            "steps": facts["steps"],
-            "seed": settings.seed,
-            "prompts": settings.prompts_digest,
-            "target": facts["target"],
-            "target_met": facts["met"],
-            "density": round(facts["density"], 4),
-            "predicted": {
-                "seconds": round(chosen["seconds"], 4),
-                "speedup": round(facts["dense_seconds"] / chosen["seconds"], 4),
-            },
-            "verified": {
-                name: round(chosen[name], 4)
-                for name in ("psnr_db", "ssim", "warp", "dense_warp", "speedup", "run_seconds")
-            }
-            | {"prompts": len(settings.verification)},
-        }

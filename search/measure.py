@@ -64,13 +64,20 @@ class Calibration:
         self.backend = backend
         self.call = call
 
-    def measure(self, key: str, prompt: str, seed: int) -> dict[str, Any]:
+    def units(self, steps: int) -> int:
+        """Parts of a prompt's measurement, for a progress bar."""
+        return 1 + len(probed_steps(steps)) + len(band_starts(steps, self.bands))
+
+    def measure(
+        self, key: str, prompt: str, seed: int, tick: Callable[[], Any] = lambda: None
+    ) -> dict[str, Any]:
         """All of one prompt.
 
         Args:
             key: of the prompt's unit; parts of it are kept under longer keys.
             prompt: the prompt.
             seed: seed of the initial noise.
+            tick: called after each part.
 
         Returns:
             `errors`: (bands, layers, heads, C); `levels`: noise level of each step; `influence`:
@@ -91,7 +98,12 @@ class Calibration:
                     exact.append(latents(self.pipe, prompt, seed, **self.call))
                 return {"errors": rounded(meter.errors()), "levels": rounded(tracker.levels)}
 
-        found = dict(self.work.once(f"{key}/errors", run_dense))
+        def once(part: str, compute: Callable[[], Any]) -> Any:
+            value = self.work.once(f"{key}/{part}", compute)
+            tick()
+            return value
+
+        found = dict(once("errors", run_dense))
         errors, levels = np.array(found["errors"]), found["levels"]
         trial = self._trial(errors)
         sums = np.take_along_axis(errors, trial[..., None], -1)[..., 0].sum(axis=-1)
@@ -124,13 +136,10 @@ class Calibration:
 
         found["trial"] = rounded(sums)
         found["influence"] = [
-            self.work.once(f"{key}/influence/{number}", partial(influence, number))
+            once(f"influence/{number}", partial(influence, number))
             for number in range(len(probed_steps(len(levels))))
         ]
-        found["onset"] = [
-            self.work.once(f"{key}/onset/{band}", partial(onset, band))
-            for band in range(len(trial))
-        ]
+        found["onset"] = [once(f"onset/{band}", partial(onset, band)) for band in range(len(trial))]
         return found
 
     def _change(

@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 from ajour.pipelines.generate import VERSIONS, device_name
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import torch
+
+    from ajour.search.settings import Settings
 
 SAMPLED = 64
 """Values of each parameter that the fingerprint reads."""
@@ -37,6 +41,37 @@ def origin(pipe: Any) -> dict[str, Any]:
         "dtype": str(next(transformer.parameters()).dtype).removeprefix("torch."),
         "versions": {"python": platform.python_version()}
         | {name: found for name in VERSIONS if (found := _version(name))},
+    }
+
+
+def provenance(pipe: Any, settings: Settings, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What a searched plan says about itself.
+
+    Args:
+        pipe: the pipeline that was searched.
+        settings: what was asked for.
+        facts: of the outcome.
+    """
+    chosen = facts["chosen"]
+    verified = ("psnr_db", "ssim", "warp", "dense_warp", "speedup", "run_seconds")
+    return {
+        "by": "ajour search",
+        "model": settings.model,
+        **origin(pipe),
+        "grid": facts["grid"],
+        "call": dict(settings.call),
+        "steps": facts["steps"],
+        "seed": settings.seed,
+        "prompts": settings.prompts_digest,
+        "target": facts["target"],
+        "target_met": facts["met"],
+        "density": round(facts["density"], 4),
+        "predicted": {
+            "seconds": round(chosen["seconds"], 4),
+            "speedup": round(facts["dense_seconds"] / chosen["seconds"], 4),
+        },
+        "verified": {name: float(f"{chosen[name]:.5g}") for name in verified}
+        | {"prompts": len(settings.verification)},
     }
 
 

@@ -7,6 +7,7 @@ from statistics import mean, median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from tqdm import tqdm
 
 from ajour.pipelines.enable import sparse
 from ajour.pipelines.generate import sample
@@ -135,8 +136,16 @@ class Verifier:
 
     def _each(self, key: str, run: Any) -> list[dict[str, Any]]:
         keys = [f"{key}/{index}" for index in range(len(self.prompts))]
-        found = self.workers.share(self.work, keys, lambda unit: run(int(unit.rsplit("/")[-1])))
-        return list(found.values())
+        own = self.workers.missing(self.work, keys)[1]
+
+        def one(unit: str) -> dict[str, Any]:
+            value: dict[str, Any] = run(int(unit.rsplit("/")[-1]))
+            bar.update()
+            return value
+
+        shown = None if own else True  # nothing to show for work that is done
+        with tqdm(total=len(own), desc=key.split("/")[0], unit="run", disable=shown) as bar:
+            return list(self.workers.share(self.work, keys, one).values())
 
 
 def plan_digest(plan: Plan) -> str:

@@ -84,9 +84,8 @@ class Workers:
         Returns:
             By key, in the order of the keys; the same in every process.
         """
-        known = {key for found in self._gather([k for k in keys if k in work]) for key in found}
-        missing = [key for key in keys if key not in known]
-        for key in missing[self.rank :: self.count]:
+        _, own = self.missing(work, keys)
+        for key in own:
             work.once(key, partial(compute, key))
         values: dict[str, Any] = {}
         for found in self._gather({key: work[key] for key in keys if key in work}):
@@ -95,6 +94,12 @@ class Workers:
             if key not in work:
                 work.put(key, values[key])
         return {key: values[key] for key in keys}
+
+    def missing(self, work: Work, keys: Sequence[str]) -> tuple[list[str], list[str]]:
+        """The units that no process has finished, and those of them that are this one's to do."""
+        known = {key for found in self._gather([k for k in keys if k in work]) for key in found}
+        missing = [key for key in keys if key not in known]
+        return missing, missing[self.rank :: self.count]
 
     def first_only(self, work: Work, key: str, compute: Callable[[], Any]) -> Any:
         """The value of a unit that only the first process computes, such as a timing."""
