@@ -58,14 +58,11 @@ def attend(
         slots = table.slots[int(table.row_order[row])].long()
         owned = (table.head_rows == row).nonzero()[:, None]
         places = ((first + slots) * heads + owned).masked_fill_(slots < 0, total).flatten(0, 1)
-        query, key, value = (
-            x.index_select(0, places.clamp(max=total - 1).flatten()).view(*places.shape, dim)
-            for x in inputs
-        )
-        if table.partial_blocks:
-            key[:, slots < 0] = 0
-            value[:, slots < 0] = 0
-        _attend_row(query, key, value, places, out, lse, table, row, scale)
+        calls, used = _row_calls(table, row)
+        source = places.clamp(max=total - 1)
+        query = inputs[0].index_select(0, source.flatten()).view(*places.shape, dim)
+        key, value = (_pack(x, source, table, used) for x in inputs[1:])
+        _attend_row(query, key, value, places, out, lse, calls, scale)
     return out[:-1].view(q.shape), lse[:-1].view(q.shape[:3]).transpose(1, 2).contiguous()
 
 
@@ -76,25 +73,21 @@ def _attend_row(
     places: torch.Tensor,
     out: torch.Tensor,
     lse: torch.Tensor,
-    table: BlockTable,
-    row: int,
+    calls: list[Call],
     scale: float,
 ) -> None:
     """Attention of the heads of a pattern row.
 
     Args:
         q: (heads, slots, head_dim).
-        k: same shape, empty slots zero.
-        v: same shape, empty slots zero.
+        k: (heads, keys, head_dim), from `_pack`.
+        v: same shape.
         places: (heads, slots), where the result of a query goes in `out` and `lse`.
         out: (places, head_dim), written.
         lse: (places,), written.
-        table: the block table.
-        row: the pattern row.
+        calls: of the row.
         scale: factor on the logits.
     """
-    calls, used = _row_calls(table, row)
-    keys, values = (_levels(x, table, used) for x in (k, v))
     for start, size, repeats, runs, gather, bias in calls:
         target = places[:, start : start + size * repeats].t().flatten()
         if not runs:
@@ -103,9 +96,9 @@ def _attend_row(
             continue
         if gather is None:
             _, lo, hi = runs[0]
-            key, value = (_windows(x, lo, hi - lo, repeats, size) for x in (keys, values))
+            key, value = (_windows(x, lo, hi - lo, repeats, size) for x in (k, v))
         else:
-            key, value = (x.index_select(1, gather)[None] for x in (keys, values))
+            key, value = (x.index_select(1, gather)[None] for x in (k, v))
         result, sums = torch._scaled_dot_product_flash_attention_for_cpu(
             _windows(q, start, size, repeats, size),
             key,
@@ -117,11 +110,30 @@ def _attend_row(
         lse.index_copy_(0, target, sums.transpose(1, 2).flatten().to(lse.dtype))
 
 
-def _levels(x: torch.Tensor, table: BlockTable, used: list[int]) -> torch.Tensor:
-    """Rows (heads, slots, head_dim), and behind them those of the pooled levels that are used."""
-    blocks = x.unflatten(1, (-1, BLOCK))
-    pooled = [pool_blocks(blocks, table.valid, level).flatten(1, 2) for level in used[1:]]
-    return torch.cat([x, *pooled], 1) if pooled else x
+def _pack(
+    x: torch.Tensor, source: torch.Tensor, table: BlockTable, used: list[int]
+) -> torch.Tensor:
+    """Keys or values of a pattern row's heads in block layout, behind them their pooled levels.
+
+    Args:
+        x: (places, head_dim).
+        source: (heads, slots), the place of each slot's row; any place for an empty slot.
+        table: the block table.
+        used: the levels to lay out, 0 first.
+
+    Returns:
+        (heads, slots + pooled rows, head_dim), empty slots zero.
+    """
+    slots, blocks = source.shape[1], table.grid.blocks
+    sizes = [blocks * (BLOCK >> level) for level in used]
+    packed = x.new_empty(len(source), sum(sizes), x.shape[1])
+    for head, rows in zip(packed, source, strict=True):
+        torch.index_select(x, 0, rows, out=head[:slots])
+    packed[:, table.empty_slots] = 0
+    whole = packed[:, :slots].unflatten(1, (-1, BLOCK))
+    for level, part in zip(used[1:], packed.split(sizes, 1)[1:], strict=True):
+        part.copy_(pool_blocks(whole, table.valid, level).flatten(1, 2))
+    return packed
 
 
 def _row_calls(table: BlockTable, row: int) -> tuple[list[Call], list[int]]:
