@@ -211,7 +211,11 @@ def train(args: argparse.Namespace) -> None:
     rng = random.Random(args.seed)
     out: Path = args.out
     out.mkdir(parents=True, exist_ok=True)
+    layout = torch.channels_last_3d if args.channels_last else torch.contiguous_format
     vae = model.build_vae().to(device).train()
+    for parameter in vae.parameters():
+        if parameter.ndim == 5:
+            parameter.data = parameter.data.contiguous(memory_format=layout)
     average = Average([vae], 0.999)
     optimizer = torch.optim.AdamW(
         vae.parameters(),
@@ -252,6 +256,7 @@ def train(args: argparse.Namespace) -> None:
         for group in optimizer.param_groups:
             group["lr"] = PEAK_LR * learning_rate_factor(elapsed / total)
         video = training_batch(rng, device, elapsed < PICTURE_PART * total, args.tiny)
+        video = video.contiguous(memory_format=layout)
         loss, kl = training_loss(vae, video, args.kl_weight)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -301,6 +306,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kl-weight", type=float, default=KL_WEIGHT)
     parser.add_argument("--resume", action="store_true", help="continue from OUT/checkpoint.pt")
+    parser.add_argument(
+        "--channels-last", action="store_true", help="memory layout; which is faster depends"
+    )
     parser.add_argument("--say-every", type=float, default=10.0, help="seconds between log lines")
     parser.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)
     train(parser.parse_args())
