@@ -13,6 +13,7 @@ from ajour.pipelines.auto import SPEEDS, Auto, model_of
 from ajour.pipelines.runtime import TransformerRuntime
 from ajour.pipelines.steps import StepTracker
 from ajour.plan import Plan, PlanError
+from ajour.processors import supported_pipelines as _supported_pipelines
 from ajour.processors import supported_transformers
 
 if TYPE_CHECKING:
@@ -200,33 +201,5 @@ def transformers_of(pipe: Any) -> list[torch.nn.Module]:
 
 
 def supported_pipelines() -> list[str]:
-    """Names of the diffusers pipelines whose transformer is supported."""
-    return [
-        "CogVideoXFunControlPipeline",
-        "CogVideoXImageToVideoPipeline",
-        "CogVideoXPipeline",
-        "CogVideoXVideoToVideoPipeline",
-        "FluxControlImg2ImgPipeline",
-        "FluxControlInpaintPipeline",
-        "FluxControlNetImg2ImgPipeline",
-        "FluxControlNetInpaintPipeline",
-        "FluxControlNetPipeline",
-        "FluxControlPipeline",
-        "FluxFillPipeline",
-        "FluxImg2ImgPipeline",
-        "FluxInpaintPipeline",
-        "FluxKontextInpaintPipeline",
-        "FluxKontextPipeline",
-        "FluxPipeline",
-        "HunyuanSkyreelsImageToVideoPipeline",
-        "HunyuanVideoImageToVideoPipeline",
-        "HunyuanVideoPipeline",
-        "LTXConditionPipeline",
-        "LTXI2VLongMultiPromptPipeline",
-        "LTXImageToVideoPipeline",
-        "LTXPipeline",
-        "MochiPipeline",
-        "WanImageToVideoPipeline",
-        "WanPipeline",
-        "WanVideoToVideoPipeline",
-    ]
+    """Names of the diffusers pipelines whose attention can run sparsely."""
+    return _supported_pipelines()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ajour.processors.base import Family, LayerContext, Obstacle, SparseProcessor
-from ajour.processors.registry import family_of, supported_transformers
+from ajour.processors.registry import family_of, supported_pipelines, supported_transformers
 
 __all__ = [
     "Family",
@@ -11,5 +11,6 @@ __all__ = [
     "Obstacle",
     "SparseProcessor",
     "family_of",
+    "supported_pipelines",
     "supported_transformers",
 ]

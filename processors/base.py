@@ -125,6 +125,18 @@ class Family(ABC):
     processor: ClassVar[type[SparseProcessor]]
     """The family's processor."""
 
+    pipelines: ClassVar[tuple[str, ...]]
+    """Names of the diffusers pipelines of these transformers that run sparsely."""
+
+    dense_pipelines: ClassVar[Mapping[str, str]] = {}
+    """Those that run dense, and why."""
+
+    sparse: ClassVar[str]
+    """What runs sparsely, for the documentation."""
+
+    dense: ClassVar[tuple[str, ...]] = ()
+    """What runs dense, and why, for the documentation."""
+
     @abstractmethod
     def layers(self, transformer: torch.nn.Module) -> list[Any]:
         """The self-attention modules in order of depth; each has `.processor` and `.heads`."""
@@ -173,8 +185,10 @@ class Family(ABC):
     def obstacle(self, layer: Any) -> str | None:
         """Why a layer has to run dense as it is set up now, or None."""
         if not isinstance(layer.processor, SparseProcessor):
-            known = ", ".join(self.processor.stands_in_for)
-            return f"a layer uses {type(layer.processor).__name__}; known processors are {known}"
+            name, known = type(layer.processor).__name__, self.processor.stands_in_for
+            if name in known:
+                return f"a layer's {name} was set after enable(); disable and enable again"
+            return f"a layer uses {name}; known processors are {', '.join(known)}"
         if getattr(layer.processor, "_parallel_config", None) is not None:
             return "context parallelism is enabled on the transformer"
         return None

@@ -63,6 +63,16 @@ class CogVideoX(Family):
 
     classes: ClassVar[tuple[str, ...]] = ("CogVideoXTransformer3DModel",)
     processor: ClassVar[type[SparseProcessor]] = CogVideoXSparseProcessor
+    pipelines: ClassVar[tuple[str, ...]] = (
+        "CogVideoXFunControlPipeline",
+        "CogVideoXImageToVideoPipeline",
+        "CogVideoXPipeline",
+        "CogVideoXVideoToVideoPipeline",
+    )
+    sparse: ClassVar[str] = "joint attention of text and video in every block"
+    dense: ClassVar[tuple[str, ...]] = (
+        "calls with an `attention_mask`: it hides tokens that a plan counts on",
+    )
 
     def layers(self, transformer: torch.nn.Module) -> list[Any]:
         """`attn1` of every block: text and video attend jointly."""

@@ -8,11 +8,14 @@ import torch
 
 from ajour.grid import TokenGrid
 from ajour.processors.base import Family, Obstacle, SparseProcessor, argument
-from ajour.processors.host import raster_extents, read_once
+from ajour.processors.host import read_once
 from ajour.processors.projections import project, rotate_tokens
+from ajour.processors.raster import raster_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from ajour.processors.raster import Raster
 
 
 class FluxSparseProcessor(SparseProcessor):
@@ -68,6 +71,31 @@ class Flux(Family):
 
     classes: ClassVar[tuple[str, ...]] = ("FluxTransformer2DModel",)
     processor: ClassVar[type[SparseProcessor]] = FluxSparseProcessor
+    pipelines: ClassVar[tuple[str, ...]] = (
+        "FluxControlImg2ImgPipeline",
+        "FluxControlInpaintPipeline",
+        "FluxControlNetImg2ImgPipeline",
+        "FluxControlNetInpaintPipeline",
+        "FluxControlNetPipeline",
+        "FluxControlPipeline",
+        "FluxFillPipeline",
+        "FluxImg2ImgPipeline",
+        "FluxInpaintPipeline",
+        "FluxKontextInpaintPipeline",
+        "FluxKontextPipeline",
+        "FluxPipeline",
+        "VisualClozeGenerationPipeline",
+        "VisualClozePipeline",
+    )
+    sparse: ClassVar[str] = (
+        "joint attention of text and image in dual-stream and single-stream blocks; reference "
+        "images of another size are exact"
+    )
+    dense: ClassVar[tuple[str, ...]] = (
+        "blocks with an IP-adapter: their processor adds attention to the image prompt",
+        "calls with an `attention_mask`: it hides tokens that a plan counts on",
+        "calls where less than half the image tokens are one grid: too little could be left out",
+    )
 
     def layers(self, transformer: torch.nn.Module) -> list[Any]:
         """Dual-stream blocks, then single-stream blocks."""
@@ -79,25 +107,24 @@ class Flux(Family):
     ) -> TokenGrid:
         """All text tokens, then the image, whose extents only its position ids tell.
 
-        Kontext puts a reference image after the image: two frames, if it has the same size.
+        Kontext puts a reference image after the image: two frames, if it has the same size, else
+        its tokens count as text.
         """
         options = argument(args, kwargs, 7, "joint_attention_kwargs") or {}
         if options.get("attention_mask") is not None:
             raise Obstacle("joint_attention_kwargs holds an attention_mask")
-        extents = image_extents(argument(args, kwargs, 4, "img_ids"))
-        if extents is None:
-            raise Obstacle(
-                "img_ids is not one raster of positions, as with reference images of another size"
-            )
+        raster = image_raster(argument(args, kwargs, 4, "img_ids"))
+        if raster is None:
+            raise Obstacle("less than half the image tokens are one grid, going by img_ids")
         text = argument(args, kwargs, 1, "encoder_hidden_states").shape[1]
-        return TokenGrid(*extents, text_before=text)
+        return TokenGrid(*raster.extents, text_before=text + raster.before, text_after=raster.after)
 
 
 @read_once
-def image_extents(img_ids: torch.Tensor) -> tuple[int, int, int] | None:
-    """(frames, height, width) of the image tokens, or None if they are not one raster.
+def image_raster(img_ids: torch.Tensor) -> Raster | None:
+    """The raster among the image tokens.
 
     Args:
         img_ids: (tokens, 3), or (batch, tokens, 3), of which diffusers uses the first sample.
     """
-    return raster_extents(img_ids[0] if img_ids.ndim == 3 else img_ids)
+    return raster_of(img_ids[0] if img_ids.ndim == 3 else img_ids)

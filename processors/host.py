@@ -5,12 +5,11 @@ from __future__ import annotations
 from functools import wraps
 from typing import TYPE_CHECKING, TypeVar
 
+import torch
 from torch.utils.weak import WeakIdKeyDictionary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import torch
 
 Result = TypeVar("Result")
 
@@ -37,18 +36,26 @@ def read_once(read: Callable[[torch.Tensor], Result]) -> Callable[[torch.Tensor]
     return reading
 
 
-def raster_extents(coordinates: torch.Tensor) -> tuple[int, int, int] | None:
-    """The (frames, height, width) of tokens in raster order, from where they are.
+@read_once
+def valid_lengths(mask: torch.Tensor) -> tuple[int, ...]:
+    """Tokens of each sample that a mask keeps, wherever they are.
 
     Args:
-        coordinates: (tokens, 3): t, h and w of each token, evenly spaced or not.
-
-    Returns:
-        None if the tokens are not all the points of one grid in raster order.
+        mask: (batch, tokens), 1 where a token is kept, else 0, of any dtype: in low precision
+            counts would be rounded.
     """
-    ranks = [axis.unique(return_inverse=True)[1] for axis in coordinates.cpu().unbind(dim=1)]
-    frames, height, width = (int(rank.max()) + 1 for rank in ranks)
-    if frames * height * width != len(coordinates):
+    return tuple(int(length) for length in mask.sum(dim=1, dtype=torch.int).tolist())
+
+
+@read_once
+def prefix_lengths(mask: torch.Tensor) -> tuple[int, ...] | None:
+    """How many first tokens of each sample a mask keeps; None if it keeps any others.
+
+    Args:
+        mask: (batch, tokens), nonzero where a token is kept.
+    """
+    kept = (mask != 0).cpu()
+    lengths = kept.sum(dim=1)
+    if not torch.equal(kept, torch.arange(kept.shape[1]) < lengths[:, None]):
         return None
-    places = (ranks[0] * height + ranks[1]) * width + ranks[2]
-    return (frames, height, width) if bool((places.diff() == 1).all()) else None
+    return tuple(int(length) for length in lengths)

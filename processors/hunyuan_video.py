@@ -13,7 +13,7 @@ import torch
 
 from ajour.grid import TokenGrid
 from ajour.processors.base import Family, SparseProcessor, argument, pad_tokens
-from ajour.processors.host import read_once
+from ajour.processors.host import valid_lengths
 from ajour.processors.projections import project, rotate_tokens
 
 if TYPE_CHECKING:
@@ -80,6 +80,16 @@ class HunyuanVideo(Family):
 
     classes: ClassVar[tuple[str, ...]] = ("HunyuanVideoTransformer3DModel",)
     processor: ClassVar[type[SparseProcessor]] = HunyuanVideoSparseProcessor
+    pipelines: ClassVar[tuple[str, ...]] = (
+        "HunyuanSkyreelsImageToVideoPipeline",
+        "HunyuanVideoImageToVideoPipeline",
+        "HunyuanVideoPipeline",
+    )
+    sparse: ClassVar[str] = (
+        "joint attention of video and text in dual-stream and single-stream blocks; text padding "
+        "is left out"
+    )
+    dense: ClassVar[tuple[str, ...]] = ("the text refiner: its sequences are short",)
 
     def layers(self, transformer: torch.nn.Module) -> list[Any]:
         """Dual-stream blocks, then single-stream blocks; the text refiner stays stock."""
@@ -102,14 +112,3 @@ class HunyuanVideo(Family):
     def text_lengths(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, ...]:
         """From the text mask."""
         return valid_lengths(argument(args, kwargs, 3, "encoder_attention_mask"))
-
-
-@read_once
-def valid_lengths(mask: torch.Tensor) -> tuple[int, ...]:
-    """Tokens of each sample that a mask keeps: the model takes them to be the first ones.
-
-    Args:
-        mask: (batch, tokens), 1 where a token is kept, else 0, of any dtype: in low precision
-            counts would be rounded.
-    """
-    return tuple(int(length) for length in mask.sum(dim=1, dtype=torch.int).tolist())

@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ajour.grid import TokenGrid
 from ajour.processors.base import Family, Obstacle, SparseProcessor, argument
-from ajour.processors.host import raster_extents, read_once
+from ajour.processors.host import read_once
 from ajour.processors.projections import rotate
+from ajour.processors.raster import raster_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import torch
+
+    from ajour.processors.raster import Raster
 
 
 class LTXSparseProcessor(SparseProcessor):
@@ -63,6 +66,20 @@ class LTX(Family):
 
     classes: ClassVar[tuple[str, ...]] = ("LTXVideoTransformer3DModel",)
     processor: ClassVar[type[SparseProcessor]] = LTXSparseProcessor
+    pipelines: ClassVar[tuple[str, ...]] = (
+        "LTXConditionPipeline",
+        "LTXI2VLongMultiPromptPipeline",
+        "LTXImageToVideoPipeline",
+        "LTXPipeline",
+    )
+    sparse: ClassVar[str] = (
+        "self-attention (`attn1`) of every block; frames to condition on, appended or in front, "
+        "are exact"
+    )
+    dense: ClassVar[tuple[str, ...]] = (
+        "cross-attention (`attn2`) to text: its keys are few",
+        "calls where less than half the tokens are one video: too little could be left out",
+    )
 
     def layers(self, transformer: torch.nn.Module) -> list[Any]:
         """`attn1` of every block; cross-attention (`attn2`) stays stock."""
@@ -71,23 +88,26 @@ class LTX(Family):
     def grid(
         self, transformer: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> TokenGrid:
-        """`num_frames`, `height` and `width`, or else the raster of `video_coords`."""
+        """`num_frames`, `height` and `width`, or else the raster of `video_coords`.
+
+        Frames to condition on lie around the raster and count as text.
+        """
         coordinates = argument(args, kwargs, 8, "video_coords")
         if coordinates is not None:
-            extents = video_extents(coordinates)
-            if extents is None:
-                raise Obstacle("video_coords is not one raster, as with frames to condition on")
-            return TokenGrid(*extents)
+            raster = video_raster(coordinates)
+            if raster is None:
+                raise Obstacle("less than half the tokens are one video, going by video_coords")
+            return TokenGrid(*raster.extents, text_before=raster.before, text_after=raster.after)
         names = ("num_frames", "height", "width")
         return TokenGrid(*(argument(args, kwargs, 4 + i, name) for i, name in enumerate(names)))
 
 
 @read_once
-def video_extents(video_coords: torch.Tensor) -> tuple[int, int, int] | None:
-    """(frames, height, width) of the video tokens, or None if they are not one raster.
+def video_raster(video_coords: torch.Tensor) -> Raster | None:
+    """The raster among the tokens; None also if samples differ.
 
     Args:
         video_coords: (batch, 3, tokens): t, h and w of each token, evenly spaced or not.
     """
     alike = bool((video_coords == video_coords[:1]).all())
-    return raster_extents(video_coords[0].T) if alike else None
+    return raster_of(video_coords[0].T) if alike else None

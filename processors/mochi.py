@@ -12,7 +12,7 @@ import torch
 
 from ajour.grid import TokenGrid
 from ajour.processors.base import Family, Obstacle, SparseProcessor, argument, pad_tokens
-from ajour.processors.host import read_once
+from ajour.processors.host import prefix_lengths
 from ajour.processors.projections import project, rotate
 
 if TYPE_CHECKING:
@@ -71,6 +71,14 @@ class Mochi(Family):
 
     classes: ClassVar[tuple[str, ...]] = ("MochiTransformer3DModel",)
     processor: ClassVar[type[SparseProcessor]] = MochiSparseProcessor
+    pipelines: ClassVar[tuple[str, ...]] = ("MochiPipeline",)
+    sparse: ClassVar[str] = (
+        "joint attention of video and text in every block; text padding is left out"
+    )
+    dense: ClassVar[tuple[str, ...]] = (
+        "calls whose mask hides text in front of text that it keeps: only padding at the end is "
+        "left out exactly",
+    )
 
     def layers(self, transformer: torch.nn.Module) -> list[Any]:
         """`attn1` of every block: video and text attend jointly."""
@@ -90,17 +98,3 @@ class Mochi(Family):
     def text_lengths(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, ...]:
         """From the text mask."""
         return prefix_lengths(argument(args, kwargs, 3, "encoder_attention_mask")) or ()
-
-
-@read_once
-def prefix_lengths(mask: torch.Tensor) -> tuple[int, ...] | None:
-    """How many first tokens of each sample a mask keeps; None if it keeps any others.
-
-    Args:
-        mask: (batch, tokens), nonzero where a token is kept.
-    """
-    kept = (mask != 0).cpu()
-    lengths = kept.sum(dim=1)
-    if not torch.equal(kept, torch.arange(kept.shape[1]) < lengths[:, None]):
-        return None
-    return tuple(int(length) for length in lengths)

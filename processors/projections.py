@@ -72,3 +72,16 @@ def rotate_tokens(
     if rotated.shape == x.shape:
         return rotated
     return torch.cat((x[:, :start], rotated, x[:, stop:]), dim=1)
+
+
+def rotate_halves(x: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
+    """Rotary embedding whose pairs are a channel of the first half and one of the second.
+
+    Args:
+        x: (..., channels).
+        cosines: one per pair, broadcastable to (..., channels / 2).
+        sines: same shape.
+    """
+    first, second = x.chunk(2, dim=-1)
+    halves = (first * cosines - second * sines, first * sines + second * cosines)
+    return torch.cat(halves, dim=-1).type_as(x)

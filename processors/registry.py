@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
 
 from ajour.processors.cogvideox import CogVideoX
 from ajour.processors.flux import Flux
+from ajour.processors.flux2 import Flux2
 from ajour.processors.hunyuan_video import HunyuanVideo
+from ajour.processors.hunyuan_video15 import HunyuanVideo15
+from ajour.processors.kandinsky5 import Kandinsky5
 from ajour.processors.ltx import LTX
+from ajour.processors.ltx2 import LTX2
 from ajour.processors.mochi import Mochi
+from ajour.processors.qwen_image import QwenImage
+from ajour.processors.refused import REFUSED
+from ajour.processors.skyreels_v2 import SkyReelsV2
 from ajour.processors.wan import Wan
+from ajour.processors.wan_animate import WanAnimate
+from ajour.processors.wan_vace import WanVACE
 
 if TYPE_CHECKING:
     import torch
@@ -18,11 +28,19 @@ if TYPE_CHECKING:
 
 FAMILIES: tuple[Family, ...] = (
     Wan(),
+    WanVACE(),
+    WanAnimate(),
+    SkyReelsV2(),
     HunyuanVideo(),
+    HunyuanVideo15(),
     CogVideoX(),
-    Flux(),
     LTX(),
+    LTX2(),
     Mochi(),
+    Kandinsky5(),
+    Flux(),
+    Flux2(),
+    QwenImage(),
 )
 
 
@@ -31,16 +49,49 @@ def supported_transformers() -> list[str]:
     return sorted(name for family in FAMILIES for name in family.classes)
 
 
+def supported_pipelines() -> list[str]:
+    """Names of the diffusers pipelines whose attention can run sparsely."""
+    return sorted(name for family in FAMILIES for name in family.pipelines)
+
+
 def family_of(transformer: torch.nn.Module) -> Family:
     """The family of a transformer.
 
     Raises:
-        TypeError: naming the supported classes, if there is none.
+        TypeError: if there is none, naming what is nearest and what would be needed.
     """
     name = type(transformer).__name__
     for family in FAMILIES:
         if name in family.classes:
             return family
-    raise TypeError(
-        f"{name} is not supported; supported transformers are {', '.join(supported_transformers())}"
+    supported = f"supported transformers are {', '.join(supported_transformers())}"
+    if name in REFUSED:
+        raise TypeError(f"{name} is not supported: {REFUSED[name]}; {supported}")
+    family, kind = nearest(transformer)
+    needed = (
+        f"it uses {kind} like {family.classes[0]}, so a family that lists its layers and its grid "
+        "would be needed"
+        if kind
+        else f"the nearest by name is {family.classes[0]}; a family with a processor of its own, "
+        "its layers and its grid would be needed"
     )
+    raise TypeError(f"{name} is not supported: {needed}; {supported}")
+
+
+def nearest(transformer: torch.nn.Module) -> tuple[Family, str | None]:
+    """The family most like a transformer's.
+
+    Returns:
+        The family, and the attention processor that both use; None if it is near by name only.
+    """
+    for module in transformer.modules():
+        kind = type(getattr(module, "processor", None)).__name__
+        for family in FAMILIES:
+            if kind in family.processor.stands_in_for:
+                return family, kind
+    name = type(transformer).__name__
+    return max(FAMILIES, key=lambda family: _likeness(name, family.classes[0])), None
+
+
+def _likeness(one: str, other: str) -> float:
+    return SequenceMatcher(None, one, other).ratio()

@@ -68,6 +68,18 @@ class Wan(Family):
 
     classes: ClassVar[tuple[str, ...]] = ("WanTransformer3DModel",)
     processor: ClassVar[type[SparseProcessor]] = WanSparseProcessor
+    pipelines: ClassVar[tuple[str, ...]] = (
+        "LucyEditPipeline",
+        "WanImageToVideoPipeline",
+        "WanPipeline",
+        "WanVideoToVideoPipeline",
+    )
+    sparse: ClassVar[str] = (
+        "self-attention (`attn1`) of every block, of both transformers where there are two"
+    )
+    dense: ClassVar[tuple[str, ...]] = (
+        "cross-attention (`attn2`) to text and images: its keys are few",
+    )
 
     def layers(self, transformer: torch.nn.Module) -> list[Any]:
         """`attn1` of every block; cross-attention (`attn2`) stays stock."""

@@ -6,11 +6,19 @@ from dataclasses import dataclass
 import torch
 from diffusers import (
     CogVideoXTransformer3DModel,
+    Flux2Transformer2DModel,
     FluxTransformer2DModel,
+    HunyuanVideo15Transformer3DModel,
     HunyuanVideoTransformer3DModel,
+    Kandinsky5Transformer3DModel,
+    LTX2VideoTransformer3DModel,
     LTXVideoTransformer3DModel,
     MochiTransformer3DModel,
+    QwenImageTransformer2DModel,
+    SkyReelsV2Transformer3DModel,
+    WanAnimateTransformer3DModel,
     WanTransformer3DModel,
+    WanVACETransformer3DModel,
 )
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
 
@@ -24,6 +32,7 @@ class Case:
     build: Callable
     inputs: Callable
     text: str | None
+    least_frames: int = 1
 
 
 def hunyuan_video(**config):
@@ -167,6 +176,202 @@ def wan_inputs(grid, text=7, batch=1):
     }
 
 
+def wan_i2v(**config):
+    return wan(**{"image_dim": 8, "added_kv_proj_dim": HEADS * HEAD_DIM} | config)
+
+
+def wan_i2v_inputs(grid, text=7, batch=1):
+    # The stock processor takes the last 512 tokens to be text.
+    inputs = wan_inputs(grid, 512, batch)
+    inputs["encoder_hidden_states"][:, text:] = 0
+    return inputs | {"encoder_hidden_states_image": torch.randn(batch, 5, 8)}
+
+
+def wan_ti2v_inputs(grid, text=7, batch=1):
+    frames, height, width = grid
+    steps = torch.full((batch, frames * height * width), 500)
+    steps[:, : height * width] = 0
+    return wan_inputs(grid, text, batch) | {"timestep": steps}
+
+
+def wan_vace(**config):
+    return WanVACETransformer3DModel(
+        **{
+            "patch_size": (1, 2, 2), "num_attention_heads": HEADS, "attention_head_dim": HEAD_DIM,
+            "in_channels": 4, "out_channels": 4, "text_dim": TEXT_DIM, "freq_dim": 8,
+            "ffn_dim": 32, "num_layers": 2, "rope_max_seq_len": 32, "vace_layers": [0, 1],
+            "vace_in_channels": 6,
+        } | config
+    )  # fmt: skip
+
+
+def wan_vace_inputs(grid, text=7, batch=1):
+    frames, height, width = grid
+    control = torch.randn(batch, 6, frames, 2 * height, 2 * width)
+    return wan_inputs(grid, text, batch) | {"control_hidden_states": control}
+
+
+def wan_animate(**config):
+    return WanAnimateTransformer3DModel(
+        **{
+            "patch_size": (1, 2, 2), "num_attention_heads": HEADS, "attention_head_dim": HEAD_DIM,
+            "in_channels": 12, "latent_channels": 4, "out_channels": 4, "text_dim": TEXT_DIM,
+            "freq_dim": 8, "ffn_dim": 32, "num_layers": 2, "rope_max_seq_len": 32,
+            "image_dim": None, "motion_encoder_channel_sizes": {"4": 4, "8": 4},
+            "motion_encoder_size": 8, "motion_style_dim": 4, "motion_dim": 2,
+            "motion_encoder_dim": 4, "face_encoder_hidden_dim": 8, "face_encoder_num_heads": 2,
+            "inject_face_latents_blocks": 2,
+        } | config
+    )  # fmt: skip
+
+
+def wan_animate_inputs(grid, text=7, batch=1):
+    frames, height, width = grid
+    return {
+        "hidden_states": torch.randn(batch, 12, frames, 2 * height, 2 * width),
+        "timestep": torch.full((batch,), 500),
+        "encoder_hidden_states": torch.randn(batch, text, TEXT_DIM),
+        "pose_hidden_states": torch.randn(batch, 4, frames - 1, 2 * height, 2 * width),
+        "face_pixel_values": torch.rand(batch, 3, max(1, 4 * (frames - 1)), 8, 8),
+    }
+
+
+def skyreels_v2(**config):
+    return SkyReelsV2Transformer3DModel(
+        **{
+            "patch_size": (1, 2, 2), "num_attention_heads": HEADS, "attention_head_dim": HEAD_DIM,
+            "in_channels": 4, "out_channels": 4, "text_dim": TEXT_DIM, "freq_dim": 8,
+            "ffn_dim": 32, "num_layers": 2, "rope_max_seq_len": 32,
+        } | config
+    )  # fmt: skip
+
+
+def hunyuan_video15(**config):
+    return HunyuanVideo15Transformer3DModel(
+        **{
+            "in_channels": 9, "out_channels": 4, "num_attention_heads": HEADS,
+            "attention_head_dim": HEAD_DIM, "num_layers": 2, "num_refiner_layers": 1,
+            "mlp_ratio": 2.0, "text_embed_dim": TEXT_DIM, "text_embed_2_dim": 8,
+            "image_embed_dim": 8, "rope_axes_dim": (4, 6, 6),
+        } | config
+    )  # fmt: skip
+
+
+def hunyuan_video15_inputs(grid, text=7, batch=1):
+    """`text` counts glyphs and image tokens too, of which there are as many as there can be."""
+    image = text // 3
+    glyphs = text // 3
+    return {
+        "hidden_states": torch.randn(batch, 9, *grid),
+        "timestep": torch.full((batch,), 500.0),
+        "encoder_hidden_states": torch.randn(batch, text - image - glyphs, TEXT_DIM),
+        "encoder_attention_mask": torch.ones(batch, text - image - glyphs, dtype=torch.long),
+        "encoder_hidden_states_2": torch.randn(batch, glyphs, 8),
+        "encoder_attention_mask_2": torch.ones(batch, glyphs, dtype=torch.long),
+        "image_embeds": torch.randn(batch, image, 8),
+    }
+
+
+def ltx2(**config):
+    return LTX2VideoTransformer3DModel(
+        **{
+            "in_channels": 4, "out_channels": 4, "num_attention_heads": HEADS,
+            "attention_head_dim": HEAD_DIM, "cross_attention_dim": HEADS * HEAD_DIM,
+            "audio_in_channels": 4, "audio_out_channels": 4, "audio_num_attention_heads": HEADS,
+            "audio_attention_head_dim": 8, "audio_cross_attention_dim": HEADS * 8,
+            "num_layers": 2, "caption_channels": TEXT_DIM, "norm_elementwise_affine": True,
+        } | config
+    )  # fmt: skip
+
+
+def ltx2_inputs(grid, text=7, batch=1):
+    frames, height, width = grid
+    tokens = frames * height * width
+    return {
+        "hidden_states": torch.randn(batch, tokens, 4),
+        "audio_hidden_states": torch.randn(batch, 6, 4),
+        "encoder_hidden_states": torch.randn(batch, text, TEXT_DIM),
+        "audio_encoder_hidden_states": torch.randn(batch, text, TEXT_DIM),
+        "timestep": torch.full((batch, tokens), 500.0),
+        "audio_timestep": torch.full((batch,), 500.0),
+        "num_frames": frames,
+        "height": height,
+        "width": width,
+        "audio_num_frames": 6,
+    }
+
+
+def kandinsky5(**config):
+    """One block: rotation rounds to bfloat16, so a second would turn float32's ulp into steps."""
+    transformer = Kandinsky5Transformer3DModel(
+        **{
+            "in_visual_dim": 4, "out_visual_dim": 4, "in_text_dim": TEXT_DIM, "in_text_dim2": 8,
+            "time_dim": 16, "model_dim": HEADS * HEAD_DIM, "ff_dim": 32, "num_text_blocks": 1,
+            "num_visual_blocks": 1, "axes_dims": (4, 6, 6),
+        } | config
+    )  # fmt: skip
+    for name, parameter in transformer.named_parameters():
+        if "modulation" in name:  # 0 at first, so that attention would change nothing
+            torch.nn.init.normal_(parameter, std=0.2)
+    return transformer
+
+
+def kandinsky5_inputs(grid, text=7, batch=1):
+    frames, height, width = grid
+    return {
+        "hidden_states": torch.randn(batch, frames, 2 * height, 2 * width, 4),
+        "encoder_hidden_states": torch.randn(batch, text, TEXT_DIM),
+        "timestep": torch.full((batch,), 500.0),
+        "pooled_projections": torch.randn(batch, 8),
+        "visual_rope_pos": [torch.arange(n) for n in grid],
+        "text_rope_pos": torch.arange(text),
+    }
+
+
+def flux2(**config):
+    return Flux2Transformer2DModel(
+        **{
+            "in_channels": 8, "num_layers": 2, "num_single_layers": 2,
+            "attention_head_dim": HEAD_DIM, "num_attention_heads": HEADS,
+            "joint_attention_dim": TEXT_DIM, "timestep_guidance_channels": 8,
+            "axes_dims_rope": (4, 4, 4, 4), "guidance_embeds": False,
+        } | config
+    )  # fmt: skip
+
+
+def flux2_inputs(grid, text=7, batch=1):
+    points = raster(grid)
+    words = torch.arange(text)
+    return {
+        "hidden_states": torch.randn(batch, len(points), 8),
+        "encoder_hidden_states": torch.randn(batch, text, TEXT_DIM),
+        "timestep": torch.full((batch,), 0.5),
+        "img_ids": torch.nn.functional.pad(points, (0, 1)).expand(batch, -1, -1),
+        "txt_ids": torch.nn.functional.pad(words[:, None], (3, 0)).expand(batch, -1, -1),
+    }
+
+
+def qwen_image(**config):
+    return QwenImageTransformer2DModel(
+        **{
+            "in_channels": 8, "out_channels": 2, "num_layers": 2, "attention_head_dim": HEAD_DIM,
+            "num_attention_heads": HEADS, "joint_attention_dim": TEXT_DIM,
+            "axes_dims_rope": (4, 6, 6),
+        } | config
+    )  # fmt: skip
+
+
+def qwen_image_inputs(grid, text=7, batch=1):
+    frames, height, width = grid
+    return {
+        "hidden_states": torch.randn(batch, frames * height * width, 8),
+        "encoder_hidden_states": torch.randn(batch, text, TEXT_DIM),
+        "encoder_hidden_states_mask": torch.ones(batch, text, dtype=torch.long),
+        "timestep": torch.full((batch,), 0.5),
+        "img_shapes": [[(1, height, width)] * frames] * batch,
+    }
+
+
 def raster(grid):
     """(tokens, 3): where each token of a grid is."""
     return torch.cartesian_prod(*(torch.arange(n) for n in grid)).reshape(-1, 3)
@@ -180,4 +385,14 @@ CASES = {
     "Flux": Case(flux, flux_inputs, "text_before"),
     "LTX": Case(ltx, ltx_inputs, None),
     "Mochi": Case(mochi, mochi_inputs, "text_after"),
+    "WanI2V": Case(wan_i2v, wan_i2v_inputs, None),
+    "WanTI2V": Case(wan, wan_ti2v_inputs, None),
+    "WanVACE": Case(wan_vace, wan_vace_inputs, None),
+    "WanAnimate": Case(wan_animate, wan_animate_inputs, None, least_frames=2),
+    "SkyReelsV2": Case(skyreels_v2, wan_inputs, None),
+    "HunyuanVideo15": Case(hunyuan_video15, hunyuan_video15_inputs, "text_after"),
+    "LTX2": Case(ltx2, ltx2_inputs, None),
+    "Kandinsky5": Case(kandinsky5, kandinsky5_inputs, None),
+    "Flux2": Case(flux2, flux2_inputs, "text_before"),
+    "QwenImage": Case(qwen_image, qwen_image_inputs, "text_after"),
 }

@@ -102,8 +102,27 @@ def test_flux_reference_image_of_the_same_size():
         assert ajour.summary(transformer).grid == "2x8x9 + 7 text"
 
 
-def test_flux_reference_image_of_another_size_runs_dense():
-    assert_runs_dense(make("Flux"), kontext((6, 10)), "img_ids is not one raster")
+def test_flux_reference_image_of_another_size_is_exact():
+    transformer, inputs = make("Flux"), kontext((6, 10))
+    assert_equals_stock(transformer, inputs)
+    with sparse(transformer, SPARSE, strict=True):
+        call(transformer, inputs)
+        assert ajour.summary(transformer).grid == "1x8x9 + 67 text"
+
+
+def test_flux_larger_reference_image_is_the_grid():
+    transformer, inputs = make("Flux"), kontext((12, 15))
+    assert_equals_stock(transformer, inputs)
+    with sparse(transformer, SPARSE, strict=True):
+        call(transformer, inputs)
+        assert ajour.summary(transformer).grid == "1x12x15 + 79 text"
+
+
+@pytest.mark.parametrize(("name", "ids"), [("Flux", 3), ("Flux2", 4)])
+def test_image_tokens_in_disorder_run_dense(name, ids):
+    inputs = CASES[name].inputs((1, 16, 9))
+    inputs["img_ids"] = torch.stack([torch.randperm(144) for _ in range(ids)], dim=1)
+    assert_runs_dense(make(name), inputs, "less than half the image tokens are one grid")
 
 
 def test_flux_ip_adapter_runs_dense():
@@ -144,15 +163,19 @@ def test_ltx_coordinates_tell_the_grid():
         assert ajour.summary(transformer).grid == "3x7x9"
 
 
-def test_ltx_conditions_run_dense():
-    assert_runs_dense(make("LTX"), with_coordinates(63), "video_coords is not one raster")
+def test_ltx_conditions_are_exact():
+    transformer, inputs = make("LTX"), with_coordinates(63)
+    assert_equals_stock(transformer, inputs)
+    with sparse(transformer, SPARSE, strict=True):
+        call(transformer, inputs)
+        assert ajour.summary(transformer).grid == "3x7x9 + 63 text"
 
 
 def test_ltx_coordinates_that_differ_within_a_batch_run_dense():
     inputs = with_coordinates()
     inputs["video_coords"] = inputs["video_coords"].clone()
     inputs["video_coords"][1, 0] += 1
-    assert_runs_dense(make("LTX"), inputs, "video_coords is not one raster")
+    assert_runs_dense(make("LTX"), inputs, "less than half the tokens are one video")
 
 
 def test_mochi_padding_in_front_runs_dense():

@@ -93,7 +93,7 @@ PIPELINES = {
     ),
 }  # fmt: skip
 
-READERS = ("valid_lengths", "image_extents", "video_extents", "prefix_lengths")
+READERS = ("valid_lengths", "image_raster", "video_raster", "prefix_lengths", "any_nonzero")
 
 
 @pytest.mark.parametrize("name", list(PIPELINES))

@@ -7,7 +7,7 @@ import torch
 
 import ajour
 from ajour.processors import family_of
-from ajour.processors.host import raster_extents, read_once
+from ajour.processors.host import read_once
 from tests.processors.families import FULL, SPARSE, assert_equals_stock, call, make, sparse
 from tests.processors.models import CASES
 
@@ -102,14 +102,3 @@ def test_reading_follows_the_tensor():
     with torch.inference_mode():
         inference = torch.zeros(2)
         assert [read(inference), read(inference)] == [4, 5]
-
-
-@pytest.mark.parametrize("extents", [(1, 1, 1), (1, 3, 5), (4, 1, 2), (3, 2, 7)], ids=str)
-def test_raster_extents(extents):
-    points = torch.cartesian_prod(*(torch.arange(n) for n in extents)).reshape(-1, 3)
-    assert raster_extents(points) == extents
-    assert raster_extents(points * torch.tensor([0.3, 8, 32]) + 5) == extents
-    if len(points) > 2:
-        assert raster_extents(points.flip(0)) is None
-        assert raster_extents(points[:-1]) in (None, raster_extents(points[:-1]))
-        assert raster_extents(torch.cat((points[-1:], points))) is None
