@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,8 @@ from ajour.lists import LEVELS
 from ajour.orders import order as token_order
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ajour.grid import TokenGrid
     from ajour.patterns import Captured
     from ajour.table import BlockTable
@@ -53,7 +56,7 @@ def block_mass(
     batch, _, heads, dim = q.shape
     scale = 1.0 / math.sqrt(dim) if scale is None else scale
     blocks, device = grid.video_blocks, q.device
-    tokens = _blocked_tokens(grid, order).to(device)
+    tokens = _blocked_tokens(grid, order, device)
     sizes = (tokens >= 0).sum(dim=1)
     # Evenly spread, but elsewhere in every stratum and block, lest strides meet those of the grid.
     strata = torch.arange(samples, device=device)
@@ -87,7 +90,7 @@ def self_similarity(k: torch.Tensor, grid: TokenGrid, order: str) -> torch.Tenso
         float32 (heads, Nv, 3): the mean over the groups of a key block and over the batch, for
         levels 1 to 3 (Pyramid Sparse Attention, arXiv 2512.04025).
     """
-    tokens = _blocked_tokens(grid, order).to(k.device)
+    tokens = _blocked_tokens(grid, order, k.device)
     unit = torch.nn.functional.normalize(k.float(), dim=-1)
     found = []
     for level in range(1, LEVELS):
@@ -100,9 +103,11 @@ def self_similarity(k: torch.Tensor, grid: TokenGrid, order: str) -> torch.Tenso
     return torch.stack(found, dim=-1).transpose(0, 1)
 
 
-def first_frame_blocks(grid: TokenGrid, order: str) -> torch.Tensor:
+def first_frame_blocks(
+    grid: TokenGrid, order: str, device: torch.device | str = "cpu"
+) -> torch.Tensor:
     """Video blocks that hold a token of the first frame: bool (Nv,)."""
-    tokens = _blocked_tokens(grid, order) - grid.text_before
+    tokens = _blocked_tokens(grid, order, torch.device(device)) - grid.text_before
     return ((tokens >= 0) & (tokens < grid.height * grid.width)).any(dim=1)
 
 
@@ -121,7 +126,7 @@ def capture(q: torch.Tensor, k: torch.Tensor, grid: TokenGrid, pattern: Captured
     mass = block_mass(q, k, grid, pattern.order)
     gated = any(limit > -1 for limit in pattern.alike)
     alike = self_similarity(k, grid, pattern.order) if gated else None
-    return pattern.select(mass, first_frame_blocks(grid, pattern.order).to(q.device), alike)
+    return pattern.select(mass, first_frame_blocks(grid, pattern.order, q.device), alike)
 
 
 @dataclass(frozen=True)
@@ -156,9 +161,11 @@ class PackedLevels:
         per_byte, base = self._per_byte(len(self.levels)), max(2, len(self.levels))
         powers = (base ** torch.arange(per_byte, device=self.data.device)).to(torch.uint8)
         digits = self.data[:, None].div(powers, rounding_mode="floor") % base
-        count = int(np.prod(self.shape))
-        values = torch.tensor(self.levels, dtype=torch.int8, device=self.data.device)
-        return values[digits.flatten()[:count].long()].view(self.shape)
+        digits = digits.flatten()[: int(np.prod(self.shape))].view(self.shape)
+        levels = torch.full_like(digits, self.levels[0], dtype=torch.int8)
+        for digit, level in enumerate(self.levels[1:], 1):
+            levels = torch.where(digits == digit, level, levels)
+        return levels
 
     @staticmethod
     def _per_byte(states: int) -> int:
@@ -171,11 +178,17 @@ class CapturedRows:
 
     Args:
         levels: of those heads, in their order.
-        heads: the heads, ascending.
+        heads: int64 (rows,), the heads, on the device of the levels.
     """
 
     levels: PackedLevels
-    heads: tuple[int, ...]
+    heads: torch.Tensor
+
+    @classmethod
+    def of(cls, levels: torch.Tensor, heads: Sequence[int], pattern: Captured) -> CapturedRows:
+        """Pack the level map (rows, Nv, Nv) of a pattern for some heads."""
+        packed = PackedLevels.pack(levels, pattern.levels)
+        return cls(packed, torch.tensor(list(heads), device=levels.device))
 
     @property
     def nbytes(self) -> int:
@@ -189,15 +202,17 @@ class CapturedRows:
 
     def to(self, device: torch.device | str) -> CapturedRows:
         """The map on another device."""
-        return replace(self, levels=replace(self.levels, data=self.levels.data.to(device)))
+        levels = replace(self.levels, data=self.levels.data.to(device))
+        return CapturedRows(levels, self.heads.to(device))
 
     def apply(self, table: BlockTable) -> BlockTable:
         """The table with these heads' rows set."""
         return table.with_rows(self.levels.unpack(), self.heads, max(self.levels.levels))
 
 
-def _blocked_tokens(grid: TokenGrid, order: str) -> torch.Tensor:
+@lru_cache(maxsize=32)
+def _blocked_tokens(grid: TokenGrid, order: str, device: torch.device) -> torch.Tensor:
     """Model-order index of the token in each slot of each video block: int64 (Nv, 128), or -1."""
     slots = np.full(grid.video_blocks * BLOCK, -1, dtype=np.int64)
     slots[: grid.video_tokens] = token_order(order, grid.shape) + grid.text_before
-    return torch.from_numpy(slots).view(-1, BLOCK)
+    return torch.from_numpy(slots).view(-1, BLOCK).to(device)

@@ -9,8 +9,10 @@ time.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 
 from ajour.backends.pooling import group_bias, pool_blocks
@@ -123,20 +125,29 @@ class _Order:
     """The layout of an order and where the sampled queries lie in it."""
 
     def __init__(self, grid: TokenGrid, name: str, queries: torch.Tensor) -> None:
-        device = queries.device
-        self.slots = torch.from_numpy(token_slots(grid, name)).to(device).long()
-        self.valid = torch.from_numpy(block_sizes(grid)).to(device)
-        filled = (self.slots >= 0).nonzero()[:, 0]
-        place = torch.empty(grid.seq_len, dtype=torch.long, device=device)
-        place[self.slots[filled]] = filled
+        self.slots, self.valid, places = _layout(grid, name, queries.device)
         self.queries = queries
-        self.blocks = place[queries] // BLOCK
+        self.blocks = places[queries] // BLOCK
 
     def pack(self, x: torch.Tensor) -> torch.Tensor:
         """(tokens, heads, channels) to float32 (heads, N, 128, channels), empty slots zero."""
         packed = x[self.slots.clamp(min=0)].float()
         packed = packed.masked_fill_((self.slots < 0)[:, None, None], 0)
         return packed.unflatten(0, (-1, BLOCK)).permute(2, 0, 1, 3).contiguous()
+
+
+@lru_cache(maxsize=32)
+def _layout(
+    grid: TokenGrid, name: str, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Token of each slot (or -1), tokens of each block, slot of each token."""
+    slots = token_slots(grid, name).astype(np.int64)
+    places = np.empty(grid.seq_len, dtype=np.int64)
+    filled = np.flatnonzero(slots >= 0)
+    places[slots[filled]] = filled
+    arrays = (slots, block_sizes(grid), places)
+    slots_, valid, places_ = (torch.from_numpy(x).to(device) for x in arrays)
+    return slots_, valid, places_
 
 
 def _partial_sums(
@@ -182,8 +193,7 @@ def _mix(
     """The output (heads, R, head_dim) of the sampled queries under a candidate's levels."""
     levels = levels.to(sums.device)
     chosen = levels[order.blocks][None] if levels.ndim == 2 else levels[part][:, order.blocks]
-    wanted = torch.tensor(computed, device=sums.device)
-    picks = (chosen[..., None] == wanted).to(sums.dtype).flatten(2)
+    picks = torch.stack([chosen == level for level in computed], -1).to(sums.dtype).flatten(2)
     picks = picks.expand(len(sums), -1, -1)[:, :, None]
     mixed = (picks @ sums.flatten(2, 3)).squeeze(2)
     return mixed[..., :-1] / mixed[..., -1:].clamp(min=torch.finfo(mixed.dtype).tiny)

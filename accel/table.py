@@ -133,25 +133,23 @@ class BlockTable:
         )
 
     def with_rows(
-        self, levels: torch.Tensor, heads: Sequence[int], highest_level: int
+        self, levels: torch.Tensor, heads: torch.Tensor, highest_level: int
     ) -> BlockTable:
         """Give some heads a row of their own, in the order of the row that they have now.
 
         Everything happens on the table's device and nothing waits for it.
 
         Args:
-            levels: int8 (len(heads), Nv, Nv), levels of video keys for video queries, -1 where
+            levels: int8 (rows, Nv, Nv), levels of video keys for video queries, -1 where
                 dropped.
-            heads: the heads, each at most once.
+            heads: int64 (rows,), the heads, each at most once.
             highest_level: no entry of `levels` exceeds it.
         """
         device = self.ids.device
         offsets, ids = key_lists(with_text(levels, self.grid), self.valid)
-        changed = torch.tensor(list(heads), device=device)
-        head_rows = self.head_rows.clone()
-        own = torch.arange(len(heads), dtype=torch.int32, device=device)
-        head_rows[changed] = own + len(self.row_order)
-        old_rows = self.head_rows[changed].long()
+        own = torch.arange(len(heads), dtype=torch.int32, device=device) + len(self.row_order)
+        head_rows = self.head_rows.scatter(0, heads, own)
+        old_rows = self.head_rows[heads].long()
         return replace(
             self,
             offsets=torch.cat([self.offsets, offsets + len(self.ids)]),

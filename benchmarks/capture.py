@@ -51,9 +51,8 @@ def measure(name: str, repeats: int) -> dict[str, Any]:
     shape = (1, grid.seq_len, heads, head_dim)
     q, k, v = (torch.randn(shape, device="cuda", dtype=torch.bfloat16) for _ in range(3))
     levels = capture(q, k, grid, PATTERN)
-    packed = PackedLevels.pack(levels, PATTERN.levels)
-    assert torch.equal(packed.unpack(), levels)
-    rows = CapturedRows(packed, tuple(range(heads)))
+    rows = CapturedRows.of(levels, range(heads), PATTERN)
+    assert torch.equal(rows.levels.unpack(), levels)
     table = lower([PATTERN] * heads, grid).to("cuda")
     model = {"transformer": "", "layers": 1, "heads": heads, "head_dim": head_dim}
     channels = heads * head_dim

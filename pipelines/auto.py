@@ -162,8 +162,7 @@ class AutoPlanner:
                 if isinstance(pattern, Captured):
                     heads = tuple(np.flatnonzero(picks == index).tolist())
                     levels = self.packed[layer][pattern].unpack()[list(heads)]
-                    packed = PackedLevels.pack(levels, pattern.levels)
-                    rows[pattern, heads] = CapturedRows(packed, heads)
+                    rows[pattern, heads] = CapturedRows.of(levels, heads, pattern)
             maps.append(rows)
         used = sorted(set(chosen.flatten().tolist()))
         plan = Plan(
@@ -185,12 +184,13 @@ class AutoPlanner:
         grid: TokenGrid,
     ) -> None:
         heads, device = q.shape[2], q.device
-        first = {p.order: first_frame_blocks(grid, p.order) for p in self._captured()}
+        captured = [pattern for pattern in self.patterns if isinstance(pattern, Captured)]
+        first = {p.order: first_frame_blocks(grid, p.order, device) for p in captured}
         mass = {order: block_mass(q, k, grid, order) for order in first}
         candidates, costs = [], []
         for pattern in self.patterns:
             if isinstance(pattern, Captured):
-                levels = pattern.select(mass[pattern.order], first[pattern.order].to(device))
+                levels = pattern.select(mass[pattern.order], first[pattern.order])
                 self.packed[layer][pattern] = PackedLevels.pack(levels, pattern.levels)
                 levels = with_text(levels, grid)
                 candidates.append(Candidate(pattern.order, levels, pattern.levels))
@@ -201,9 +201,6 @@ class AutoPlanner:
                 costs.append(tile_shares(levels[None]).expand(heads))
         self.errors[layer] = head_errors(q, k, v, grid, candidates, self.queries, weight)
         self.costs[layer] = torch.stack(costs, dim=1)
-
-    def _captured(self) -> list[Captured]:
-        return [pattern for pattern in self.patterns if isinstance(pattern, Captured)]
 
 
 @lru_cache(maxsize=256)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ajour.capture import CapturedRows, PackedLevels, capture
+from ajour.capture import CapturedRows, capture
 from ajour.patterns import Captured
 
 if TYPE_CHECKING:
@@ -48,8 +48,7 @@ class CapturedMaps:
         ) -> None:
             for pattern, heads in self.wanted[layer]:
                 levels = capture(q[:, :, heads], k[:, :, heads], grid, pattern)
-                packed = PackedLevels.pack(levels, pattern.levels)
-                self.rows[layer][pattern, heads] = CapturedRows(packed, heads)
+                self.rows[layer][pattern, heads] = CapturedRows.of(levels, heads, pattern)
 
         return listen
 

@@ -1,0 +1,53 @@
+"""Captured maps on a GPU: right, and without ever waiting for it once a grid is known."""
+
+import pytest
+import torch
+
+from ajour import Captured, Stripe, TokenGrid, attention, lower
+from ajour.capture import CapturedRows, block_mass, capture
+from tests.conftest import assert_matches_oracle, random_qkv
+
+GRIDS = [
+    TokenGrid(4, 10, 25),
+    TokenGrid(5, 8, 16, text_before=1, text_after=511),
+    TokenGrid(1, 3, 5),
+]
+PATTERNS = [
+    Captured([0.2] * 4),
+    Captured([0.15, 0.25, 0.45, 1.0], curve="raster"),
+    Captured([0.5, 0.6, 0.7, 0.8], by="mass", alike=[0.1, 0.1, 0.1]),
+    Captured([0.1, 0.1, 0.3, 1.0], scope="layer", first_frame=True),
+]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_measured_rows_match_the_oracle(grid, dtype, pattern):
+    q, k, v = random_qkv(grid, 3, 64, dtype, batch=2, device="cuda")
+    rows = CapturedRows.of(capture(q, k, grid, pattern)[[0, 2]], (0, 2), pattern)
+    table = rows.apply(lower([pattern, Stripe(2), pattern], grid).to("cuda"))
+    out, lse = attention(q, k, v, table, return_lse=True)
+    assert_matches_oracle(q, k, v, table, out, lse)
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_mass_is_that_of_the_cpu(grid):
+    q, k, _ = random_qkv(grid, 3, 64, torch.float32, batch=2, device="cuda")
+    found = block_mass(q, k, grid, "bisection")
+    torch.testing.assert_close(found.cpu(), block_mass(q.cpu(), k.cpu(), grid, "bisection"))
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+def test_nothing_waits_for_the_device(pattern):
+    grid = TokenGrid(9, 20, 30, text_after=77)
+    q, k, v = random_qkv(grid, 4, 64, torch.bfloat16, device="cuda")
+    table = lower([pattern] * 4, grid).to("cuda")
+    rows = CapturedRows.of(capture(q, k, grid, pattern), range(4), pattern)
+    attention(q, k, v, rows.apply(table))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        capture(q, k, grid, pattern)
+        attention(q, k, v, rows.apply(table))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
