@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 TRIES = 5
 """Plans that are verified at most."""
 
+USUAL_OFFSET_DB = 16.0
+"""Decibels of pixels over those of latents, until the first verified plan tells."""
+
 CLOSE_DB = 0.35
 """A plan this little above the target is not pushed further."""
 
@@ -80,6 +83,13 @@ def balance(
     return _for_quality(problem, target.value, dense, attempt, tried)
 
 
+def _between(fails: Tried, holds: Tried, aim: float) -> float:
+    """Seconds at which quality is expected to be `aim`, between two verified plans."""
+    low, high = fails.found["psnr_db"], holds.found["psnr_db"]
+    share = float(np.clip((aim - low) / max(high - low, 1e-6), 0.1, 0.9))
+    return fails.seconds + share * (holds.seconds - fails.seconds)
+
+
 def _for_speed(
     problem: Problem,
     wanted: float,
@@ -113,22 +123,26 @@ def _for_quality(
     )
     times, levels = np.array(curve).T
     levels = np.maximum.accumulate(levels)
-    fails, holds = float(times[0]), dense
-    offset = 12.0  # of decibels in pixels over those of latents, until the first run tells
+    cheapest = float(times[0])
+    fails: Tried | None = None
+    holds: Tried | None = None
+    offset = USUAL_OFFSET_DB
     for number in range(TRIES):
-        aim = wanted - offset + (CLOSE_DB / 3 if number else 0.0)
-        budget = float(np.interp(aim, levels, times))
-        margin = 0.02 * (holds - fails)
-        if number and not fails + margin < budget < holds - margin:
-            budget = (fails + holds) / 2
-        one = attempt(solve(problem, max(budget, float(times[0]))))
+        aim = wanted + (CLOSE_DB / 2 if number else 0.0)
+        if fails and holds:
+            budget = _between(fails, holds, aim)
+        else:
+            budget = float(np.interp(aim - offset, levels, times))
+        one = attempt(solve(problem, max(budget, cheapest)))
         found = one.found["psnr_db"]
         offset = found - one.decibels
-        if found >= wanted:
-            holds = min(holds, one.seconds)
-        else:
-            fails = max(fails, one.seconds)
-        if 0 <= found - wanted <= CLOSE_DB or holds - fails < 0.01 * dense:
+        if found < wanted and (fails is None or one.seconds > fails.seconds):
+            fails = one
+        if found >= wanted and (holds is None or one.seconds < holds.seconds):
+            holds = one
+        near = fails and holds and holds.seconds - fails.seconds < 0.005 * dense
+        done = found >= wanted and one.seconds <= 1.001 * cheapest  # nothing is faster
+        if 0 <= found - wanted <= CLOSE_DB or near or done:
             break
     met = [one for one in tried if one.found["psnr_db"] >= wanted and one.seconds < dense]
     if met:

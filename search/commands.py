@@ -157,6 +157,8 @@ def _search(args: argparse.Namespace) -> None:
         raise KeyboardInterrupt(
             f"interrupted; what is finished is kept in {folder}: give the same command --resume"
         ) from None
+    finally:
+        workers.leave()
     if workers.first:
         _write(args, outcome, search.verifier.video)
         if not outcome.met:
@@ -240,7 +242,10 @@ def _bench(args: argparse.Namespace) -> None:
     prompts = prompts_for(plan, args.prompts, args.verify)
     workers = Workers.join()
     pipe = load(model, args.device or workers.device)
-    found = bench(pipe, plan, prompts, args.seed, workers, args.backend, call)
+    try:
+        found = bench(pipe, plan, prompts, args.seed, workers, args.backend, call)
+    finally:
+        workers.leave()
     if not workers.first:
         return
     args.out.parent.mkdir(parents=True, exist_ok=True)

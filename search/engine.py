@@ -161,7 +161,8 @@ class Search:
             prompt, seed = settings.calibration[index], settings.seed + index
             return calibration.measure(key, prompt, seed, bar.update)
 
-        with tqdm(total=units, desc="calibrate", unit="run", disable=None) as bar:
+        hidden = None if self.workers.first else True
+        with tqdm(total=units, desc="calibrate", unit="run", disable=hidden) as bar:
             return list(self.workers.share(self.work, keys, measure).values())
 
     def _costs(self) -> Costs:

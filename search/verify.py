@@ -143,8 +143,8 @@ class Verifier:
             bar.update()
             return value
 
-        shown = None if own else True  # nothing to show for work that is done
-        with tqdm(total=len(own), desc=key.split("/")[0], unit="run", disable=shown) as bar:
+        hidden = None if own and self.workers.first else True
+        with tqdm(total=len(own), desc=key.split("/")[0], unit="run", disable=hidden) as bar:
             return list(self.workers.share(self.work, keys, one).values())
 
 

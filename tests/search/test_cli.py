@@ -7,6 +7,7 @@ import pytest
 from ajour import Plan
 from ajour.search.cli import main
 from ajour.search.work import Work
+from tests.pipelines.conftest import LATE
 from tests.search.conftest import given_costs, what_it_does
 
 SIZES = [
@@ -167,10 +168,7 @@ def test_a_missing_model_is_said(tmp_path, capsys):
     assert "none" in capsys.readouterr().err
 
 
-def test_bench_needs_to_know_the_model(folder, capsys):
-    data = json.loads(json.dumps({"provenance": {}}))
-    assert search(folder, "--density", "0.7") == 0
-    plan = json.loads((folder / "plan.json").read_text()) | data
-    (folder / "plan.json").write_text(json.dumps(plan))
-    assert main(["bench", str(folder / "plan.json")]) == 1
+def test_bench_needs_to_know_the_model(tmp_path, capsys):
+    LATE.save(tmp_path / "plan.json")
+    assert main(["bench", str(tmp_path / "plan.json")]) == 1
     assert "give --model" in capsys.readouterr().err

@@ -49,7 +49,7 @@ class Interrupted(Exception):
     pass
 
 
-@pytest.mark.parametrize("after", [1, 3, 6, 9, 12])
+@pytest.mark.parametrize("after", [2, 5, 11])
 def test_interrupted_and_resumed_gives_the_same_plan(plain, pipe, tmp_path, monkeypatch, after):
     put, done = Work.put, []
 
