@@ -69,6 +69,6 @@ def load_pipeline(
     return pipe
 
 
-def load_plan() -> Plan:
+def bundled_plan() -> Plan:
     """The bundled model's plan."""
     return Plan.load(FOLDER / "plan.json")

@@ -25,7 +25,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     make = commands.add_parser(
         "generate",
         help="make a video twice, dense and sparse, and compare",
-        description="Writes dense.mp4, sparse.mp4, compare.mp4 and report.json.",
+        description="Writes dense.mp4, sparse.mp4, compare.mp4, report.json and plan.json.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     make.add_argument("--prompt", default=default.prompt)
@@ -37,7 +37,11 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     make.add_argument("--guidance", type=float, default=default.guidance)
     make.add_argument("--fps", type=positive, default=default.fps)
     make.add_argument("--model", help="pipeline folder or Hub id; the bundled model if left out")
-    make.add_argument("--plan", type=Path, help="plan file; the bundled model's if left out")
+    make.add_argument(
+        "--plan",
+        help="plan file, Hub repository, or auto; if left out, the bundled model's own, or auto",
+    )
+    make.add_argument("--density", type=float, help="of an automatic plan, in sparse steps")
     make.add_argument("--backend", choices=BACKENDS, help="the fastest that can run if left out")
     make.add_argument("--device", help="for example cuda; a GPU where there is one if left out")
     make.add_argument("--out", type=Path, default=Path("out"), help="folder for the results")
@@ -49,7 +53,9 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="draw a plan and its patterns",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    look.add_argument("plan", type=Path, nargs="?", help="plan file; the bundled model's if absent")
+    look.add_argument(
+        "plan", nargs="?", help="plan file or Hub repository; the bundled model's if left out"
+    )
     look.add_argument("--grid", type=_grid, default="13x16x16", help="frames x height x width")
     look.add_argument("--out", type=Path, default=Path("out/plan.png"), help="PNG file")
     look.set_defaults(run=_inspect)
@@ -60,14 +66,15 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _generate(args: argparse.Namespace) -> None:
-    from ajour.pipelines.bundled import Defaults, load_pipeline, load_plan
+    from ajour.pipelines.bundled import Defaults, bundled_plan, load_pipeline
+    from ajour.pipelines.enable import resolve_plan
     from ajour.pipelines.generate import compare
     from ajour.pipelines.video import side_by_side, write_mp4
-    from ajour.plan import Plan
 
-    if args.model is not None and args.plan is None:
-        raise ValueError("--model needs --plan: the bundled plan is for the bundled model")
-    plan = load_plan() if args.plan is None else Plan.load(args.plan)
+    if args.plan is None and args.model is None and args.density is None:
+        plan = resolve_plan(bundled_plan())
+    else:
+        plan = resolve_plan(args.plan or "auto", args.density)
     args.out.mkdir(parents=True, exist_ok=True)
     pipe = load_pipeline(args.model, args.device)
     bundled = {"max_sequence_length": Defaults().text_length} if args.model is None else {}
@@ -93,6 +100,7 @@ def _generate(args: argparse.Namespace) -> None:
     write_mp4(args.out / "dense.mp4", dense, args.fps)
     write_mp4(args.out / "sparse.mp4", thin, args.fps)
     write_mp4(args.out / "compare.mp4", side_by_side([dense, thin], labels), args.fps)
+    result.plan.save(args.out / "plan.json")
     text = json.dumps(report.to_dict(), indent=1)
     (args.out / "report.json").write_text(text + "\n")
     if args.json:
@@ -116,11 +124,11 @@ def _print_report(report: Report, out: Path) -> None:
 
 
 def _inspect(args: argparse.Namespace) -> None:
-    from ajour.pipelines.bundled import load_plan
+    from ajour.pipelines.bundled import bundled_plan
     from ajour.pipelines.draw import draw_plan
-    from ajour.plan import Plan
+    from ajour.pipelines.hub import load_plan
 
-    plan = load_plan() if args.plan is None else Plan.load(args.plan)
+    plan = bundled_plan() if args.plan is None else load_plan(args.plan)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     draw_plan(plan, args.grid, args.out)
     print(args.out)

@@ -10,6 +10,7 @@ import torch
 
 from ajour.backends import BACKENDS
 from ajour.pipelines.auto import SPEEDS, Auto, model_of
+from ajour.pipelines.hub import load_plan
 from ajour.pipelines.runtime import TransformerRuntime
 from ajour.pipelines.steps import StepTracker
 from ajour.plan import Plan, PlanError
@@ -54,9 +55,9 @@ def enable(
 
     Args:
         pipe: a diffusers pipeline with a supported transformer, or such a transformer itself.
-        plan: a `Plan`, its JSON as a dict, or the path of a plan file. `auto`, the default,
-            chooses every head's pattern from the last dense step of each run; `Auto` does so
-            with more to say.
+        plan: a `Plan`, its JSON as a dict, the path of a plan file, or a repository on the Hugging
+            Face Hub that holds a `plan.json`. `auto`, the default, chooses every head's pattern
+            from the last dense step of each run; `Auto` does so with more to say.
         density: for `auto`: share of dense attention's FLOPs in sparse steps.
         speed: for `auto`, in place of a density: `careful`, `balanced` or `fast`.
         scheduler: needed with a bare transformer only: the scheduler that drives it.
@@ -70,7 +71,7 @@ def enable(
             a plan.
         RuntimeError: if already enabled. In every case nothing was changed.
     """
-    plan = _resolve(plan, density, speed)
+    plan = resolve_plan(plan, density, speed)
     if backend is not None and backend not in BACKENDS:
         raise ValueError(f"unknown backend {backend!r}; backends are {', '.join(BACKENDS)}")
     transformers = transformers_of(pipe)
@@ -97,8 +98,18 @@ def enable(
         object.__setattr__(holder, _ATTRIBUTE, session)
 
 
-def _resolve(plan: Any, density: float | None, speed: str | None) -> Plan | Auto:
-    """The plan, read if it is a file, or how to choose one."""
+def resolve_plan(plan: Any, density: float | None = None, speed: str | None = None) -> Plan | Auto:
+    """What `enable` makes of its arguments: a plan, or how to choose one.
+
+    Args:
+        plan: as for `enable`.
+        density: as for `enable`.
+        speed: as for `enable`.
+
+    Raises:
+        PlanError: if the plan cannot be read or is malformed.
+        ValueError: if the speed is unknown, or a density is out of range or given with a plan.
+    """
     if speed is not None:
         if speed not in SPEEDS:
             raise ValueError(f"unknown speed {speed!r}; speeds are {', '.join(SPEEDS)}")
@@ -110,7 +121,7 @@ def _resolve(plan: Any, density: float | None, speed: str | None) -> Plan | Auto
     if density is not None:
         raise ValueError('a density or speed is for plan="auto"; a plan has its own densities')
     if isinstance(plan, str | Path):
-        return Plan.load(plan)
+        return load_plan(plan)
     if isinstance(plan, dict):
         return Plan.from_dict(plan)
     if not isinstance(plan, Plan | Auto):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ajour.pipelines.enable import is_enabled, session_of, sparse
+from ajour.pipelines.enable import current_plan, is_enabled, session_of, sparse
 from ajour.pipelines.quality import psnr, ssim
 from ajour.pipelines.summary import summary
 from ajour.schedule import DENSE
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from ajour.pipelines.auto import Auto
     from ajour.plan import Plan
 
 VERSIONS = ("ajour", "torch", "diffusers", "transformers", "triton")
@@ -88,11 +89,12 @@ class Report:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Both samples and their report."""
+    """Both samples, their report, and the plan that ran, which `auto` chose on the way."""
 
     dense: Sample
     sparse: Sample
     report: Report
+    plan: Plan
 
 
 def sample(pipe: Any, prompt: str, seed: int, label: str = "denoising", **options: Any) -> Sample:
@@ -130,7 +132,7 @@ def sample(pipe: Any, prompt: str, seed: int, label: str = "denoising", **option
 
 def compare(
     pipe: Any,
-    plan: Plan | str | Path,
+    plan: Plan | Auto | str | Path,
     prompt: str,
     seed: int,
     backend: str | None = None,
@@ -142,7 +144,7 @@ def compare(
 
     Args:
         pipe: a supported diffusers pipeline, not enabled.
-        plan: the plan.
+        plan: the plan, or how to choose one.
         prompt: the prompt.
         seed: seed of the initial noise.
         backend: the operator's backend; None chooses.
@@ -154,7 +156,7 @@ def compare(
     with sparse(pipe, plan, backend=backend):
         for _ in range(runs):
             thin = sample(pipe, prompt, seed, "sparse", **options)
-        state = summary(pipe)
+        state, ran = summary(pipe), current_plan(pipe)
     last = state.schedule[-1][1]
     densities = {name: state.density(name) or 0.0 for name in {*thin.phases, last}}
     report = Report(
@@ -175,7 +177,7 @@ def compare(
         fallbacks=state.fallbacks,
         versions={"python": platform.python_version()} | {name: version(name) for name in VERSIONS},
     )
-    return Comparison(dense, thin, report)
+    return Comparison(dense, thin, report, ran)
 
 
 def device_name(device: torch.device) -> str:

@@ -6,6 +6,7 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 
+from ajour import Plan
 from ajour.search.cli import main
 from tests.pipelines.conftest import LATE
 
@@ -61,9 +62,20 @@ def test_a_missing_plan_is_said(folder, capsys):
     assert "cannot read plan" in capsys.readouterr().err
 
 
-def test_a_model_without_plan_is_refused(folder, capsys):
-    assert main(["generate", "--model", str(folder / "model")]) == 1
-    assert "--model needs --plan" in capsys.readouterr().err
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_model_without_plan_gets_an_automatic_one(folder, capsys):
+    words = ["--plan", "auto", "--density", "0.9", "--seed", "1"]
+    assert generate(folder, *words) == 0
+    plan = Plan.load(folder / "out" / "plan.json")
+    assert plan.provenance["by"] == "auto"
+    assert plan.provenance["density"] == 0.9
+    report = json.loads((folder / "out" / "report.json").read_text())
+    assert report["sparse_steps"] >= 1
+
+
+def test_a_density_is_for_automatic_plans(folder, capsys):
+    assert generate(folder, "--density", "0.5") == 1
+    assert 'is for plan="auto"' in capsys.readouterr().err
 
 
 def test_a_plan_for_another_model_is_said(folder, capsys):
