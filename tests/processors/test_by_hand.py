@@ -1,0 +1,41 @@
+"""Every family: a sparse plan is stock with the reference operator in the place of attention."""
+
+import pytest
+import torch
+
+import ajour
+from ajour import TokenGrid, lower
+from ajour.processors import family_of
+from tests.processors.families import SPARSE, call, make, sparse
+from tests.processors.models import CASES
+
+# Mochi turns autocast on in float32, of which torch warns on CPU.
+pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast")
+
+GRID, TEXT = (3, 7, 9), 7
+
+PLACES = {"QwenImage": "text_before"}
+"""Where stock has its text, if not where the processor puts it."""
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_a_sparse_plan_equals_the_reference_by_hand(name, monkeypatch):
+    transformer, inputs = make(name), CASES[name].inputs(GRID, TEXT, 2)
+    with sparse(transformer, SPARSE, strict=True):
+        ours = call(transformer, inputs)
+    place = PLACES.get(name, CASES[name].text)
+    grid = TokenGrid(*GRID, **({place: TEXT} if place else {}))
+    table = lower(SPARSE, grid)
+    stock, calls = torch.nn.functional.scaled_dot_product_attention, []
+
+    def by_hand(query, key, value, *args, **kwargs):
+        if not query.shape[2] == key.shape[2] == grid.seq_len:
+            return stock(query, key, value, *args, **kwargs)
+        calls.append(query.shape)
+        q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+        return ajour.attention(q, k, v, table, backend="reference").transpose(1, 2)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", by_hand)
+    torch.testing.assert_close(call(transformer, inputs), ours, rtol=1e-4, atol=1e-5)
+    samples = 2 if name == "Mochi" else 1  # its stock processor goes sample by sample
+    assert len(calls) == samples * len(family_of(transformer).layers(transformer))

@@ -1,0 +1,98 @@
+"""The registry: which pipelines and transformers it names, what it refuses, and its page."""
+
+import inspect
+
+import diffusers
+import pytest
+import torch
+from diffusers import (
+    CogView4Transformer2DModel,
+    ConsisIDTransformer3DModel,
+    SanaVideoTransformer3DModel,
+    WanAnimate2Transformer3DModel,
+)
+
+import ajour
+from ajour.processors import family_of, supported_transformers
+from ajour.processors.refused import REFUSED
+from ajour.processors.registry import FAMILIES
+from tools.support import PAGE, page
+
+families = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: type(family).__name__)
+
+
+def transformer_names(pipeline):
+    """The class names in the annotation of a pipeline's transformer."""
+    parameters = inspect.signature(getattr(diffusers, pipeline).__init__).parameters
+    annotation = parameters["transformer"].annotation if "transformer" in parameters else ""
+    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    return {word.rpartition(".")[2] for word in text.replace("|", " ").split()}
+
+
+@families
+def test_pipelines_take_the_transformers_of_their_family(family):
+    names = (*family.pipelines, *family.dense_pipelines)
+    assert list(family.pipelines) == sorted(set(family.pipelines) - set(family.dense_pipelines))
+    for name in names:
+        assert transformer_names(name) & set(family.classes), name
+
+
+def test_no_pipeline_is_forgotten():
+    named = {n for family in FAMILIES for n in (*family.pipelines, *family.dense_pipelines)}
+    supported = set(supported_transformers())
+    missing = []
+    for name in dir(diffusers):
+        if name.endswith("Pipeline") and name not in named:
+            try:
+                found = transformer_names(name) & supported
+            except RuntimeError:  # a pipeline of a package that is not installed
+                continue
+            missing += [name] * bool(found)
+    assert missing == []
+
+
+@families
+def test_classes_and_processors_exist(family):
+    for name in family.classes:
+        module = inspect.getmodule(getattr(diffusers, name))
+        for processor in family.processor.stands_in_for:
+            everywhere = (module, diffusers.models.attention_processor)
+            assert any(hasattr(place, processor) for place in everywhere), processor
+
+
+def test_names_belong_to_one_family():
+    for names in (supported_transformers(), ajour.supported_pipelines()):
+        assert len(names) == len(set(names))
+        assert names == sorted(names)
+    assert not set(REFUSED) & set(supported_transformers())
+    assert all(hasattr(diffusers, name) for name in REFUSED)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "words"),
+    [
+        (
+            SanaVideoTransformer3DModel,
+            {},
+            ["attention is linear", "nearest", "WanTransformer3DModel"],
+        ),
+        (WanAnimate2Transformer3DModel, {}, ["cached reference", "WanAnimateTransformer3DModel"]),
+        (CogView4Transformer2DModel, {}, ["nearest by name is", "of its own", "be needed"]),
+        (
+            ConsisIDTransformer3DModel,
+            {},
+            ["uses CogVideoXAttnProcessor2_0 like CogVideoXTransformer3DModel", "be needed"],
+        ),
+    ],
+)
+def test_a_refusal_names_the_nearest_and_what_is_needed(kind, config, words):
+    with torch.device("meta"):
+        transformer = kind(num_layers=1, **config)
+    with pytest.raises(TypeError) as caught:
+        family_of(transformer)
+    for word in (kind.__name__, *words, "supported transformers are", "WanTransformer3DModel"):
+        assert word in str(caught.value)
+
+
+def test_the_page_is_what_the_registry_says():
+    assert PAGE.read_text() == page(), "run: python -m tools.support"
