@@ -50,6 +50,7 @@ def enable(
     scheduler: Any = None,
     backend: str | None = None,
     strict: bool = False,
+    trim: bool = False,
 ) -> None:
     """Run a pipeline's self-attention sparsely.
 
@@ -63,6 +64,9 @@ def enable(
         scheduler: needed with a bare transformer only: the scheduler that drives it.
         backend: one of `ajour.BACKENDS`; None chooses the fastest that can run.
         strict: raise instead of running dense where the plan cannot be followed.
+        trim: where a model masks its text padding, leave it out of dense phases too. That is
+            exact, and stock attention with a mask is slower than without; but dense phases are
+            then no longer bit-identical to stock.
 
     Raises:
         PlanError: if the plan is malformed or for another model.
@@ -90,7 +94,7 @@ def enable(
         )
     tracker = StepTracker(scheduler, owner)
     runtimes = [
-        TransformerRuntime(transformer, plan, tracker, backend, strict)
+        TransformerRuntime(transformer, plan, tracker, backend, strict, trim)
         for transformer in transformers
     ]
     session = Session(tracker, runtimes)

@@ -48,6 +48,7 @@ class TransformerRuntime:
         tracker: the pipeline's step tracker.
         backend: the operator's backend, or None to choose.
         strict: raise instead of running dense where the plan cannot be followed.
+        trim: leave text padding out of dense phases too, instead of masking it.
     """
 
     def __init__(
@@ -57,11 +58,13 @@ class TransformerRuntime:
         tracker: StepTracker,
         backend: str | None,
         strict: bool,
+        trim: bool = False,
     ) -> None:
         self.transformer = transformer
         self.tracker = tracker
         self.backend = backend
         self.strict = strict
+        self.trim = trim
         self.family: Family = family_of(transformer)
         self.fallbacks: list[str] = []
         self.phase = DENSE
@@ -132,6 +135,8 @@ class TransformerRuntime:
                 self._listen(grids, states.device)
             elif self.phase != DENSE:
                 self._fill(grids, states.device)
+            elif self.trim and self._padded(module, args, kwargs, grids):
+                self._fill_dense(grids, states.device)
         self.tracker.ran[self.tracker.index] = self.phase
 
     def _names(self) -> tuple[str, str]:
@@ -172,15 +177,33 @@ class TransformerRuntime:
         else:
             assert self.plan is not None
             self._measure = CapturedMaps(self.plan)
+        self._fill_dense(grids, device)
+        for index, (layer, context) in enumerate(zip(self._layers, self._contexts, strict=True)):
+            weight = partial(self.family.output_weight, layer)
+            listener = self._measure.listener(index, weight)
+            if listener is None:
+                context.tables = ()
+            elif context.tables:
+                context.listener = torch.compiler.disable(listener)
+
+    def _fill_dense(self, grids: tuple[TokenGrid, ...], device: torch.device) -> None:
+        """Run every layer that can be densely through the operator."""
         patterns: list[list[Pattern]] = [[Full()] * layer.heads for layer in self._layers]
         tables = [self._lowered(grid, DENSE, patterns, device) for grid in grids]
         for index, (layer, context) in enumerate(zip(self._layers, self._contexts, strict=True)):
             if self.family.obstacle(layer) is None:
-                weight = partial(self.family.output_weight, layer)
-                listener = self._measure.listener(index, weight)
-                if listener is not None:
-                    context.listener = torch.compiler.disable(listener)
-                    context.tables = tuple(one[index] for one in tables)
+                context.tables = tuple(one[index] for one in tables)
+
+    def _padded(
+        self,
+        module: torch.nn.Module,
+        args: tuple[Any, ...],
+        kwargs: Any,
+        grids: tuple[TokenGrid, ...],
+    ) -> bool:
+        """Whether a call carries text padding that its grids leave out."""
+        whole = self.family.grid(module, args, kwargs)
+        return any(grid.text_tokens < whole.text_tokens for grid in grids)
 
     def _settle(self) -> None:
         """After a measured pass: stop listening and keep what was found."""
