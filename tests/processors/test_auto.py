@@ -1,0 +1,38 @@
+"""Automatic plans on every family."""
+
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+
+import ajour
+from ajour import Auto
+from ajour.pipelines.enable import session_of
+from tests.processors.families import call, make
+from tests.processors.models import CASES
+
+pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast")
+
+IMAGES = ("Flux", "Flux2", "QwenImage")
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_every_family_chooses_for_itself(name):
+    case, transformer = CASES[name], make(name)
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    inputs = case.inputs((1, 30, 26) if name in IMAGES else (6, 10, 12), 20, 1)
+    dense = call(transformer, inputs)
+    with ajour.sparse(transformer, Auto(0.6), scheduler=scheduler, strict=True):
+        scheduler.set_timesteps(4)
+        found = []
+        for step in range(4):
+            out = call(transformer, inputs)
+            found.append(float((out - dense).norm() / dense.norm()))
+            sample = torch.zeros(1, 4)
+            scheduler.step(sample, scheduler.timesteps[step], sample)
+        phases = session_of(transformer).phases()
+        density = ajour.summary(transformer).density("auto")
+    assert phases[0] == "dense"
+    assert phases[-2:] == ("auto", "auto")
+    assert found[0] < 1e-4
+    assert 1e-6 < found[-1] < 0.5
+    assert density <= 0.6
