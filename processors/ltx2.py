@@ -80,7 +80,7 @@ class LTX2SparseProcessor(SparseProcessor):
             query, key = rotate_halves(query, cosines, sines), rotate_halves(key, cosines, sines)
         mixed = self.attend(query, key, value.unflatten(2, heads))
         if perturbation_mask is not None:
-            mixed = torch.lerp(value, mixed, perturbation_mask.to(mixed))
+            mixed = torch.lerp(value, mixed, perturbation_mask)
         if attn.to_gate_logits is not None:
             gates = 2 * torch.sigmoid(attn.to_gate_logits(hidden_states))
             mixed = (mixed.unflatten(2, heads) * gates[..., None]).flatten(2)

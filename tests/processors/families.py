@@ -22,6 +22,7 @@ CAST = (
     "face_pixel_values",
     "image_embeds",
     "pooled_projections",
+    "perturbation_mask",
     "timestep",
 )
 """Inputs that have the transformer's dtype."""

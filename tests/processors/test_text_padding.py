@@ -14,15 +14,23 @@ from tests.processors.models import CASES
 # Mochi turns autocast on in float32, of which torch warns on CPU.
 pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast")
 
-READERS = {"HunyuanVideo": "valid_lengths", "Mochi": "prefix_lengths"}
+READERS = {
+    "HunyuanVideo": "valid_lengths",
+    "Mochi": "prefix_lengths",
+    "QwenImage": "prefix_lengths",
+}
+MASKS = {"QwenImage": "encoder_hidden_states_mask"}
 families = pytest.mark.parametrize("name", list(READERS))
+
+
+def mask_of(name):
+    return MASKS.get(name, "encoder_attention_mask")
 
 
 def padded(name, lengths, text=11, grid=(2, 8, 9)):
     inputs = CASES[name].inputs(grid, text, len(lengths))
     mask = torch.arange(text) < torch.tensor(lengths)[:, None]
-    kept = inputs["encoder_attention_mask"].dtype
-    return inputs | {"encoder_attention_mask": mask.to(kept)}
+    return inputs | {mask_of(name): mask.to(inputs[mask_of(name)].dtype)}
 
 
 @families
@@ -31,16 +39,56 @@ def test_a_full_plan_equals_stock(name, lengths):
     assert_equals_stock(make(name), padded(name, lengths))
 
 
+@pytest.mark.parametrize("name", ["Mochi", "QwenImage"])
 @pytest.mark.parametrize("lengths", [(0,), (0, 5)], ids=str)
-def test_mochi_may_hide_all_text(lengths):
-    assert_equals_stock(make("Mochi"), padded("Mochi", lengths))
+def test_all_text_may_be_hidden(name, lengths):
+    assert_equals_stock(make(name), padded(name, lengths))
+
+
+@families
+@pytest.mark.parametrize("lengths", [(77,), (256, 77)], ids=str)
+def test_the_longest_text(name, lengths):
+    transformer, inputs = make(name), padded(name, lengths, text=256)
+    assert_equals_stock(transformer, inputs)
+    with sparse(transformer, SPARSE, strict=True):
+        call(transformer, inputs)
+        assert ajour.summary(transformer).grid == f"2x8x9 + {lengths[0]} text"
+
+
+@pytest.mark.parametrize("name", ["CogVideoX", "CogVideoX15", "Flux", "Flux2"])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_no_text(name, batch):
+    transformer, inputs = make(name), CASES[name].inputs((1, 16, 9), 0, batch)
+    assert_equals_stock(transformer, inputs)
+    with sparse(transformer, SPARSE, strict=True):
+        call(transformer, inputs)
+        assert ajour.summary(transformer).grid == "1x16x9"
+
+
+@pytest.mark.parametrize("image", [False, True])
+@pytest.mark.parametrize(("texts", "glyphs"), [((5,), (0,)), ((1, 4), (3, 0)), ((2, 2), (1, 1))])
+def test_hunyuan_video15_leaves_out_the_padding_of_all_three(image, texts, glyphs):
+    transformer = make("HunyuanVideo15")
+    inputs = CASES["HunyuanVideo15"].inputs((2, 8, 9), 11, len(texts))
+    inputs["encoder_attention_mask"] = torch.arange(5) < torch.tensor(texts)[:, None]
+    inputs["encoder_attention_mask_2"] = torch.arange(3) < torch.tensor(glyphs)[:, None]
+    inputs["image_embeds"] *= image
+    assert_equals_stock(transformer, inputs)
+    with sparse(transformer, SPARSE, strict=True):
+        sparse_out = call(transformer, inputs)
+        length = 3 * image + texts[0] + glyphs[0]
+        assert ajour.summary(transformer).grid == f"2x8x9 + {length} text"
+        for sample in range(len(texts)):
+            alone = {key: value[sample : sample + 1] for key, value in inputs.items()}
+            out = call(transformer, alone)[0]
+            torch.testing.assert_close(sparse_out[sample], out, rtol=1e-4, atol=1e-5)
 
 
 @families
 @pytest.mark.parametrize("lengths", [(5,), (5, 5), (3, 8)], ids=str)
 def test_hidden_text_influences_nothing(name, lengths):
     transformer, inputs = make(name), padded(name, lengths)
-    hidden = inputs["encoder_attention_mask"] == 0
+    hidden = inputs[mask_of(name)] == 0
     text = inputs["encoder_hidden_states"].clone()
     text[hidden] = torch.randn_like(text[hidden])
     other = inputs | {"encoder_hidden_states": text}
@@ -86,7 +134,7 @@ def test_a_mask_is_read_once_per_run(name, monkeypatch):
             call(transformer, inputs)
         assert len(reads) == 1
         assert ajour.summary(transformer).grid == "2x8x9 + 5 text"
-        inputs["encoder_attention_mask"][:, :6] = 1
+        inputs[mask_of(name)][:, :6] = 1
         call(transformer, inputs)
         assert len(reads) == 2
         assert ajour.summary(transformer).grid == "2x8x9 + 6 text"
