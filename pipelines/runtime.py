@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ajour.lowering import lower
 from ajour.patterns import Full
 from ajour.pipelines.auto import Auto, AutoPlanner, model_of
-from ajour.pipelines.measure import CapturedMaps, wanted
+from ajour.pipelines.measure import CapturedMaps, Wanted, wanted
+from ajour.pipelines.tables import TableCache
 from ajour.processors import LayerContext, Obstacle, SparseProcessor, family_of
 from ajour.schedule import DENSE
 
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
     from ajour.table import BlockTable
 
 logger = logging.getLogger("ajour")
-
-MAX_GRIDS = 8
-"""Tables of this many grids are kept; the least recently used go first."""
 
 KEPT_BYTES = 128 * 2**20
 """Captured maps stay expanded to lists up to this size, all layers together."""
@@ -76,8 +72,8 @@ class TransformerRuntime:
         self._maps: list[dict[Any, CapturedRows]] = []
         self._measured: tuple[int, int] | None = None
         self._measured_shape: tuple[int, int, int] | None = None
-        self._tables: dict[tuple[Any, ...], list[BlockTable]] = {}
-        self._expanded: dict[tuple[Any, ...], list[BlockTable]] = {}
+        self._tables = TableCache()
+        self._wanted_by_name: dict[str, list[list[Wanted]]] = {}
         self._contexts = [LayerContext(backend=backend) for _ in self._layers]
         for layer, context in zip(self._layers, self._contexts, strict=True):
             if type(layer.processor).__name__ in self.family.processor.stands_in_for:
@@ -89,7 +85,7 @@ class TransformerRuntime:
         """Put the stock processors back."""
         self._hook.remove()
         for layer, context in zip(self._layers, self._contexts, strict=True):
-            context.tables, context.rows = (), ()
+            context.tables, context.rows, context.listener = (), (), None
             if isinstance(layer.processor, SparseProcessor):
                 layer.processor = layer.processor.stock
 
@@ -166,11 +162,20 @@ class TransformerRuntime:
             return False
         if self.plan is None or self.auto is not None:
             return True
-        return any(wanted(self.plan, name, layer) for layer in range(len(self._layers)))
+        return any(self._wanted(name))
+
+    def _wanted(self, assignment: str) -> list[list[Wanted]]:
+        """What every layer of an assignment needs measured."""
+        if assignment not in self._wanted_by_name:
+            assert self.plan is not None
+            self._wanted_by_name[assignment] = [
+                wanted(self.plan, assignment, layer) for layer in range(len(self._layers))
+            ]
+        return self._wanted_by_name[assignment]
 
     def _listen(self, grids: tuple[TokenGrid, ...], device: torch.device) -> None:
         """Run everything densely through the operator, listening to every layer."""
-        self._expanded.clear()
+        self._tables.forget_maps()
         self._maps = []
         if self.auto is not None:
             self._measure = AutoPlanner(self.auto, model_of(self.transformer), grids[-1])
@@ -189,7 +194,7 @@ class TransformerRuntime:
     def _fill_dense(self, grids: tuple[TokenGrid, ...], device: torch.device) -> None:
         """Run every layer that can be densely through the operator."""
         patterns: list[list[Pattern]] = [[Full()] * layer.heads for layer in self._layers]
-        tables = [self._lowered(grid, DENSE, patterns, device) for grid in grids]
+        tables = [self._tables.lowered(grid, DENSE, patterns, device) for grid in grids]
         for index, (layer, context) in enumerate(zip(self._layers, self._contexts, strict=True)):
             if self.family.obstacle(layer) is None:
                 context.tables = tuple(one[index] for one in tables)
@@ -214,6 +219,7 @@ class TransformerRuntime:
         if isinstance(self._measure, AutoPlanner):
             self.plan, self._maps = self._measure.decide()
             self._tables.clear()
+            self._wanted_by_name.clear()
         else:
             self._maps = self._measure.rows
         self._measure = None
@@ -224,7 +230,8 @@ class TransformerRuntime:
         rows = [self._rows(self.phase, index) for index in range(len(self._layers))]
         kept = sum(one.expanded_nbytes for found in rows for one in found or ()) <= KEPT_BYTES
         if kept and any(rows):
-            tables = [self._expand(one, rows, device) for one in tables]
+            known = [found or () for found in rows]
+            tables = [self._tables.expanded(self.phase, one, known) for one in tables]
             rows = [None if found is None else () for found in rows]
         for index, (layer, context) in enumerate(zip(self._layers, self._contexts, strict=True)):
             reason = self.family.obstacle(layer)
@@ -238,30 +245,12 @@ class TransformerRuntime:
 
     def _rows(self, assignment: str, layer: int) -> tuple[CapturedRows, ...] | None:
         """A layer's captured rows; None if one is missing."""
-        assert self.plan is not None
         found = [
             self._maps[layer].get(want) if self._maps else None
-            for want in wanted(self.plan, assignment, layer)
+            for want in self._wanted(assignment)[layer]
         ]
         rows = tuple(one for one in found if one is not None)
         return rows if len(rows) == len(found) else None
-
-    def _expand(
-        self,
-        tables: list[BlockTable],
-        rows: list[tuple[CapturedRows, ...] | None],
-        device: torch.device,
-    ) -> list[BlockTable]:
-        """All layers' tables with their captured rows; made once per measured map."""
-        key = (tables[0].grid, self.phase, device)
-        if key not in self._expanded:
-            whole = []
-            for table, found in zip(tables, rows, strict=True):
-                for one in found or ():
-                    table = one.apply(table)
-                whole.append(table)
-            self._expanded[key] = whole
-        return self._expanded[key]
 
     def _static_tables(
         self, grid: TokenGrid, assignment: str, device: torch.device | str
@@ -269,28 +258,7 @@ class TransformerRuntime:
         """The block table of every layer of an assignment, captured rows still empty."""
         assert self.plan is not None
         patterns = [self.plan.layer(assignment, i) for i in range(len(self._layers))]
-        return self._lowered(grid, assignment, patterns, device)
-
-    def _lowered(
-        self,
-        grid: TokenGrid,
-        name: str,
-        patterns: list[list[Pattern]],
-        device: torch.device | str,
-    ) -> list[BlockTable]:
-        """A block table per layer, lowered once. Layers share all but the map of heads to rows."""
-        key = (grid, name, str(device))
-        cached = self._tables.pop(key, None)
-        if cached is None:
-            start = time.perf_counter()
-            rows = list(dict.fromkeys(pattern for layer in patterns for pattern in layer))
-            shared = lower(rows, grid).to(device)
-            cached = [shared.with_heads([rows.index(p) for p in layer]) for layer in patterns]
-            logger.debug("lowered %s for %s in %.2f s", name, grid, time.perf_counter() - start)
-        self._tables[key] = cached
-        while len(self._tables) > MAX_GRIDS:
-            self._tables.pop(next(iter(self._tables)))
-        return cached
+        return self._tables.lowered(grid, assignment, patterns, device)
 
     def _fall_back(self, reason: str) -> None:
         """Note that layers run dense; say so once, or raise under `strict`."""

@@ -1,0 +1,83 @@
+"""The block tables of one transformer, made once per grid."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from ajour.lowering import lower
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+
+    from ajour.capture import CapturedRows
+    from ajour.grid import TokenGrid
+    from ajour.patterns import Pattern
+    from ajour.table import BlockTable
+
+logger = logging.getLogger("ajour")
+
+MAX_GRIDS = 8
+"""Tables of this many grids and assignments are kept; the least recently used go first."""
+
+
+class TableCache:
+    """Tables by grid, assignment and device, and with captured rows by measured map."""
+
+    def __init__(self) -> None:
+        self._lowered: dict[tuple[Any, ...], list[BlockTable]] = {}
+        self._expanded: dict[tuple[Any, ...], list[BlockTable]] = {}
+
+    def lowered(
+        self,
+        grid: TokenGrid,
+        name: str,
+        patterns: Sequence[Sequence[Pattern]],
+        device: torch.device | str,
+    ) -> list[BlockTable]:
+        """A table per layer. Layers share all but the map from heads to rows.
+
+        Args:
+            grid: the token grid.
+            name: of the assignment.
+            patterns: of every layer, one per head; always the same for a name.
+            device: where the tables are to be.
+        """
+        key = (grid, name, str(device))
+        cached = self._lowered.pop(key, None)
+        if cached is None:
+            start = time.perf_counter()
+            rows = list(dict.fromkeys(pattern for layer in patterns for pattern in layer))
+            shared = lower(rows, grid).to(device)
+            cached = [shared.with_heads([rows.index(p) for p in layer]) for layer in patterns]
+            logger.debug("lowered %s for %s in %.2f s", name, grid, time.perf_counter() - start)
+        self._lowered[key] = cached
+        while len(self._lowered) > MAX_GRIDS:
+            self._lowered.pop(next(iter(self._lowered)))
+        return cached
+
+    def expanded(
+        self, name: str, tables: list[BlockTable], rows: Sequence[Sequence[CapturedRows]]
+    ) -> list[BlockTable]:
+        """Every layer's table with its captured rows, until `forget_maps`."""
+        key = (tables[0].grid, name, tables[0].ids.device)
+        if key not in self._expanded:
+            whole = []
+            for table, found in zip(tables, rows, strict=True):
+                for one in found:
+                    table = one.apply(table)
+                whole.append(table)
+            self._expanded[key] = whole
+        return self._expanded[key]
+
+    def forget_maps(self) -> None:
+        """Drop what was made of captured rows."""
+        self._expanded.clear()
+
+    def clear(self) -> None:
+        """Drop everything: the plan is another one."""
+        self._lowered.clear()
+        self._expanded.clear()
