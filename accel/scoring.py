@@ -174,7 +174,7 @@ def _partial_sums(
     query = (q[order.queries].float() * scale).transpose(0, 1)[:, None]
     keys, values = order.pack(k), order.pack(v)
     dim, blocks = q.shape[-1], len(order.valid)
-    sums = query.new_empty(q.shape[1], blocks, len(order.queries), len(levels), dim + 1)
+    sums = query.new_empty(q.shape[1], len(order.queries), blocks, len(levels), dim + 1)
     peak = torch.zeros(())
     for index, level in enumerate(levels):
         logits = query @ pool_blocks(keys, order.valid, level).transpose(2, 3)
@@ -182,9 +182,10 @@ def _partial_sums(
         if level == 0:
             peak = logits.amax(dim=(1, 3))[:, None, :, None]
         weights = logits.sub_(peak).exp_()
-        sums[..., index, :dim] = weights @ pool_blocks(values, order.valid, level)
-        sums[..., index, dim] = weights.sum(dim=-1)
-    return sums.transpose(1, 2)
+        mixed = weights @ pool_blocks(values, order.valid, level)
+        sums[..., index, :dim] = mixed.transpose(1, 2)
+        sums[..., index, dim] = weights.sum(dim=-1).transpose(1, 2)
+    return sums
 
 
 def _mix(
