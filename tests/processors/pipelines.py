@@ -1,0 +1,373 @@
+"""Whole pipelines of every family, tiny and without text encoders, and what to call them with."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from types import SimpleNamespace
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderKLCogVideoX,
+    AutoencoderKLLTXVideo,
+    AutoencoderKLWan,
+    ClassifierFreeGuidance,
+    CogVideoXDDIMScheduler,
+    CogVideoXDPMScheduler,
+    CogVideoXImageToVideoPipeline,
+    CogVideoXPipeline,
+    CogVideoXVideoToVideoPipeline,
+    FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Pipeline,
+    FluxImg2ImgPipeline,
+    FluxKontextPipeline,
+    FluxPipeline,
+    HunyuanVideo15Pipeline,
+    HunyuanVideoPipeline,
+    Kandinsky5T2VPipeline,
+    LTX2Pipeline,
+    LTXConditionPipeline,
+    LTXImageToVideoPipeline,
+    LTXPipeline,
+    MochiPipeline,
+    QwenImagePipeline,
+    SkyReelsV2Pipeline,
+    UniPCMultistepScheduler,
+    WanAnimatePipeline,
+    WanImageToVideoPipeline,
+    WanPipeline,
+    WanVACEPipeline,
+    WanVideoToVideoPipeline,
+)
+from diffusers.pipelines.ltx2.connectors import LTX2TextConnectors
+from PIL import Image
+from transformers import BatchFeature
+
+from tests.processors.families import make
+from tests.processors.models import TEXT_DIM
+
+EULER, TEXT, STEPS = FlowMatchEulerDiscreteScheduler, 11, 3
+MOCHI = partial(EULER, invert_sigmas=True)
+UNIPC = partial(
+    UniPCMultistepScheduler, prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+)
+FRAME = {"height": 128, "width": 144}
+VIDEO = FRAME | {"num_frames": 9}
+PICTURE = {"height": 256, "width": 272}
+LTX_VIDEO = {"height": 256, "width": 288, "num_frames": 17}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A pipeline, its call, and what is to be seen: grids, host reads, steps, what ran dense."""
+
+    kind: type
+    transformer: Callable
+    scheduler: Callable
+    options: Callable
+    grids: set
+    reads: int = 0
+    modules: Callable = field(default=dict)
+    steps: int = STEPS
+
+    def build(self):
+        """The pipeline, components that nobody gave being None."""
+        parameters = dict(inspect.signature(self.kind.__init__).parameters)
+        del parameters["self"]
+        modules = {
+            name: None if parameter.default is parameter.empty else parameter.default
+            for name, parameter in parameters.items()
+        }
+        modules |= {"transformer": self.transformer(), "scheduler": self.scheduler()}
+        pipe = self.kind(**modules | self.modules())
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+
+class Stub(torch.nn.Module):
+    """Stands in for a VAE of which only attributes are read."""
+
+    device, dtype = torch.device("cpu"), torch.float32
+
+    def __init__(self, config, **attributes):
+        super().__init__()
+        self.config = SimpleNamespace(**config)
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+
+class ImageProcessor:
+    """Stands in for CLIP's: nothing to give to the encoder."""
+
+    def __call__(self, images, return_tensors):
+        return BatchFeature({})
+
+
+class ImageEncoder(Stub):
+    """Stands in for CLIP's vision model: 5 tokens."""
+
+    def forward(self, **_):
+        return SimpleNamespace(hidden_states=[torch.ones(1, 5, 8)] * 2)
+
+
+def masked(suffix="attention_mask", **lengths):
+    """Prompts of 11 tokens, of which a mask keeps some; `negative=0` for none hidden."""
+    options = {}
+    for name, length in lengths.items():
+        prefix = "negative_" if name == "negative" else ""
+        options[f"{prefix}prompt_embeds"] = torch.randn(1, TEXT, TEXT_DIM)
+        options[f"{prefix}prompt_{suffix}"] = (torch.arange(TEXT) < length)[None]
+    return options
+
+
+def unmasked(*names):
+    return {f"{name}prompt_embeds": torch.randn(1, TEXT, TEXT_DIM) for name in names}
+
+
+def pooled(*names):
+    return {f"{name}pooled_prompt_embeds": torch.randn(1, 8) for name in names}
+
+
+def glyphs(*names):
+    """The second prompt of HunyuanVideo-1.5: 2 of 4 tokens."""
+    options = {}
+    for name in names:
+        options[f"{name}prompt_embeds_2"] = torch.randn(1, 4, 8)
+        options[f"{name}prompt_embeds_mask_2"] = (torch.arange(4) < 2)[None]
+    return options
+
+
+def kandinsky_prompts(*names):
+    options = {}
+    for name in names:
+        options[f"{name}prompt_embeds_qwen"] = torch.randn(1, TEXT, TEXT_DIM)
+        options[f"{name}prompt_embeds_clip"] = torch.randn(1, 8)
+        options[f"{name}prompt_cu_seqlens"] = torch.tensor([0, TEXT], dtype=torch.int32)
+    return options
+
+
+def image(height=128, width=144):
+    return Image.new("RGB", (width, height), (90, 20, 200))
+
+
+def wan_vae():
+    return {
+        "vae": AutoencoderKLWan(
+            base_dim=4, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1,
+            temperal_downsample=[False, True, True], latents_mean=[0.0] * 4, latents_std=[1.0] * 4,
+        )
+    }  # fmt: skip
+
+
+def wan_animate_modules():
+    return wan_vae() | {"image_processor": ImageProcessor(), "image_encoder": ImageEncoder({})}
+
+
+def cogvideox_vae():
+    return {
+        "vae": AutoencoderKLCogVideoX(
+            latent_channels=4, block_out_channels=(8,) * 4, layers_per_block=1, norm_num_groups=2
+        )
+    }
+
+
+def flux_vae():
+    return {
+        "vae": AutoencoderKL(
+            latent_channels=4, block_out_channels=(8,) * 4, norm_num_groups=4, shift_factor=0.0,
+            down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        )
+    }  # fmt: skip
+
+
+def ltx_vae():
+    return {
+        "vae": AutoencoderKLLTXVideo(
+            block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4, latent_channels=8
+        )
+    }
+
+
+def klein_vae():
+    config = {"batch_norm_eps": 1e-4, "block_out_channels": (1,) * 4}
+    return {"vae": Stub(config, bn=torch.nn.BatchNorm2d(8))}
+
+
+def hunyuan_video15_modules():
+    ratios = {"temporal_compression_ratio": 4, "spatial_compression_ratio": 16}
+    return {
+        "vae": Stub({"latent_channels": 4}, **ratios),
+        "guider": ClassifierFreeGuidance(guidance_scale=3.0),
+    }
+
+
+def ltx2_modules():
+    audio = {"mel_bins": 64, "latent_channels": 8, "sample_rate": 16000, "mel_hop_length": 160}
+    connector = {
+        f"{kind}_connector_{name}": value
+        for kind in ("video", "audio")
+        for name, value in {
+            "num_attention_heads": 2,
+            "attention_head_dim": TEXT_DIM // 2,
+            "num_layers": 1,
+            "num_learnable_registers": None,
+        }.items()
+    }
+    return {
+        "vae": Stub(
+            {"scaling_factor": 1.0}, spatial_compression_ratio=32, temporal_compression_ratio=8,
+            latents_mean=torch.zeros(4), latents_std=torch.ones(4),
+        ),
+        "audio_vae": Stub(
+            audio, mel_compression_ratio=4, temporal_compression_ratio=4,
+            latents_mean=torch.zeros(128), latents_std=torch.ones(128),
+        ),
+        "connectors": LTX2TextConnectors(
+            caption_channels=TEXT_DIM, text_proj_in_factor=1, connector_rope_base_seq_len=32,
+            **connector,
+        ),
+    }  # fmt: skip
+
+
+PIPELINES = {
+    "Wan": Run(
+        WanPipeline, lambda: make("Wan"), UNIPC, lambda: VIDEO | unmasked("", "negative_"),
+        {"3x8x9"},
+    ),
+    "Wan in two stages": Run(
+        WanPipeline, lambda: make("Wan"), UNIPC, lambda: VIDEO | unmasked("", "negative_"),
+        {"3x8x9"},
+        modules=lambda: {"transformer_2": make("Wan", seed=1), "boundary_ratio": 0.9},
+    ),
+    "Wan TI2V with an image": Run(
+        WanImageToVideoPipeline, lambda: make("Wan"), UNIPC,
+        lambda: VIDEO | unmasked("") | {"image": image(), "guidance_scale": 1.0}, {"3x8x9"},
+        modules=lambda: wan_vae() | {"expand_timesteps": True},
+    ),
+    "Wan image to video": Run(
+        WanImageToVideoPipeline, lambda: make("Wan", in_channels=12), UNIPC,
+        lambda: VIDEO | unmasked("") | {"image": image(), "guidance_scale": 1.0}, {"3x8x9"},
+        modules=wan_vae,
+    ),
+    "Wan video to video": Run(
+        WanVideoToVideoPipeline, lambda: make("Wan"), UNIPC,
+        lambda: FRAME | unmasked("") | {"video": [image()] * 9, "strength": 0.8,
+        "guidance_scale": 1.0}, {"3x8x9"}, modules=wan_vae, steps=STEPS - 1,
+    ),
+    "Wan VACE": Run(
+        WanVACEPipeline, lambda: make("WanVACE", vace_in_channels=2 * 4 + 64), UNIPC,
+        lambda: VIDEO | unmasked("") | {"reference_images": [image()], "guidance_scale": 1.0},
+        {"4x8x9"}, modules=wan_vae,
+    ),
+    "Wan Animate": Run(
+        WanAnimatePipeline,
+        lambda: make("WanAnimate", image_dim=8, added_kv_proj_dim=32), UNIPC,
+        lambda: FRAME | {
+            "image": image(), "pose_video": [image()] * 17, "face_video": [image(8, 8)] * 17,
+            "segment_frame_length": 9, "prev_segment_conditioning_frames": 1,
+            "prompt_embeds": torch.randn(1, 512, TEXT_DIM), "guidance_scale": 1.0,
+        },
+        {"4x8x9"}, modules=wan_animate_modules, steps=2 * STEPS,
+    ),
+    "SkyReels-V2": Run(
+        SkyReelsV2Pipeline, lambda: make("SkyReelsV2"), UNIPC,
+        lambda: VIDEO | unmasked("", "negative_"), {"3x8x9"},
+    ),
+    "HunyuanVideo": Run(
+        HunyuanVideoPipeline, lambda: make("HunyuanVideo"), EULER,
+        lambda: VIDEO | masked(prompt=5) | pooled(""), {"3x8x9 + 5 text"}, 1,
+    ),
+    "HunyuanVideo with guidance": Run(
+        HunyuanVideoPipeline, lambda: make("HunyuanVideo"), EULER,
+        lambda: VIDEO | masked(prompt=5, negative=2) | pooled("", "negative_")
+        | {"true_cfg_scale": 3.0},
+        {"3x8x9 + 5 text", "3x8x9 + 2 text"}, 2,
+    ),
+    "HunyuanVideo-1.5 with guidance": Run(
+        HunyuanVideo15Pipeline, lambda: make("HunyuanVideo15"), EULER,
+        lambda: VIDEO | masked("embeds_mask", prompt=5, negative=3) | glyphs("", "negative_"),
+        {"3x8x9 + 7 text", "3x8x9 + 5 text"}, 5, modules=hunyuan_video15_modules,
+    ),
+    "CogVideoX": Run(
+        CogVideoXPipeline, lambda: make("CogVideoX"), CogVideoXDDIMScheduler,
+        lambda: VIDEO | unmasked("", "negative_"), {"3x8x9 + 11 text"},
+    ),
+    "CogVideoX 1.5": Run(
+        CogVideoXPipeline, lambda: make("CogVideoX15"), CogVideoXDPMScheduler,
+        lambda: VIDEO | unmasked("", "negative_"), {"2x8x9 + 11 text"},
+    ),
+    "CogVideoX image to video": Run(
+        CogVideoXImageToVideoPipeline, lambda: make("CogVideoX", in_channels=8),
+        CogVideoXDDIMScheduler, lambda: VIDEO | unmasked("", "negative_") | {"image": image()},
+        {"3x8x9 + 11 text"}, modules=cogvideox_vae,
+    ),
+    "CogVideoX video to video": Run(
+        CogVideoXVideoToVideoPipeline, lambda: make("CogVideoX"), CogVideoXDDIMScheduler,
+        lambda: FRAME | unmasked("", "negative_") | {"video": [image()] * 9, "strength": 0.8},
+        {"3x8x9 + 11 text"}, modules=cogvideox_vae, steps=STEPS - 1,
+    ),
+    "LTX": Run(
+        LTXPipeline, lambda: make("LTX"), EULER,
+        lambda: LTX_VIDEO | masked(prompt=5, negative=2), {"3x8x9"},
+    ),
+    "LTX conditions": Run(
+        LTXConditionPipeline, lambda: make("LTX"), EULER,
+        lambda: LTX_VIDEO | masked(prompt=5, negative=2), {"3x8x9"}, 1, modules=ltx_vae,
+    ),
+    "LTX image to video": Run(
+        LTXImageToVideoPipeline, lambda: make("LTX"), EULER,
+        lambda: LTX_VIDEO | masked(prompt=5, negative=2) | {"image": image(256, 288)},
+        {"3x8x9"}, modules=ltx_vae,
+    ),
+    "LTX-2 with guidance": Run(
+        LTX2Pipeline,
+        lambda: make("LTX2", audio_in_channels=128, audio_out_channels=128), EULER,
+        lambda: LTX_VIDEO | masked(prompt=11, negative=11) | {"guidance_scale": 3.0},
+        {"3x8x9"}, 2, modules=ltx2_modules,
+    ),
+    "Mochi with guidance": Run(
+        MochiPipeline, lambda: make("Mochi"), MOCHI,
+        lambda: VIDEO | {"num_frames": 13} | masked(prompt=5, negative=2),
+        {"3x8x9 + 2 text"}, 1,
+    ),
+    "Kandinsky 5": Run(
+        Kandinsky5T2VPipeline, lambda: make("Kandinsky5", visual_cond=True), EULER,
+        lambda: VIDEO | kandinsky_prompts("", "negative_"), {"3x8x9"},
+    ),
+    "Flux": Run(
+        FluxPipeline, lambda: make("Flux", in_channels=16), EULER,
+        lambda: PICTURE | unmasked("") | pooled(""), {"1x16x17 + 11 text"}, 1,
+    ),
+    "Flux image to image": Run(
+        FluxImg2ImgPipeline, lambda: make("Flux", in_channels=16), EULER,
+        lambda: PICTURE | unmasked("") | pooled("")
+        | {"image": image(256, 272), "strength": 0.5},
+        {"1x16x17 + 11 text"}, 1, modules=flux_vae, steps=STEPS - 1,
+    ),
+    "Flux Kontext": Run(
+        FluxKontextPipeline, lambda: make("Flux", in_channels=16), EULER,
+        lambda: PICTURE | unmasked("") | pooled("")
+        | {"image": torch.rand(1, 3, 128, 272), "_auto_resize": False, "max_area": 256 * 272},
+        {"1x16x17 + 147 text"}, 1, modules=flux_vae,
+    ),
+    "Flux2": Run(
+        Flux2Pipeline, lambda: make("Flux2", guidance_embeds=True), EULER,
+        lambda: PICTURE | unmasked(""), {"1x16x17 + 11 text"}, 1,
+    ),
+    "Flux2 Klein with guidance": Run(
+        Flux2KleinPipeline, lambda: make("Flux2"), EULER,
+        lambda: PICTURE | unmasked("", "negative_"), {"1x16x17 + 11 text"}, 1, modules=klein_vae,
+    ),
+    "Qwen-Image": Run(
+        QwenImagePipeline, lambda: make("QwenImage", in_channels=16, out_channels=4), EULER,
+        lambda: PICTURE | masked("embeds_mask", prompt=11) | {"true_cfg_scale": 1.0},
+        {"1x16x17 + 11 text"}, 0,
+    ),
+    "Qwen-Image with guidance": Run(
+        QwenImagePipeline, lambda: make("QwenImage", in_channels=16, out_channels=4), EULER,
+        lambda: PICTURE | masked("embeds_mask", prompt=5, negative=3) | {"true_cfg_scale": 4.0},
+        {"1x16x17 + 5 text", "1x16x17 + 3 text"}, 2,
+    ),
+}  # fmt: skip
