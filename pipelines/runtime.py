@@ -76,8 +76,9 @@ class TransformerRuntime:
         self._wanted_by_name: dict[str, list[list[Wanted]]] = {}
         self._contexts = [LayerContext(backend=backend) for _ in self._layers]
         for layer, context in zip(self._layers, self._contexts, strict=True):
-            if type(layer.processor).__name__ in self.family.processor.stands_in_for:
-                layer.processor = self.family.processor(layer.processor, context)
+            processor = self.family.stand_in(layer.processor, context)
+            if processor is not None:
+                layer.processor = processor
         before = torch.compiler.disable(self._before)
         self._hook = transformer.register_forward_pre_hook(before, with_kwargs=True)
 

@@ -141,11 +141,11 @@ def noise_levels(scheduler: Any) -> list[float]:
     """
     count = len(scheduler.timesteps)
     config = scheduler.config
-    flow = "FlowMatch" in type(scheduler).__name__ or getattr(config, "use_flow_sigmas", False)
     if hasattr(scheduler, "sigmas"):
         sigmas = torch.as_tensor(scheduler.sigmas).double()[:count].cpu()
         if getattr(config, "invert_sigmas", False):  # Mochi counts from noise to data
             sigmas = 1 - sigmas
+        flow = float(sigmas.max()) <= 1 + 1e-6  # other schedules start far above 1
         return list((sigmas if flow else sigmas / (1 + sigmas)).tolist())
     timesteps = torch.as_tensor(scheduler.timesteps).long().cpu()
     kept = scheduler.alphas_cumprod.double().cpu()[timesteps]

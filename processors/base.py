@@ -122,8 +122,8 @@ class Family(ABC):
     classes: ClassVar[tuple[str, ...]]
     """Names of the diffusers transformer classes of this family."""
 
-    processor: ClassVar[type[SparseProcessor]]
-    """The family's processor."""
+    processors: ClassVar[tuple[type[SparseProcessor], ...]]
+    """The family's processors, one per kind of attention layer."""
 
     pipelines: ClassVar[tuple[str, ...]]
     """Names of the diffusers pipelines of these transformers that run sparsely."""
@@ -182,10 +182,21 @@ class Family(ABC):
         )
         return trimmed if len(set(trimmed)) > 1 else (trimmed or (grid,))[:1]
 
+    def stands_in_for(self) -> tuple[str, ...]:
+        """Names of the diffusers processors that the family's can stand in for."""
+        return tuple(name for kind in self.processors for name in kind.stands_in_for)
+
+    def stand_in(self, stock: Any, context: LayerContext) -> SparseProcessor | None:
+        """The family's processor for a stock one; None if it knows none."""
+        for kind in self.processors:
+            if type(stock).__name__ in kind.stands_in_for:
+                return kind(stock, context)
+        return None
+
     def obstacle(self, layer: Any) -> str | None:
         """Why a layer has to run dense as it is set up now, or None."""
         if not isinstance(layer.processor, SparseProcessor):
-            name, known = type(layer.processor).__name__, self.processor.stands_in_for
+            name, known = type(layer.processor).__name__, self.stands_in_for()
             if name in known:
                 return f"a layer's {name} was set after enable(); disable and enable again"
             return f"a layer uses {name}; known processors are {', '.join(known)}"

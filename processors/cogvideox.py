@@ -62,7 +62,7 @@ class CogVideoX(Family):
     """CogVideoX text-to-video, image-to-video, video-to-video and control."""
 
     classes: ClassVar[tuple[str, ...]] = ("CogVideoXTransformer3DModel",)
-    processor: ClassVar[type[SparseProcessor]] = CogVideoXSparseProcessor
+    processors: ClassVar[tuple[type[SparseProcessor], ...]] = (CogVideoXSparseProcessor,)
     pipelines: ClassVar[tuple[str, ...]] = (
         "CogVideoXFunControlPipeline",
         "CogVideoXImageToVideoPipeline",

@@ -70,7 +70,7 @@ class Flux(Family):
     """FLUX.1 text-to-image, image-to-image, fill, control and Kontext."""
 
     classes: ClassVar[tuple[str, ...]] = ("FluxTransformer2DModel",)
-    processor: ClassVar[type[SparseProcessor]] = FluxSparseProcessor
+    processors: ClassVar[tuple[type[SparseProcessor], ...]] = (FluxSparseProcessor,)
     pipelines: ClassVar[tuple[str, ...]] = (
         "FluxControlImg2ImgPipeline",
         "FluxControlInpaintPipeline",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from ajour.grid import TokenGrid
-from ajour.processors.base import Family, LayerContext, Obstacle, SparseProcessor, argument
+from ajour.processors.base import Family, Obstacle, SparseProcessor, argument
 from ajour.processors.host import read_once
 from ajour.processors.projections import project, rotate_tokens
 from ajour.processors.raster import raster_of
@@ -20,25 +20,11 @@ if TYPE_CHECKING:
 
     from ajour.processors.raster import Raster
 
-PARALLEL = "Flux2ParallelSelfAttnProcessor"
-"""The stock processor of single-stream blocks."""
 
-
-class Flux2SparseProcessor(SparseProcessor):
-    """Joint attention through the layer's block table; made as the class for the kind of block."""
-
-    stands_in_for: ClassVar[tuple[str, ...]] = ("Flux2AttnProcessor", PARALLEL)
-
-    def __new__(
-        cls, stock: Any = None, context: LayerContext | None = None
-    ) -> Flux2SparseProcessor:
-        """An instance of the subclass that stands in for `stock`; of `cls` itself in copying."""
-        kinds = {"Flux2AttnProcessor": DualProcessor, PARALLEL: ParallelProcessor}
-        return super().__new__(kinds.get(type(stock).__name__, cls))
-
-
-class DualProcessor(Flux2SparseProcessor):
+class DualProcessor(SparseProcessor):
     """The attention of dual-stream blocks."""
+
+    stands_in_for: ClassVar[tuple[str, ...]] = ("Flux2AttnProcessor",)
 
     def __call__(
         self,
@@ -78,8 +64,10 @@ class DualProcessor(Flux2SparseProcessor):
         return hidden_states, attn.to_add_out(both[:, :tokens])
 
 
-class ParallelProcessor(Flux2SparseProcessor):
+class ParallelProcessor(SparseProcessor):
     """The attention of single-stream blocks, and the MLP that they run beside it."""
+
+    stands_in_for: ClassVar[tuple[str, ...]] = ("Flux2ParallelSelfAttnProcessor",)
 
     def __call__(
         self,
@@ -117,7 +105,7 @@ class Flux2(Family):
     """FLUX.2 text-to-image, with reference images, and inpainting."""
 
     classes: ClassVar[tuple[str, ...]] = ("Flux2Transformer2DModel",)
-    processor: ClassVar[type[SparseProcessor]] = Flux2SparseProcessor
+    processors: ClassVar[tuple[type[SparseProcessor], ...]] = (DualProcessor, ParallelProcessor)
     pipelines: ClassVar[tuple[str, ...]] = (
         "Flux2KleinInpaintPipeline",
         "Flux2KleinPipeline",

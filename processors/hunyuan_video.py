@@ -79,7 +79,7 @@ class HunyuanVideo(Family):
     """HunyuanVideo text-to-video and image-to-video."""
 
     classes: ClassVar[tuple[str, ...]] = ("HunyuanVideoTransformer3DModel",)
-    processor: ClassVar[type[SparseProcessor]] = HunyuanVideoSparseProcessor
+    processors: ClassVar[tuple[type[SparseProcessor], ...]] = (HunyuanVideoSparseProcessor,)
     pipelines: ClassVar[tuple[str, ...]] = (
         "HunyuanSkyreelsImageToVideoPipeline",
         "HunyuanVideoImageToVideoPipeline",

@@ -68,7 +68,7 @@ class HunyuanVideo15(Family):
     """HunyuanVideo-1.5 text-to-video and image-to-video."""
 
     classes: ClassVar[tuple[str, ...]] = ("HunyuanVideo15Transformer3DModel",)
-    processor: ClassVar[type[SparseProcessor]] = HunyuanVideo15SparseProcessor
+    processors: ClassVar[tuple[type[SparseProcessor], ...]] = (HunyuanVideo15SparseProcessor,)
     pipelines: ClassVar[tuple[str, ...]] = (
         "HunyuanVideo15ImageToVideoPipeline",
         "HunyuanVideo15Pipeline",

@@ -84,7 +84,7 @@ class Kandinsky5(Family):
     """Kandinsky 5 text-to-video, image-to-video, text-to-image and image-to-image."""
 
     classes: ClassVar[tuple[str, ...]] = ("Kandinsky5Transformer3DModel",)
-    processor: ClassVar[type[SparseProcessor]] = Kandinsky5SparseProcessor
+    processors: ClassVar[tuple[type[SparseProcessor], ...]] = (Kandinsky5SparseProcessor,)
     pipelines: ClassVar[tuple[str, ...]] = (
         "Kandinsky5I2IPipeline",
         "Kandinsky5I2VPipeline",

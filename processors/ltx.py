@@ -65,7 +65,7 @@ class LTX(Family):
     """LTX-Video text-to-video, image-to-video and conditioned on frames."""
 
     classes: ClassVar[tuple[str, ...]] = ("LTXVideoTransformer3DModel",)
-    processor: ClassVar[type[SparseProcessor]] = LTXSparseProcessor
+    processors: ClassVar[tuple[type[SparseProcessor], ...]] = (LTXSparseProcessor,)
     pipelines: ClassVar[tuple[str, ...]] = (
         "LTXConditionPipeline",
         "LTXI2VLongMultiPromptPipeline",

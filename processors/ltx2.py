@@ -93,7 +93,7 @@ class LTX2(Family):
     """LTX-2 text-to-video, image-to-video, conditioned on frames, references and HDR."""
 
     classes: ClassVar[tuple[str, ...]] = ("LTX2VideoTransformer3DModel",)
-    processor: ClassVar[type[SparseProcessor]] = LTX2SparseProcessor
+    processors: ClassVar[tuple[type[SparseProcessor], ...]] = (LTX2SparseProcessor,)
     pipelines: ClassVar[tuple[str, ...]] = (
         "LTX2ConditionPipeline",
         "LTX2DFRPipeline",

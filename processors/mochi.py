@@ -70,7 +70,7 @@ class Mochi(Family):
     """Mochi text-to-video."""
 
     classes: ClassVar[tuple[str, ...]] = ("MochiTransformer3DModel",)
-    processor: ClassVar[type[SparseProcessor]] = MochiSparseProcessor
+    processors: ClassVar[tuple[type[SparseProcessor], ...]] = (MochiSparseProcessor,)
     pipelines: ClassVar[tuple[str, ...]] = ("MochiPipeline",)
     sparse: ClassVar[str] = (
         "joint attention of video and text in every block; text padding is left out"

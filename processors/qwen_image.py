@@ -76,7 +76,7 @@ class QwenImage(Family):
     """Qwen-Image text-to-image, image-to-image, ControlNet, layers and editing."""
 
     classes: ClassVar[tuple[str, ...]] = ("QwenImageTransformer2DModel",)
-    processor: ClassVar[type[SparseProcessor]] = QwenImageSparseProcessor
+    processors: ClassVar[tuple[type[SparseProcessor], ...]] = (QwenImageSparseProcessor,)
     pipelines: ClassVar[tuple[str, ...]] = (
         "QwenImageControlNetInpaintPipeline",
         "QwenImageControlNetPipeline",

@@ -87,7 +87,7 @@ def nearest(transformer: torch.nn.Module) -> tuple[Family, str | None]:
     for module in transformer.modules():
         kind = type(getattr(module, "processor", None)).__name__
         for family in FAMILIES:
-            if kind in family.processor.stands_in_for:
+            if kind in family.stands_in_for():
                 return family, kind
     name = type(transformer).__name__
     return max(FAMILIES, key=lambda family: _likeness(name, family.classes[0])), None

@@ -28,7 +28,7 @@ class SkyReelsV2(Wan):
     """SkyReels-V2 text-to-video and image-to-video."""
 
     classes: ClassVar[tuple[str, ...]] = ("SkyReelsV2Transformer3DModel",)
-    processor: ClassVar[type[SparseProcessor]] = SkyReelsV2SparseProcessor
+    processors: ClassVar[tuple[type[SparseProcessor], ...]] = (SkyReelsV2SparseProcessor,)
     pipelines: ClassVar[tuple[str, ...]] = ("SkyReelsV2ImageToVideoPipeline", "SkyReelsV2Pipeline")
     dense_pipelines: ClassVar[Mapping[str, str]] = {
         "SkyReelsV2DiffusionForcingImageToVideoPipeline": FORCING,

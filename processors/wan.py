@@ -67,7 +67,7 @@ class Wan(Family):
     """Wan text-to-video and image-to-video, one or two transformers."""
 
     classes: ClassVar[tuple[str, ...]] = ("WanTransformer3DModel",)
-    processor: ClassVar[type[SparseProcessor]] = WanSparseProcessor
+    processors: ClassVar[tuple[type[SparseProcessor], ...]] = (WanSparseProcessor,)
     pipelines: ClassVar[tuple[str, ...]] = (
         "LucyEditPipeline",
         "WanImageToVideoPipeline",

@@ -157,7 +157,8 @@ def test_rows_set_at_run_time_equal_rows_lowered(grid):
     pattern = Captured([0.3, 0.5, 0.7, 0.9])
     levels = capture(q, k, grid, pattern)[[0, 2]]
     levels[0, 0] = -1
-    table = lower([pattern, Window(1, 1, 1), pattern], grid).with_rows(levels, torch.tensor([0, 2]), 3)
+    table = lower([pattern, Window(1, 1, 1), pattern], grid)
+    table = table.with_rows(levels, torch.tensor([0, 2]), 3)
     assert table.highest_level == 3
     video = grid.video_blocks
     maps = []

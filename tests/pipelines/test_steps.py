@@ -9,12 +9,13 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    LTXEulerAncestralRFScheduler,
     UniPCMultistepScheduler,
 )
 
 import ajour
 from ajour.pipelines.enable import session_of
-from ajour.pipelines.steps import StepTracker
+from ajour.pipelines.steps import StepTracker, noise_levels
 from tests.pipelines.conftest import LATE, run
 
 FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
@@ -56,10 +57,23 @@ def test_noise_levels_fall_and_start_over(scheduler, steps):
     assert again == seen
 
 
-def test_the_noise_level_of_flow_matching_is_sigma():
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
-    seen, _ = walk(scheduler, 7)
-    assert seen == pytest.approx(scheduler.sigmas[:7].tolist())
+@pytest.mark.parametrize(
+    "scheduler",
+    [FlowMatchEulerDiscreteScheduler(shift=3.0), LTXEulerAncestralRFScheduler()],
+    ids=lambda s: type(s).__name__,
+)
+def test_the_noise_level_of_flow_matching_is_sigma(scheduler):
+    scheduler.set_timesteps(7)
+    assert noise_levels(scheduler) == pytest.approx(scheduler.sigmas[:7].tolist())
+    assert noise_levels(scheduler)[0] == pytest.approx(1)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_the_noise_level_of_others_is_a_share():
+    scheduler = EulerDiscreteScheduler()
+    scheduler.set_timesteps(7)
+    sigmas = scheduler.sigmas[:7].double()
+    assert noise_levels(scheduler) == pytest.approx((sigmas / (1 + sigmas)).tolist())
 
 
 def test_a_copied_scheduler_moves_on_its_own():
