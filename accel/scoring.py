@@ -16,13 +16,18 @@ import numpy as np
 import torch
 
 from ajour.backends.pooling import group_bias, pool_blocks
+from ajour.capture import block_mass, first_frame_blocks, self_similarity
 from ajour.grid import BLOCK
+from ajour.lists import with_text
+from ajour.lowering import level_map
+from ajour.patterns import Captured, GeometricPattern
 from ajour.table import block_sizes, token_slots
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ajour.grid import TokenGrid
+    from ajour.patterns import Pattern
 
 CHUNK_BYTES = 256 * 2**20
 """Heads are taken together as long as their partial sums stay within this."""
@@ -60,6 +65,38 @@ def sample_queries(grid: TokenGrid, count: int, seed: int = 0) -> torch.Tensor:
     share = grid.video_tokens / count
     places = (torch.arange(count) + torch.rand(count, generator=generator)) * share
     return places.long().clamp(max=grid.video_tokens - 1) + grid.text_before
+
+
+def lay_out(
+    patterns: Sequence[Pattern], q: torch.Tensor, k: torch.Tensor, grid: TokenGrid
+) -> list[Candidate]:
+    """Candidates of patterns: geometric ones follow from the grid, captured ones are measured.
+
+    Args:
+        patterns: the patterns.
+        q: (batch, tokens, heads, head_dim), as attention sees it, in the model's token order.
+        k: same shape.
+        grid: the token grid.
+    """
+    captured = [pattern for pattern in patterns if isinstance(pattern, Captured)]
+    first = {p.order: first_frame_blocks(grid, p.order, q.device) for p in captured}
+    mass = {order: block_mass(q, k, grid, order) for order in first}
+    found = []
+    for pattern in patterns:
+        if isinstance(pattern, GeometricPattern):
+            levels = _geometric_levels(pattern, grid).to(q.device)
+            found.append(Candidate(pattern.order, levels))
+        elif isinstance(pattern, Captured):
+            gated = any(limit > -1 for limit in pattern.alike)
+            alike = self_similarity(k, grid, pattern.order) if gated else None
+            levels = pattern.select(mass[pattern.order], first[pattern.order], alike)
+            found.append(Candidate(pattern.order, with_text(levels, grid), pattern.levels))
+    return found
+
+
+@lru_cache(maxsize=256)
+def _geometric_levels(pattern: GeometricPattern, grid: TokenGrid) -> torch.Tensor:
+    return torch.from_numpy(level_map(pattern, grid))
 
 
 def head_errors(

@@ -7,20 +7,17 @@ after the output projection; the choice over all heads meets a budget of dense a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from ajour.capture import CapturedRows, PackedLevels, block_mass, first_frame_blocks
-from ajour.lists import tile_shares, with_text
-from ajour.lowering import level_map
+from ajour.capture import CapturedRows, PackedLevels
+from ajour.lists import tile_shares
 from ajour.patterns import (
     Captured,
     Diagonal,
     Full,
-    GeometricPattern,
     MultiDiagonal,
     Pattern,
     Pyramid,
@@ -30,7 +27,7 @@ from ajour.patterns import (
 from ajour.plan import Plan
 from ajour.processors import family_of
 from ajour.schedule import DENSE, Phase, Schedule
-from ajour.scoring import Candidate, head_errors, sample_queries
+from ajour.scoring import head_errors, lay_out, sample_queries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -183,29 +180,19 @@ class AutoPlanner:
         v: torch.Tensor,
         grid: TokenGrid,
     ) -> None:
-        heads, device = q.shape[2], q.device
-        captured = [pattern for pattern in self.patterns if isinstance(pattern, Captured)]
-        first = {p.order: first_frame_blocks(grid, p.order, device) for p in captured}
-        mass = {order: block_mass(q, k, grid, order) for order in first}
-        candidates, costs = [], []
-        for pattern in self.patterns:
+        heads, video = q.shape[2], grid.video_blocks
+        candidates = lay_out(self.patterns, q, k, grid)
+        costs = []
+        for pattern, candidate in zip(self.patterns, candidates, strict=True):
+            levels = candidate.levels
             if isinstance(pattern, Captured):
-                levels = pattern.select(mass[pattern.order], first[pattern.order])
-                self.packed[layer][pattern] = PackedLevels.pack(levels, pattern.levels)
-                levels = with_text(levels, grid)
-                candidates.append(Candidate(pattern.order, levels, pattern.levels))
+                packed = PackedLevels.pack(levels[:, :video, :video], pattern.levels)
+                self.packed[layer][pattern] = packed
                 costs.append(tile_shares(levels))
-            elif isinstance(pattern, GeometricPattern):
-                levels = _static_levels(pattern, grid).to(device)
-                candidates.append(Candidate(pattern.order, levels))
+            else:
                 costs.append(tile_shares(levels[None]).expand(heads))
         self.errors[layer] = head_errors(q, k, v, grid, candidates, self.queries, weight)
         self.costs[layer] = torch.stack(costs, dim=1)
-
-
-@lru_cache(maxsize=256)
-def _static_levels(pattern: GeometricPattern, grid: TokenGrid) -> torch.Tensor:
-    return torch.from_numpy(level_map(pattern, grid))
 
 
 def model_of(transformer: torch.nn.Module) -> dict[str, Any]:

@@ -8,22 +8,20 @@ whose own scale is not portable between models).
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from ajour.lowering import level_map
 from ajour.patterns import Full
 from ajour.plan import Plan
 from ajour.processors import family_of
 from ajour.schedule import Phase, Schedule
-from ajour.scoring import Candidate, head_errors, sample_queries
+from ajour.scoring import head_errors, lay_out, sample_queries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import torch
     from numpy.typing import NDArray
 
     from ajour.grid import TokenGrid
@@ -144,11 +142,9 @@ def score(
         samples: queries to score on.
 
     Returns:
-        (heads, C).
+        (heads, C). Captured patterns are measured on the same q and k: a map that is kept for the
+        rest of a run errs a little more.
     """
-    choices = [Candidate(p.order, torch.from_numpy(_levels(p, grid))) for p in candidates]
+    choices = lay_out(candidates, q, k, grid)
     queries = sample_queries(grid, samples)
     return head_errors(q, k, v, grid, choices, queries, weight).cpu().numpy()
-
-
-_levels = lru_cache(maxsize=256)(level_map)

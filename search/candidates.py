@@ -8,12 +8,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ajour.lowering import level_map
-from ajour.patterns import Diagonal, Full, MultiDiagonal, Pyramid, Skip, Stripe, Window
+import torch
+
+from ajour.capture import first_frame_blocks
+from ajour.lists import tile_shares, with_text
+from ajour.lowering import level_map, lower
+from ajour.patterns import Captured, Diagonal, Full, MultiDiagonal, Pyramid, Skip, Stripe, Window
 
 if TYPE_CHECKING:
     from ajour.grid import TokenGrid
     from ajour.patterns import GeometricPattern, Pattern
+
+EXACT_SHARES = (0.03, 0.08, 0.15, 0.25, 0.4)
+"""Of captured candidates: key blocks that stay exact; all others are pooled 8x."""
 
 FULL = "full"
 """The candidate that changes nothing."""
@@ -22,18 +29,36 @@ FULL = "full"
 def default_candidates(grid: TokenGrid) -> dict[str, Pattern]:
     """Candidates for a grid by name, `full` first.
 
-    Those that lower to the blocks of an earlier one, as wide ones do on small grids, are left out.
+    Those that lower to the blocks of an earlier one, as wide ones do on small grids, are left out,
+    and so are captured ones that would compute everything.
     """
     distinct: dict[tuple[str, bytes], str] = {}
-    patterns = _all(grid)
+    patterns = _geometric(grid)
     for name, pattern in patterns.items():
         levels = level_map(pattern, grid)
         whole = "" if (levels == levels[0, 0]).all() else pattern.order
         distinct.setdefault((whole, levels.tobytes()), name)
-    return {name: patterns[name] for name in distinct.values()}
+    curves = ("bisection", "raster", "column") if grid.frames > 1 else ("bisection", "raster")
+    captured = {
+        f"captured-{curve}-{round(100 * share)}": Captured((share,) * 3 + (1.0,), curve=curve)
+        for curve in curves
+        for share in EXACT_SHARES
+    }
+    found: dict[str, Pattern] = {name: patterns[name] for name in distinct.values()}
+    found |= {name: pattern for name, pattern in captured.items() if density(pattern, grid) < 1}
+    return found
 
 
-def _all(grid: TokenGrid) -> dict[str, GeometricPattern]:
+def density(pattern: Pattern, grid: TokenGrid) -> float:
+    """Share of dense attention's tiles; of a captured pattern what its ranks ask for."""
+    if not isinstance(pattern, Captured):
+        return lower([pattern], grid).density()
+    mass = torch.rand(1, grid.video_blocks, grid.video_blocks)
+    levels = pattern.select(mass, first_frame_blocks(grid, pattern.order))
+    return float(tile_shares(with_text(levels, grid))[0])
+
+
+def _geometric(grid: TokenGrid) -> dict[str, GeometricPattern]:
     frames, height, width = grid.shape
 
     def part(extent: int, share: float) -> int:

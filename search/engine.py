@@ -9,12 +9,11 @@ import numpy as np
 from tqdm import tqdm
 
 from ajour.grid import TokenGrid
-from ajour.lowering import lower
 from ajour.search.balance import Tried, balance, decibels
 from ajour.search.baselines import single_families
 from ajour.search.build import build_plan
 from ajour.search.calibrate import band_starts, full_plan
-from ajour.search.candidates import default_candidates
+from ajour.search.candidates import default_candidates, density
 from ajour.search.measure import Calibration, gains
 from ajour.search.passes import time_passes
 from ajour.search.probe import probe
@@ -141,7 +140,7 @@ class Search:
 
     def _calibrate(self) -> list[dict[str, Any]]:
         settings = self.settings
-        shares = [lower([p], self.grid).density() for p in self.candidates.values()]
+        shares = [density(p, self.grid) for p in self.candidates.values()]
         calibration = Calibration(
             self.pipe,
             self.candidates,
@@ -216,7 +215,7 @@ class Search:
             passes * (costs.other + layers * costs.layer),
             passes * costs.dense_pass,
         )
-        shares = [lower([p], self.grid).density() for p in self.candidates.values()]
+        shares = [density(p, self.grid) for p in self.candidates.values()]
         densities = Problem(
             errors, np.outer(passes, shares), np.zeros(len(passes)), passes * layers * heads
         )

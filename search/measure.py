@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ajour.patterns import Captured
 from ajour.pipelines.enable import session_of, sparse
 from ajour.search.calibrate import Meter, band_starts, full_plan
 from ajour.search.solve import DENSE_BAND, Problem, solve
@@ -152,13 +153,22 @@ class Calibration:
             return trajectory.change(calls)
 
     def _trial(self, errors: NDArray[np.float64]) -> Choice:
-        """The least sum of errors at the trial density; never a dense band."""
+        """The least sum of errors at the trial density; never a dense band, nothing captured.
+
+        What it does is measured on single passes, where no dense step goes before.
+        """
+        fixed = [
+            index
+            for index, pattern in enumerate(self.candidates.values())
+            if not isinstance(pattern, Captured)
+        ]
         bands, layers, heads, _ = errors.shape
-        costs = np.broadcast_to(self.densities, (bands, errors.shape[-1]))
+        costs = np.broadcast_to(self.densities[fixed], (bands, len(fixed)))
         never = np.full(bands, 2.0 * layers * heads)
-        problem = Problem(errors, costs, np.zeros(bands), never)
-        least = float(self.densities.min())
-        return solve(problem, max(TRIAL_DENSITY, least) * bands * layers * heads)
+        problem = Problem(errors[..., fixed], costs, np.zeros(bands), never)
+        least = float(costs.min())
+        choice = solve(problem, max(TRIAL_DENSITY, least) * bands * layers * heads)
+        return np.array(fixed)[choice]
 
 
 def layer_groups(layers: int) -> list[NDArray[np.int64]]:

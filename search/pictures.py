@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ajour.lowering import level_map, lower
+from ajour.lowering import level_map
 from ajour.patterns import GeometricPattern
 from ajour.pipelines.draw import selected_keys
 
@@ -59,11 +59,6 @@ def contact_sheet(video: NDArray[np.uint8], width: int = 192) -> str:
     row = cv2.cvtColor(np.concatenate(frames, axis=1), cv2.COLOR_RGB2BGR)
     _, data = cv2.imencode(".jpg", row, [cv2.IMWRITE_JPEG_QUALITY, 88])
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
-
-
-def density(pattern: Pattern, grid: TokenGrid) -> float:
-    """Share of dense attention's tiles."""
-    return lower([pattern], grid).density()
 
 
 def _png(pixels: NDArray[np.uint8]) -> str:

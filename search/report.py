@@ -11,6 +11,7 @@ from ajour.grid import TokenGrid
 from ajour.pipelines.draw import FAMILY_COLOURS, OTHER_COLOUR
 from ajour.schedule import DENSE
 from ajour.search import pictures
+from ajour.search.candidates import density
 from ajour.search.figures import error_figure, frontier_figure, time_figure
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def _patterns(plan: Plan, grid: TokenGrid) -> str:
         shown = "".join(f'<img alt="{name}" src="{image}">' for image in images if image)
         boxes.append(
             f'<div class="pattern">{shown}<div><b>{name}</b>, {count} heads, density '
-            f"{pictures.density(pattern, grid):.3f}<small>{html.escape(str(pattern))}</small></div>"
+            f"{density(pattern, grid):.3f}<small>{html.escape(str(pattern))}</small></div>"
             "</div>"
         )
     return f'<div class="patterns">{"".join(boxes)}</div>'

@@ -17,8 +17,10 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
+from ajour.capture import first_frame_blocks
 from ajour.lowering import lower
 from ajour.ops import attention
+from ajour.patterns import Captured
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from ajour.grid import TokenGrid
     from ajour.patterns import Pattern
+    from ajour.table import BlockTable
 
 HELD_OUT = 12
 """Random mixes that the model is judged on."""
@@ -136,9 +139,9 @@ def time_layers(
     count = len(candidates)
     rows = [[index] * heads for index in range(count)]
     rows += rng.integers(0, count, (count + HELD_OUT, heads)).tolist()
-    shared = lower(candidates, grid).to(device)
-    order = [list(dict.fromkeys(candidates)).index(pattern) for pattern in candidates]
-    tables = [shared.with_heads([order[index] for index in row]) for row in rows]
+    shared = _one_head_each(candidates, grid).to(device)
+    own = shared.head_rows.tolist()
+    tables = [shared.with_heads([own[index] for index in row]) for row in rows]
     shape = (1, grid.seq_len, heads, head_dim)
     q, k, v = (torch.randn(shape, device=device, dtype=dtype) for _ in range(3))
 
@@ -162,6 +165,17 @@ def time_layers(
     predicted = design[fitted:] @ found
     pairs = zip(predicted.tolist(), measured[fitted:].tolist(), strict=True)
     return LayerCosts(tuple(found[1:].tolist()), float(found[0]), float(typical[0]), tuple(pairs))
+
+
+def _one_head_each(candidates: Sequence[Pattern], grid: TokenGrid) -> BlockTable:
+    """A table with a head per candidate; captured maps are of random importance."""
+    table = lower(candidates, grid)
+    for index, pattern in enumerate(candidates):
+        if isinstance(pattern, Captured):
+            mass = torch.rand(1, grid.video_blocks, grid.video_blocks)
+            levels = pattern.select(mass, first_frame_blocks(grid, pattern.order))
+            table = table.with_rows(levels, torch.tensor([index]), max(pattern.levels))
+    return table
 
 
 def head_costs(costs: Costs, heads: int) -> Mapping[str, float]:
