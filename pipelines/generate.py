@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ajour.pipelines.enable import current_plan, is_enabled, session_of, sparse
+from ajour.pipelines.machine import device_name, versions
 from ajour.pipelines.quality import psnr, ssim
 from ajour.pipelines.summary import summary
 from ajour.schedule import DENSE
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 
     from ajour.pipelines.auto import Auto
     from ajour.plan import Plan
-
-VERSIONS = ("ajour", "torch", "diffusers", "transformers", "triton")
 
 
 @dataclass(frozen=True)
@@ -175,13 +172,6 @@ def compare(
         backend=state.backend,
         device=device_name(pipe.device),
         fallbacks=state.fallbacks,
-        versions={"python": platform.python_version()} | {name: version(name) for name in VERSIONS},
+        versions=versions(),
     )
     return Comparison(dense, thin, report, ran)
-
-
-def device_name(device: torch.device) -> str:
-    """For people: the GPU's name, or the CPU's with its thread count."""
-    if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"

@@ -10,6 +10,7 @@ import torch
 
 from ajour.patterns import Full
 from ajour.pipelines.auto import Auto, AutoPlanner, model_of
+from ajour.pipelines.machine import device_name
 from ajour.pipelines.measure import CapturedMaps, Wanted, wanted
 from ajour.pipelines.tables import TableCache
 from ajour.processors import LayerContext, Obstacle, SparseProcessor, family_of
@@ -63,6 +64,7 @@ class TransformerRuntime:
         self.trim = trim
         self.family: Family = family_of(transformer)
         self.fallbacks: list[str] = []
+        self.notes: list[str] = []
         self.phase = DENSE
         self.grid: TokenGrid | None = None
         self._layers = self.family.layers(transformer)
@@ -131,6 +133,7 @@ class TransformerRuntime:
             if measuring:
                 self._listen(grids, states.device)
             elif self.phase != DENSE:
+                self._note_unverified(grids[0], states.device)
                 self._fill(grids, states.device)
             elif self.trim and self._padded(module, args, kwargs, grids):
                 self._fill_dense(grids, states.device)
@@ -260,6 +263,17 @@ class TransformerRuntime:
         assert self.plan is not None
         patterns = [self.plan.layer(assignment, i) for i in range(len(self._layers))]
         return self._tables.lowered(grid, assignment, patterns, device)
+
+    def _note_unverified(self, grid: TokenGrid, device: torch.device) -> None:
+        """Say once what a searched plan was verified on that is different here."""
+        made = {} if self.plan is None else self.plan.provenance
+        if "verified" not in made:
+            return
+        for key, value in (("grid", str(grid)), ("device", device_name(device))):
+            note = f"the plan was verified on {key} {made.get(key)}, not on {value}"
+            if key in made and made[key] != value and note not in self.notes:
+                self.notes.append(note)
+                logger.warning(note)
 
     def _fall_back(self, reason: str) -> None:
         """Note that layers run dense; say so once, or raise under `strict`."""

@@ -41,6 +41,7 @@ class Summary:
         grid: the grid of the last forward pass, if any.
         backend: the operator's backend on this device.
         fallbacks: reasons for which layers ran dense.
+        notes: what a searched plan was not verified on.
     """
 
     layers: tuple[LayerSummary, ...]
@@ -48,6 +49,7 @@ class Summary:
     grid: str | None
     backend: str
     fallbacks: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def density(self, assignment: str) -> float | None:
         """Mean density of an assignment over its layers; 1 for dense, None before a pass."""
@@ -75,6 +77,8 @@ class Summary:
             console.print(f"noise level <= {below:g}: {use}")
         for reason in self.fallbacks:
             console.print(f"ran dense: {reason}")
+        for note in self.notes:
+            console.print(f"note: {note}")
         text: str = console.file.getvalue()  # type: ignore[attr-defined]
         return text
 
@@ -110,4 +114,5 @@ def summary(pipe: Any) -> Summary:
         grid=None if first.grid is None else str(first.grid),
         backend=backend,
         fallbacks=tuple(reason for runtime in session.runtimes for reason in runtime.fallbacks),
+        notes=tuple(note for runtime in session.runtimes for note in runtime.notes),
     )

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import platform
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from ajour.pipelines.generate import VERSIONS, device_name
+from ajour.pipelines.machine import device_name, versions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,8 +37,7 @@ def origin(pipe: Any) -> dict[str, Any]:
         "fingerprint": fingerprint(transformer),
         "device": device_name(pipe.device),
         "dtype": str(next(transformer.parameters()).dtype).removeprefix("torch."),
-        "versions": {"python": platform.python_version()}
-        | {name: found for name in VERSIONS if (found := _version(name))},
+        "versions": versions(),
     }
 
 
@@ -73,10 +70,3 @@ def provenance(pipe: Any, settings: Settings, facts: Mapping[str, Any]) -> dict[
         "verified": {name: float(f"{chosen[name]:.5g}") for name in verified}
         | {"prompts": len(settings.verification)},
     }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -300,3 +301,16 @@ def test_supported_pipelines_exist():
     names = ajour.supported_pipelines()
     assert "WanPipeline" in names
     assert all(hasattr(diffusers, name) for name in names)
+
+
+def test_a_searched_plan_says_where_it_was_not_verified(pipe, caplog):
+    origin = {"verified": {"psnr_db": 30.0}, "grid": "3x8x7", "device": "some GPU"}
+    ajour.enable(pipe, replace(SPARSE, provenance=origin))
+    with caplog.at_level(logging.WARNING, logger="ajour"):
+        run(pipe)
+        run(pipe, size=(9, 128, 128))
+    said = [record.message for record in caplog.records]
+    assert len(said) == 2
+    assert "verified on device some GPU, not on" in said[0]
+    assert said[1] == "the plan was verified on grid 3x8x7, not on 3x8x8"
+    assert said[1] in str(ajour.summary(pipe))
