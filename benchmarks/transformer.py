@@ -3,74 +3,39 @@
 First one layer is checked: with a plan of `full` everywhere its error against float32 must be at
 most twice that of stock diffusers in the same dtype. Then every arm is timed, eager and compiled.
 
-    python -m benchmarks.transformer wan-1.3b-480p --out benchmarks/results/transformers-h200.json
+    python -m benchmarks.transformer flux-4k --out benchmarks/results/transformers-h200.json
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, WanTransformer3DModel
+from diffusers import FlowMatchEulerDiscreteScheduler
 from triton.testing import do_bench
 
 import ajour
 from ajour import Diagonal, Full, MultiDiagonal, Phase, Plan, Schedule, Stripe, TokenGrid, Window
+from ajour.pipelines.auto import model_of
+from benchmarks.cases import CASES
 from benchmarks.record import save
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ajour import Pattern
+    from benchmarks.cases import Case
 
 
-@dataclass(frozen=True)
-class Case:
-    """A model at a size.
-
-    Attributes:
-        layers: Layers that are built; per-layer times scale to the whole model.
-        config: Further arguments of WanTransformer3DModel.
-        latents: Latent frames, height and width.
-    """
-
-    layers: int
-    config: dict[str, int]
-    latents: tuple[int, int, int]
-
-
-WAN_SMALL = {"num_attention_heads": 12, "ffn_dim": 8960}
-WAN_LARGE = {"num_attention_heads": 40, "ffn_dim": 13824}
-CASES = {
-    "wan-1.3b-480p": Case(30, WAN_SMALL, (21, 60, 104)),
-    "wan-14b-720p": Case(4, WAN_LARGE, (21, 90, 160)),
-}
 DENSITY = 0.2
 
 
-def build(case: Case, layers: int, dtype: torch.dtype) -> torch.nn.Module:
-    """The transformer on the GPU, random weights."""
-    torch.manual_seed(0)
-    with torch.device("cuda"):
-        model = WanTransformer3DModel(num_layers=layers, rope_max_seq_len=1024, **case.config)
-    return model.to(dtype).eval().requires_grad_(False)
-
-
-def inputs(case: Case, dtype: torch.dtype) -> dict[str, Any]:
-    """One call's arguments: noise, a time step, 512 text tokens."""
-    torch.manual_seed(1)
-    return {
-        "hidden_states": torch.randn(1, 16, *case.latents, device="cuda", dtype=dtype),
-        "timestep": torch.full((1,), 500.0, device="cuda"),
-        "encoder_hidden_states": torch.randn(1, 512, 4096, device="cuda", dtype=dtype),
-        "return_dict": False,
-    }
-
-
-def candidates() -> list[Pattern]:
+def candidates(grid: TokenGrid) -> list[Pattern]:
     """Patterns of each family by falling width."""
+    if grid.frames == 1:
+        boxes = range(grid.height // 4, 0, -4)
+        return [*(Window(0, size, size) for size in boxes), *(Diagonal(n / 64) for n in boxes)]
     return [
         *(Diagonal(width / 4) for width in range(24, 0, -1)),
         *(MultiDiagonal(size, size) for size in range(12, 0, -1)),
@@ -79,38 +44,31 @@ def candidates() -> list[Pattern]:
     ]
 
 
-def plan(case: Case, layers: int, density: float) -> Plan:
+def plan(model: torch.nn.Module, grid: TokenGrid, density: float) -> Plan:
     """A plan that mixes the families over the heads, each as wide as the density allows."""
-    grid = TokenGrid(case.latents[0], case.latents[1] // 2, case.latents[2] // 2)
     best: dict[str, Pattern] = {}
-    for pattern in candidates():
-        found = ajour.lower([pattern], grid).density()
-        if pattern.family not in best and found <= density * 1.02:
+    for pattern in candidates(grid) if density < 1 else [Full()]:
+        fits = ajour.lower([pattern], grid).density() <= density * 1.02
+        if fits and pattern.family not in best:
             best[pattern.family] = pattern
-    return assign(case, layers, best if density < 1 else {"full": Full()})
-
-
-def assign(case: Case, layers: int, patterns: dict[str, Pattern]) -> Plan:
-    """A plan that gives the heads of every layer these patterns in turn, in every step."""
-    heads = case.config["num_attention_heads"]
-    names = tuple(list(patterns)[head % len(patterns)] for head in range(heads))
-    model = {
-        "transformer": "WanTransformer3DModel", "layers": layers, "heads": heads, "head_dim": 128,
-    }  # fmt: skip
-    return Plan(model, patterns, {"sparse": (names,) * layers}, Schedule((Phase(1.0, "sparse"),)))
+    facts = model_of(model)
+    names = tuple(list(best)[head % len(best)] for head in range(facts["heads"]))
+    schedule = Schedule((Phase(1.0, "sparse"),))
+    return Plan(facts, best, {"sparse": (names,) * facts["layers"]}, schedule)
 
 
 def check(case: Case) -> tuple[float, float]:
-    """Relative errors of (a full plan, stock) against float32, on one layer.
+    """Relative errors of (a full plan, stock) against float32, on one layer of each kind.
 
     Raises:
         SystemExit: If the plan's error is more than twice stock's.
     """
     scheduler = FlowMatchEulerDiscreteScheduler()
-    exact = build(case, 1, torch.float32)(**inputs(case, torch.float32))[0]
-    model, call = build(case, 1, torch.bfloat16), inputs(case, torch.bfloat16)
+    model = case.build(torch.float32, "cuda", one_of_each=True)
+    exact = model(**case.call(torch.float32, "cuda"))[0]
+    model, call = model.bfloat16(), case.call(torch.bfloat16, "cuda")
     stock = model(**call)[0].float()
-    with ajour.sparse(model, plan(case, 1, 1.0), scheduler=scheduler):
+    with ajour.sparse(model, plan(model, case.grid, 1.0), scheduler=scheduler, strict=True):
         ours = model(**call)[0].float()
     errors = [float((x - exact).norm() / exact.norm()) for x in (ours, stock)]
     if not errors[0] <= 2 * errors[1]:
@@ -122,9 +80,9 @@ def measure(name: str, repeats: int, compiled: bool) -> list[dict[str, Any]]:
     """All arms of one case."""
     case = CASES[name]
     ours_error, stock_error = check(case)
-    call = inputs(case, torch.bfloat16)
+    call = case.call(torch.bfloat16, "cuda")
     scheduler = FlowMatchEulerDiscreteScheduler()
-    chosen = plan(case, case.layers, DENSITY)
+    chosen = plan(case.build(torch.bfloat16, "meta"), case.grid, DENSITY)
     rows: list[dict[str, Any]] = []
 
     def timed(arm: str, forward: Callable[[], Any], density: float) -> None:
@@ -135,8 +93,8 @@ def measure(name: str, repeats: int, compiled: bool) -> list[dict[str, Any]]:
         ms = float(do_bench(forward, warmup=200, rep=repeats, return_mode="median"))
         rows.append(
             {
-                "case": name, "arm": arm, "layers": case.layers, "density": density, "ms": ms,
-                "ms_per_layer": ms / case.layers, "extra_memory_mb": memory / 2**20,
+                "case": name, "arm": arm, "layers": case.depth, "density": density, "ms": ms,
+                "ms_per_layer": ms / case.depth, "extra_memory_mb": memory / 2**20,
                 "error": ours_error, "stock_error": stock_error,
                 "patterns": [str(p) for p in chosen.patterns.values()],
             }
@@ -144,13 +102,13 @@ def measure(name: str, repeats: int, compiled: bool) -> list[dict[str, Any]]:
         print(f"{name} {arm:18} {ms:9.2f} ms, {memory / 2**20:7.0f} MB beside weights", flush=True)
 
     for mode in ("eager", "compiled") if compiled else ("eager",):
-        model = build(case, case.layers, torch.bfloat16)
+        model = case.build(torch.bfloat16, "cuda")
         if mode == "compiled":
             torch._dynamo.reset()
             model.compile_repeated_blocks(fullgraph=True)
         timed(f"stock {mode}", lambda m=model: m(**call), 1.0)
         for backend in ("triton", "hopper"):
-            with ajour.sparse(model, chosen, scheduler=scheduler, backend=backend):
+            with ajour.sparse(model, chosen, scheduler=scheduler, backend=backend, strict=True):
                 model(**call)
                 density = ajour.summary(model).density("sparse") or 0.0
                 timed(f"{backend} {mode}", lambda m=model: m(**call), density)
