@@ -15,6 +15,7 @@ from ajour.pipelines.summary import summary
 from ajour.schedule import DENSE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import numpy as np
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from ajour.pipelines.auto import Auto
     from ajour.plan import Plan
 
+    OnStep = Callable[[str, int, torch.Tensor], None]
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -30,7 +33,8 @@ class Sample:
 
     Attributes:
         video: (F,H,W,3) in [0,1].
-        seconds: from the call to the end of the last denoising step, without decoding.
+        seconds: from the call to the end of the last denoising step, without decoding and without
+            what `on_step` took.
         phases: the schedule's assignment of every step; all `dense` without a plan.
     """
 
@@ -94,35 +98,49 @@ class Comparison:
     plan: Plan
 
 
-def sample(pipe: Any, prompt: str, seed: int, label: str = "denoising", **options: Any) -> Sample:
+def sample(
+    pipe: Any,
+    prompt: str,
+    seed: int,
+    label: str = "denoising",
+    on_step: OnStep | None = None,
+    **options: Any,
+) -> Sample:
     """Run a pipeline once and time its denoising.
 
     Args:
-        pipe: a diffusers video pipeline, enabled or not.
+        pipe: a diffusers pipeline of videos, or of images (videos of one frame), enabled or not.
         prompt: the prompt.
         seed: seed of the initial noise.
         label: the progress bar's text.
+        on_step: called after each step with the label, the step's index and the latents, in the
+            pipeline's own layout. What it raises ends the run.
         options: further arguments of the pipeline's call.
     """
     end = start = time.perf_counter()
     steps = 0
 
     def on_step_end(_pipe: Any, _step: int, _time: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-        nonlocal end, steps
+        nonlocal start, end, steps
         if pipe.device.type == "cuda":
             torch.cuda.synchronize()
         end = time.perf_counter()
+        if on_step is not None:
+            on_step(label, steps, kwargs["latents"])
+            waited = time.perf_counter() - end
+            start, end = start + waited, end + waited
         steps += 1
         return kwargs
 
     pipe.set_progress_bar_config(**getattr(pipe, "_progress_bar_config", {}) | {"desc": label})
-    video = pipe(
+    found = pipe(
         prompt,
         generator=torch.Generator().manual_seed(seed),
         callback_on_step_end=on_step_end,
         output_type="np",
         **options,
-    ).frames[0]
+    )
+    video = found.frames[0] if hasattr(found, "frames") else found.images[:1]
     phases = session_of(pipe).phases() if is_enabled(pipe) else (DENSE,) * steps
     return Sample(video, end - start, phases)
 
@@ -133,6 +151,7 @@ def compare(
     prompt: str,
     seed: int,
     backend: str | None = None,
+    on_step: OnStep | None = None,
     **options: Any,
 ) -> Comparison:
     """Run a pipeline without and with a plan at the same seed.
@@ -145,14 +164,15 @@ def compare(
         prompt: the prompt.
         seed: seed of the initial noise.
         backend: the operator's backend; None chooses.
+        on_step: as of `sample`, with the labels `dense` and `sparse`.
         options: further arguments of the pipeline's call.
     """
     runs = 2 if pipe.device.type == "cuda" else 1
     for _ in range(runs):
-        dense = sample(pipe, prompt, seed, "dense", **options)
+        dense = sample(pipe, prompt, seed, "dense", on_step, **options)
     with sparse(pipe, plan, backend=backend):
         for _ in range(runs):
-            thin = sample(pipe, prompt, seed, "sparse", **options)
+            thin = sample(pipe, prompt, seed, "sparse", on_step, **options)
         state, ran = summary(pipe), current_plan(pipe)
     last = state.schedule[-1][1]
     densities = {name: state.density(name) or 0.0 for name in {*thin.phases, last}}

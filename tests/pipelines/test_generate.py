@@ -1,0 +1,49 @@
+"""Hooks of the main job: every step is told, and what the hook raises ends the run."""
+
+import time
+
+import numpy as np
+import pytest
+
+from ajour.pipelines.enable import is_enabled
+from ajour.pipelines.generate import compare, sample
+from tests.pipelines.conftest import SPARSE
+
+CALL = {
+    "num_frames": 5, "height": 64, "width": 64, "num_inference_steps": 3, "guidance_scale": 1.0,
+    "max_sequence_length": 32,
+}  # fmt: skip
+
+
+def test_on_step_is_told_every_step_and_changes_nothing(pipe):
+    told = []
+
+    def on_step(label, step, latents):
+        told.append((label, step, tuple(latents.shape)))
+
+    found = compare(pipe, SPARSE, "a red circle", 0, on_step=on_step, **CALL)
+    shape = (1, 16, 2, 8, 8)
+    assert told == [(label, step, shape) for label in ("dense", "sparse") for step in range(3)]
+    plain = sample(pipe, "a red circle", 0, **CALL)
+    assert np.array_equal(found.dense.video, plain.video)
+
+
+def test_the_time_of_on_step_does_not_count(pipe):
+    def on_step(*_):
+        time.sleep(0.5)
+
+    assert sample(pipe, "a red circle", 0, on_step=on_step, **CALL).seconds < 1.4
+
+
+def test_what_on_step_raises_ends_the_run_and_leaves_the_pipeline_as_it_was(pipe):
+    steps = []
+
+    def stop(label, step, _latents):
+        steps.append((label, step))
+        if label == "sparse" and step == 1:
+            raise LookupError("enough")
+
+    with pytest.raises(LookupError, match="enough"):
+        compare(pipe, SPARSE, "a red circle", 0, on_step=stop, **CALL)
+    assert steps[-1] == ("sparse", 1)
+    assert not is_enabled(pipe)
