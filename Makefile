@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: generate install lint test
+.PHONY: demo generate install lint test
 
 install: $(STAMP)
 
@@ -18,12 +18,16 @@ $(STAMP): pyproject.toml constraints.txt
 generate: $(STAMP)
 	$(BIN)/ajour generate --out out
 
+# The page: http://127.0.0.1:7860
+demo: $(STAMP)
+	$(BIN)/ajour demo
+
 # The type checker sees the package as it is installed: the folders under one name.
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	rm -rf build/types && mkdir -p build/types/ajour
-	ln -s $(CURDIR)/accel/* $(CURDIR)/processors $(CURDIR)/pipelines $(CURDIR)/search build/types/ajour/
+	ln -s $(CURDIR)/accel/* $(CURDIR)/processors $(CURDIR)/pipelines $(CURDIR)/search $(CURDIR)/demo build/types/ajour/
 	MYPYPATH=build/types $(BIN)/mypy
 
 test: lint

@@ -1,0 +1,1 @@
+"""The demo: a gradio page around one pipeline."""

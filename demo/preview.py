@@ -1,0 +1,192 @@
+"""A preview of the frames as they form: the clean video that the last step headed for.
+
+Its latents follow from those before and after the step and their noise levels; colours are a linear
+reading of the latents, fitted to a finished video of the same pipeline. Before there is one, the
+strongest component is shown in gray. Nothing is decoded, so a preview costs milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    Latents = NDArray[np.float32]
+
+FRAMES = 6
+"""Latent frames of a strip."""
+
+SIDE = 128
+"""Longer side of a frame in a strip, pixels."""
+
+MEMORY = (1, 4, 6, 8)
+"""Video frames per latent frame in the autoencoders of supported models."""
+
+PATCHES = (8, 16, 32, 64)
+"""Pixels per latent row and column, packed ones included."""
+
+
+@dataclass(frozen=True)
+class Colours:
+    """A linear reading of latents as RGB.
+
+    Attributes:
+        weight: (C + 1, 3); the last row is added.
+    """
+
+    weight: NDArray[np.float32]
+
+    @classmethod
+    def fit(cls, latents: Latents, video: NDArray[np.float32]) -> Colours:
+        """Least squares between a run's final latents and its video.
+
+        Args:
+            latents: (f,h,w,C).
+            video: (F,H,W,3) in [0,1].
+        """
+        picked = np.linspace(0, len(video) - 1, len(latents)).round().astype(int)
+        small = np.stack([_resized(video[i], latents.shape[2], latents.shape[1]) for i in picked])
+        flat = _with_ones(latents.reshape(-1, latents.shape[-1]))
+        ridge = 1e-3 * len(flat) * np.eye(flat.shape[1], dtype=np.float32)
+        weight = np.linalg.solve(flat.T @ flat + ridge, flat.T @ small.reshape(-1, 3))
+        return cls(weight.astype(np.float32))
+
+    def __call__(self, latents: Latents) -> NDArray[np.float32]:
+        """(f,h,w,C) to (f,h,w,3) in [0,1]."""
+        flat = _with_ones(latents.reshape(-1, latents.shape[-1]))
+        return np.clip(flat @ self.weight, 0, 1).reshape(*latents.shape[:3], 3)
+
+    def save(self, path: Path) -> None:
+        """Write as JSON."""
+        path.write_text(json.dumps(np.round(self.weight, 5).tolist()) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Colours:
+        """Read what `save` wrote."""
+        return cls(np.array(json.loads(path.read_text()), np.float32))
+
+
+class Preview:
+    """Follows the latents of one run.
+
+    Args:
+        scheduler: the pipeline's, whose noise levels are read after each step.
+        size: (frames, height, width) of the video.
+        colours: a reading of these latents, if one is known.
+    """
+
+    def __init__(
+        self, scheduler: Any, size: tuple[int, int, int], colours: Colours | None = None
+    ) -> None:
+        self.scheduler = scheduler
+        self.size = size
+        self.colours = colours
+        self.latents: Latents | None = None
+        """The latents after the last step, (f,h,w,C)."""
+        self._before: Latents | None = None
+
+    def step(self, index: int, latents: Any) -> NDArray[np.uint8] | None:
+        """A strip of frames after a step, (h,w,3); None if the layout of the latents is unknown."""
+        found = on_grid(latents, self.size)
+        if found is None:
+            return None
+        before = self.latents if index > 0 else None
+        self.latents = found
+        clean = found if before is None else heading(before, found, scales(self.scheduler), index)
+        if self.colours is not None and len(self.colours.weight) == clean.shape[-1] + 1:
+            return strip(self.colours(clean))
+        return strip(gray(clean))
+
+
+def on_grid(latents: Any, size: tuple[int, int, int]) -> Latents | None:
+    """Latents of the first sample as (f,h,w,C), whatever layout a pipeline keeps them in.
+
+    Args:
+        latents: (B,C,f,h,w), (B,f,C,h,w), (B,C,h,w), or packed (B, f*h*w, C).
+        size: (frames, height, width) of the video that they stand for.
+    """
+    values = latents[0].detach().float().cpu().numpy()
+    frames, height, width = size
+    counts = {1 + (frames - 1) // memory for memory in MEMORY} | {-(-frames // 4)}
+    if values.ndim == 4:  # channels or frames first
+        return np.moveaxis(values, 0 if values.shape[1] in counts else 1, -1)
+    if values.ndim == 3:  # one image
+        return np.moveaxis(values, 0, -1)[None]
+    for patch in PATCHES:
+        rows, columns = height // patch, width // patch
+        whole = values.ndim == 2 and rows * columns > 0 and len(values) % (rows * columns) == 0
+        if whole and len(values) // (rows * columns) in counts:
+            return values.reshape(-1, rows, columns, values.shape[1])
+    return None
+
+
+def scales(scheduler: Any) -> list[tuple[float, float]]:
+    """(s, n) before each step and after the last, where x = s * data + n * noise."""
+    if hasattr(scheduler, "sigmas"):
+        sigmas = [float(x) for x in scheduler.sigmas]
+        if getattr(scheduler.config, "invert_sigmas", False):
+            sigmas = [1 - x for x in sigmas]
+        flow = max(sigmas) <= 1 + 1e-6
+        return [(1 - x if flow else 1.0, x) for x in sigmas]
+    kept = [float(scheduler.alphas_cumprod[int(t)]) for t in scheduler.timesteps]
+    return [(x**0.5, (1 - x) ** 0.5) for x in [*kept, 1.0]]
+
+
+def heading(
+    before: Latents, after: Latents, levels: Sequence[tuple[float, float]], index: int
+) -> Latents:
+    """The data that a step headed for.
+
+    Before and after are two mixtures of the same data and noise; solved for the data.
+
+    Args:
+        before: latents before the step.
+        after: latents after it.
+        levels: what `scales` gave.
+        index: of the step.
+    """
+    if index + 1 >= len(levels):
+        return after
+    (s0, n0), (s1, n1) = levels[index], levels[index + 1]
+    base = n0 * s1 - n1 * s0
+    return after if abs(base) < 1e-6 else (n0 * after - n1 * before) / np.float32(base)
+
+
+def gray(latents: Latents) -> NDArray[np.float32]:
+    """The strongest component of latents as gray: (f,h,w,3) in [0,1]."""
+    flat = latents.reshape(-1, latents.shape[-1])
+    flat = flat - flat.mean(axis=0)
+    _, directions = np.linalg.eigh(flat.T @ flat)
+    values = flat @ directions[:, -1]
+    low, high = np.percentile(values, (1, 99))
+    scaled = np.clip((values - low) / max(high - low, 1e-6), 0, 1).reshape(latents.shape[:3])
+    return np.repeat(scaled[..., None], 3, axis=-1).astype(np.float32)
+
+
+def strip(frames: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A few frames side by side, enlarged: (h,w,3)."""
+    picked = np.unique(np.linspace(0, len(frames) - 1, FRAMES).round().astype(int))
+    factor = SIDE / max(frames.shape[1:3])
+    size = (max(1, round(frames.shape[2] * factor)), max(1, round(frames.shape[1] * factor)))
+    row = np.concatenate([_resized(frames[i], *size) for i in picked], axis=1)
+    return (np.clip(row, 0, 1) * 255).round().astype(np.uint8)
+
+
+def _resized(frame: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
+    import cv2
+
+    smaller = width < frame.shape[1]
+    way = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(np.ascontiguousarray(frame), (width, height), interpolation=way))
+
+
+def _with_ones(flat: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.concatenate([flat, np.ones((len(flat), 1), np.float32)], axis=1)

@@ -1,0 +1,127 @@
+"""Finished runs as files: the example that comes with the package, and those of this server."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ajour.pipelines.quality import psnr, ssim
+from ajour.pipelines.video import write_mp4
+from ajour.plan import Plan
+from ajour.search.verify import BEST_DB
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ajour.pipelines.generate import Comparison
+
+EXAMPLE = Path(__file__).parent / "examples"
+"""The stored example: what `save` writes, made by `python -m tools.demo_example`."""
+
+AMPLIFIED = 8
+"""By how much the difference view exaggerates."""
+
+FILES = ("views.mp4", "dense.mp4", "sparse.mp4", "report.json", "plan.json")
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run.
+
+    Attributes:
+        folder: where its files lie.
+        report: what `ajour generate` reports, and `fps`, `size`, `psnr_db_each` and `ssim_each` by
+            frame, and `attention_share` of the dense and the sparse arm.
+        plan: the plan that ran.
+    """
+
+    folder: Path
+    report: dict[str, Any]
+    plan: Plan
+
+    @classmethod
+    def load(cls, folder: Path) -> Result | None:
+        """Read a folder; None if a file is missing."""
+        if not all((folder / name).is_file() for name in FILES):
+            return None
+        report = json.loads((folder / "report.json").read_text())
+        return cls(folder, report, Plan.load(folder / "plan.json"))
+
+
+def save(folder: Path, found: Comparison, fps: int, shares: dict[str, float | None]) -> Result:
+    """Write a run's files.
+
+    Args:
+        folder: created.
+        found: both arms and their report.
+        fps: frames per second of the videos.
+        shares: self-attention's share of the transformer's time, by arm.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    dense, thin = found.dense.video, found.sparse.video
+    write_mp4(folder / "views.mp4", views(dense, thin), fps)
+    write_mp4(folder / "dense.mp4", dense, fps)
+    write_mp4(folder / "sparse.mp4", thin, fps)
+    pairs = [(thin[i : i + 1], dense[i : i + 1]) for i in range(len(dense))]
+    report = found.report.to_dict()
+    report |= {
+        "psnr_db": min(found.report.psnr_db, BEST_DB),
+        "fps": fps,
+        "size": list(dense.shape[:3]),
+        "psnr_db_each": [round(min(psnr(*pair), BEST_DB), 3) for pair in pairs],
+        "ssim_each": [round(ssim(*pair), 5) for pair in pairs],
+        "attention_share": shares,
+    }
+    (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+    found.plan.save(folder / "plan.json")
+    return Result(folder, report, found.plan)
+
+
+def views(dense: NDArray[np.float32], thin: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Dense, sparse and their amplified difference, one above the other.
+
+    In one video they cannot fall out of step, and the difference is taken before compression.
+    """
+    difference = np.clip(np.abs(thin - dense) * AMPLIFIED, 0, 1)
+    return np.concatenate([dense, thin, difference], axis=1)
+
+
+class Store:
+    """Folders of finished runs under names that cannot be guessed; the oldest go first.
+
+    Args:
+        root: the only folder whose files are served.
+        most: runs that are kept.
+    """
+
+    def __init__(self, root: Path, most: int = 32) -> None:
+        self.root = root
+        self._most = most
+        self._folders: list[Path] = []
+        self._lock = threading.Lock()
+
+    def new(self) -> Path:
+        """A folder for a run."""
+        folder = self.root / "runs" / secrets.token_urlsafe(16)
+        folder.mkdir(parents=True)
+        with self._lock:
+            self._folders.append(folder)
+            old, self._folders = self._folders[: -self._most], self._folders[-self._most :]
+        for one in old:
+            shutil.rmtree(one, ignore_errors=True)
+        return folder
+
+    def example(self, source: Path = EXAMPLE) -> Result | None:
+        """The stored example, copied to where its files are served; None if there is none."""
+        if Result.load(source) is None:
+            return None
+        folder = self.root / "example"
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+        return Result.load(folder)
