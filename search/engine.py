@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from ajour.search.timing import Costs, time_layers
 from ajour.search.verify import Verifier
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ajour.patterns import Pattern
     from ajour.plan import Plan
@@ -50,6 +51,21 @@ class Outcome:
     facts: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Progress:
+    """What a search knows so far.
+
+    Attributes:
+        problem: what it chooses from.
+        tried: verified plans, in order.
+        plan: makes the plan of a choice.
+    """
+
+    problem: Problem
+    tried: tuple[Tried, ...]
+    plan: Callable[[Choice], Plan]
+
+
 class Search:
     """One search.
 
@@ -59,6 +75,7 @@ class Search:
         work: where finished units are kept.
         workers: the processes that share the work.
         candidates: patterns by name, `full` first; the default list of the grid if None.
+        watch: called once the choices are known, and after each verified plan.
     """
 
     def __init__(
@@ -68,8 +85,10 @@ class Search:
         work: Work,
         workers: Workers,
         candidates: Mapping[str, Pattern] | None = None,
+        watch: Callable[[Progress], None] = lambda _: None,
     ) -> None:
         self.pipe = pipe
+        self.watch = watch
         self.settings = settings
         self.work = work
         self.workers = workers
@@ -98,8 +117,19 @@ class Search:
         problem, densities = self._problems(found, costs)
         levels = found[0]["levels"]
 
+        verified: list[Tried] = []
+
+        def tell() -> None:
+            plan = partial(build_plan, self.model, self.candidates, levels=levels)
+            self.watch(Progress(problem, tuple(verified), plan))
+
         def verify(choice: Choice) -> dict[str, Any]:
-            return self._verify(choice, levels, costs)
+            seen = self._verify(choice, levels, costs)
+            verified.append(Tried(choice, problem.seconds(choice), decibels(problem, choice), seen))
+            tell()
+            return seen
+
+        tell()
 
         trust = self.settings.costs is not None
         best, tried, met = balance(problem, self.settings.target, verify, densities, trust)

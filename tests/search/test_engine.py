@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from ajour import Plan, sparse
+from ajour.search.engine import Search
 from ajour.search.work import Work
+from ajour.search.workers import Workers
 from tests.pipelines.conftest import run
 from tests.search.conftest import run_search, settings, what_it_does
 
@@ -37,6 +39,18 @@ def test_baselines_are_no_slower_than_the_plan_by_more_than_the_margin(plain):
 def test_density_is_kept(pipe, tmp_path):
     outcome = run_search(pipe, tmp_path / "w", settings("density", 0.6))
     assert 0.4 < outcome.facts["density"] <= 0.6 + 1e-9
+
+
+def test_who_watches_sees_every_verified_plan(pipe, tmp_path):
+    asked, seen = settings(), []
+    work = Workers().open(tmp_path / "w", asked.to_dict(), False)
+    outcome = Search(pipe, asked, work, Workers(), watch=seen.append).run()
+    assert [len(progress.tried) for progress in seen] == list(range(len(seen)))
+    facts = outcome.facts
+    keys = {one["key"] for one in [*facts["tried"], *facts["baselines"]]}
+    assert {one.found["key"] for one in seen[-1].tried} == keys
+    best = next(one for one in seen[-1].tried if one.found["key"] == facts["chosen"]["key"])
+    assert what_it_does(seen[-1].plan(best.choice)) == what_it_does(outcome.plan)
 
 
 def test_a_target_out_of_reach_is_missed_with_the_best(pipe, tmp_path):
