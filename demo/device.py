@@ -97,7 +97,8 @@ class Job:
         seen = -1
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._version != seen, timeout=5.0)
+                if self._version == seen:
+                    self._changed.wait(timeout=5.0)
                 seen, over = self._version, self.over
             yield self
             if over:

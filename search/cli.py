@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from ajour.demo.commands import add_commands as add_demo_command
 from ajour.pipelines.commands import add_commands
 from ajour.search.commands import TargetMissed
 from ajour.search.commands import add_commands as add_search_commands
@@ -17,7 +18,11 @@ if TYPE_CHECKING:
 
 EXIT_FAILED, EXIT_MISSED, EXIT_INTERRUPTED = 1, 3, 130
 
-COMMANDS: tuple[Callable[[Subcommands], None], ...] = (add_commands, add_search_commands)
+COMMANDS: tuple[Callable[[Subcommands], None], ...] = (
+    add_commands,
+    add_search_commands,
+    add_demo_command,
+)
 """Each adds subcommands whose `run` takes the parsed arguments and returns None or raises."""
 
 

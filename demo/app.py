@@ -1,0 +1,189 @@
+"""The page: its tabs, what ties them together, and the server."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator  # noqa: TC003 - gradio reads annotations at run time
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+# Before gradio is imported: nothing is sent or fetched, and files have one folder of their own.
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+import gradio as gr
+
+from ajour.demo import pieces, results_page, tab_generate, tab_plan, tab_search
+from ajour.demo.device import Device
+from ajour.demo.guard import guards
+from ajour.demo.heads import Shown  # noqa: TC001 - gradio reads annotations at run time
+from ajour.demo.model import sizes_of, steps_of
+from ajour.demo.preview import Colours
+from ajour.demo.run import Runner
+from ajour.demo.server import Site
+from ajour.demo.store import EXAMPLE, Store
+from ajour.plan import MAX_BYTES, PlanError
+
+if TYPE_CHECKING:
+    from ajour.demo.model import Model
+
+SCRIPTS = ("compare.js", "heads.js")
+FONTS = ("system-ui", "Segoe UI", "DejaVu Sans", "sans-serif")
+MONO = ("ui-monospace", "DejaVu Sans Mono", "monospace")
+
+
+def open_site(model: Model, root: Path) -> Site:
+    """Start loading a model; one that was given by path is waited for.
+
+    Args:
+        model: the model.
+        root: the folder of files that are served.
+
+    Raises:
+        RuntimeError: if a model given by path cannot be loaded.
+    """
+    device = Device(model.load)
+    if model.path is not None:
+        device.ready.wait()
+        if device.error:
+            device.close()
+            raise RuntimeError(f"cannot load {model.path}: {device.error}")
+        steps, guidance = steps_of(device.pipe)
+        sizes = sizes_of(device.pipe)
+        model = replace(model, sizes=sizes, steps=steps, guidance=guidance)
+    store = Store(root)
+    known = EXAMPLE / "colours.json"
+    colours = Colours.load(known) if model.path is None and known.is_file() else None
+    return Site(model, device, store, Runner(model, store, colours), store.example())
+
+
+def build(site: Site) -> gr.Blocks:
+    """The page of a site."""
+    with gr.Blocks(title="ajour", analytics_enabled=False, fill_width=False) as page:
+        gr.HTML(
+            '<header class="aj-head"><h1>ajour</h1><p>Video transformers, faster: every attention '
+            "head gets only the part of the attention map that it needs.</p></header>"
+        )
+        state = gr.HTML(site.state(), elem_id="model-state", elem_classes="aj-live")
+        shown = gr.State(site.first_plan())
+        with gr.Tabs(elem_id="tabs") as tabs:
+            with gr.Tab("Generate", id="generate"):
+                generate = tab_generate.build(site)
+            with gr.Tab("Plan", id="plan"):
+                plan = tab_plan.build(site)
+            with gr.Tab("Search", id="search"):
+                search = tab_search.build(site)
+            with gr.Tab("Benchmark", id="benchmark"):
+                gr.HTML(results_page.page(results_page.results_folder()), elem_id="results")
+        finished = tab_generate.wire(site, generate, shown)
+        follow = tab_plan.wire(site, plan, shown, generate.form)
+        found = tab_search.wire(site, search, shown, generate.form, generate.mine)
+        follow(finished)
+        follow(found)
+        _wire_uploads(site, generate, plan, shown, follow)
+        quick = tab_generate.quick()
+        to_generate = (lambda: (gr.Tabs(selected="generate"), tab_generate.MINE), None)
+        search.use.click(*to_generate, [tabs, generate.kind], **quick)
+        search.look.click(lambda: gr.Tabs(selected="plan"), None, tabs, **quick)
+
+        def loading() -> Iterator[str]:
+            yield site.state()
+            site.device.ready.wait()
+            yield site.state()
+
+        def leave(request: gr.Request) -> None:
+            site.device.stop(str(request.session_hash))
+
+        page.load(
+            loading, None, state, show_progress="hidden", api_visibility="private",
+            concurrency_limit=16, concurrency_id="loading",
+        )  # fmt: skip
+        page.unload(leave)
+    page.queue(max_size=64, default_concurrency_limit=8, api_open=False)
+    return page
+
+
+def _wire_uploads(
+    site: Site,
+    generate: tab_generate.GenerateTab,
+    plan: tab_plan.PlanTab,
+    shown: gr.State,
+    follow: Any,
+) -> None:
+    def upload(path: str, before: Shown | None) -> list[Any]:
+        try:
+            found, said = site.read_upload(path)
+        except PlanError as error:
+            said = pieces.note(str(error), "bad")
+            return [before, said, said, tab_generate.about(before), gr.skip()]
+        finally:
+            Path(path).unlink(missing_ok=True)
+        return [found, said, said, tab_generate.about(found), tab_generate.MINE]
+
+    for button in (generate.upload, plan.upload):
+        outputs = [shown, generate.note, plan.note, generate.mine, generate.kind]
+        follow(button.upload(upload, [button, shown], outputs, **tab_generate.quick()))
+
+
+def serve(model: Model, host: str, port: int | None, share: bool, open_browser: bool) -> None:
+    """Serve the page until Ctrl-C; arguments as of `serving`."""
+    with serving(model, host, port, share, open_browser, quiet=False) as (page, _):
+        page.block_thread()
+
+
+@contextmanager
+def serving(
+    model: Model,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    share: bool = False,
+    open_browser: bool = False,
+    quiet: bool = True,
+) -> Iterator[tuple[gr.Blocks, Site]]:
+    """Serve the page within the block.
+
+    Args:
+        model: what it is for.
+        host: address to listen on.
+        port: the first free one from 7860 on if None.
+        share: also at a public address, through gradio's servers.
+        open_browser: open it.
+        quiet: print no address.
+
+    Raises:
+        RuntimeError: if a model given by path cannot be loaded.
+    """
+    with tempfile.TemporaryDirectory(prefix="ajour-demo-") as folder:
+        root = Path(folder).resolve()
+        os.environ["GRADIO_TEMP_DIR"] = str(root)
+        os.environ["GRADIO_EXAMPLES_CACHE"] = str(root / "examples-cache")
+        site = open_site(model, root)
+        page = build(site)
+        static = files("ajour.demo").joinpath("static")
+        scripts = (f"<script>{static.joinpath(name).read_text()}</script>" for name in SCRIPTS)
+        try:
+            page.launch(
+                server_name=host, server_port=port, share=share, inbrowser=open_browser,
+                prevent_thread_lock=True, show_error=True, quiet=quiet, footer_links=[],
+                run_history=False, max_file_size=MAX_BYTES, ssr_mode=False, pwa=False,
+                mcp_server=False, theme=theme(), css=static.joinpath("demo.css").read_text(),
+                head="".join(scripts), app_kwargs={"middleware": guards()},
+            )  # fmt: skip
+            yield page, site
+        finally:
+            page.close(verbose=False)
+            site.device.close()
+
+
+def theme() -> gr.themes.Base:
+    """System fonts, so that nothing is fetched; colours of the reports."""
+    return gr.themes.Base(
+        primary_hue=gr.themes.colors.blue,
+        neutral_hue=gr.themes.colors.slate,
+        font=list(FONTS),
+        font_mono=list(MONO),
+        radius_size=gr.themes.sizes.radius_md,
+    )

@@ -1,0 +1,40 @@
+"""The subcommand `demo` of the `ajour` command. gradio is imported when it runs, not before."""
+
+from __future__ import annotations
+
+from argparse import ArgumentDefaultsHelpFormatter
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `demo` to the subcommands of a parser."""
+    from ajour.backends import BACKENDS
+
+    page = commands.add_parser(
+        "demo",
+        help="a page to generate, compare, look at plans and search",
+        formatter_class=ArgumentDefaultsHelpFormatter,
+    )
+    page.add_argument("--model", help="pipeline folder or Hub id; the bundled model if left out")
+    page.add_argument("--plan", help="plan file or Hub repository for the model")
+    page.add_argument("--device", help="for example cuda; a GPU where there is one if left out")
+    page.add_argument("--backend", choices=BACKENDS, help="the fastest that can run if left out")
+    page.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    page.add_argument("--port", type=int, help="the first free one from 7860 on if left out")
+    page.add_argument("--share", action="store_true", help="also at a public gradio.live address")
+    page.add_argument("--open", action="store_true", help="open a browser")
+    page.set_defaults(run=_demo)
+
+
+def _demo(args: argparse.Namespace) -> None:
+    if find_spec("gradio") is None:
+        raise RuntimeError("the page needs gradio: pip install 'ajour[demo]'")
+    from ajour.demo.app import serve
+    from ajour.demo.model import find_model
+
+    model = find_model(args.model, args.plan, args.device, args.backend)
+    serve(model, args.host, args.port, args.share, args.open)

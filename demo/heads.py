@@ -1,0 +1,237 @@
+"""Pieces of the Plan tab as HTML: the layer x head map, the schedule, and one head in detail."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ajour.grid import TokenGrid
+from ajour.patterns import Captured
+from ajour.schedule import DENSE
+from ajour.search import pictures
+from ajour.search.candidates import density as density_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ajour.patterns import Pattern
+    from ajour.plan import Plan
+
+MOST_CELLS = 8192
+"""A larger map is not drawn."""
+
+COLOURS = ("family", "density", "error")
+
+MEANING = {
+    "full": "everything",
+    "skip": "nothing",
+    "window": "a box around its own place and time",
+    "diagonal": "the frames around its own",
+    "multi_diagonal": "the same place through all frames",
+    "stripe": "the first frame and every n-th frame",
+    "pyramid": "near keys exactly, farther ones mean-pooled",
+    "captured": "the key blocks that received most attention in a dense step",
+}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The plan that a user looks at.
+
+    Attributes:
+        plan: the plan.
+        source: where it came from, for people.
+        grid: the grid to draw patterns on.
+        errors: by assignment, (layers, heads): measured squared error of each head's output, over
+            the squared norm of its layer's.
+        measured: how these were measured, for people.
+    """
+
+    plan: Plan
+    source: str
+    grid: TokenGrid
+    errors: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    measured: str = ""
+
+
+def parse_grid(text: str | None) -> TokenGrid | None:
+    """The video part of a grid's name, as in reports and provenance; None if it is none."""
+    try:
+        frames, height, width = (int(n) for n in str(text).split(" ")[0].split("x"))
+        return TokenGrid(frames, height, width)
+    except ValueError:
+        return None
+
+
+def usual_assignment(plan: Plan) -> str | None:
+    """The assignment to show first: the sparsest phase's; None if the plan is dense throughout."""
+    used = [phase.use for phase in plan.schedule.phases if phase.use != DENSE]
+    return used[-1] if used else next(iter(plan.assignments), None)
+
+
+def head_map(shown: Shown, assignment: str, colour: str = "family") -> str:
+    """The map of an assignment: a table of buttons, layers down, heads across.
+
+    Args:
+        shown: the plan.
+        assignment: of the plan.
+        colour: what a cell shows: `family`, `density` or `error`.
+    """
+    plan = shown.plan
+    layers, heads = plan.model["layers"], plan.model["heads"]
+    if layers * heads > MOST_CELLS:
+        return f'<p class="aj-note">{layers} x {heads} heads are too many to draw.</p>'
+    values = _values(shown, assignment, colour)
+    rows = []
+    for layer, names in enumerate(plan.assignments[assignment]):
+        cells = []
+        for head, name in enumerate(names):
+            family = plan.patterns[name].family
+            label = f"layer {layer}, head {head}: {name}"
+            look = f"f-{family}"
+            style = ""
+            if colour != "family":
+                value = None if values is None else values[layer, head]
+                label += "" if value is None else f", {colour} {value:.3g}"
+                look, style = "heat", _heat_style(value, values)
+            first = ' tabindex="0"' if layer == head == 0 else ' tabindex="-1"'
+            cells.append(
+                f'<td><button type="button" class="{look}"{style}{first} '
+                f'aria-label="{html.escape(label)}" title="{html.escape(label)}"></button></td>'
+            )
+        rows.append(f'<tr><th scope="row">{layer}</th>{"".join(cells)}</tr>')
+    across = "".join(f'<th scope="col">{head}</th>' for head in range(heads))
+    return (
+        f'{_legend(plan, assignment, colour, values)}<ajour-heads><div class="scroll"><table '
+        f'style="--heads:{heads}"><caption>Layers down, heads across. Arrow keys move, Enter '
+        f'chooses.</caption><thead><tr><th scope="col"><span>layer</span></th>{across}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div></ajour-heads>"
+    )
+
+
+def schedule(plan: Plan) -> str:
+    """The phases over the noise level."""
+    phases = plan.schedule.phases
+    ends = [*(phase.below for phase in phases[1:]), 0.0]
+    parts, words = [], []
+    for phase, end in zip(phases, ends, strict=True):
+        kind = "dense" if phase.use == DENSE else "sparse"
+        again = f", dense every {phase.refresh} steps" if phase.refresh else ""
+        words.append(f"{phase.use} from {phase.below:g} to {end:g}{again}")
+        parts.append(
+            f'<span class="{kind}" style="flex:{max(phase.below - end, 0.02):.4f}">'
+            f"{html.escape(phase.use)}</span>"
+        )
+    text = "; ".join(words)
+    return (
+        f'<div class="aj-schedule" role="img" aria-label="Noise level: {html.escape(text)}">'
+        f'{"".join(parts)}</div><div class="aj-ends"><span>noise 1</span>'
+        f"<span>noise 0</span></div><p class='aj-small'>{html.escape(text)}.</p>"
+    )
+
+
+def facts(shown: Shown) -> str:
+    """What a plan is for and where it came from."""
+    model = shown.plan.model
+    line = (
+        f"{shown.source}. For {model['transformer']}: {model['layers']} layers of "
+        f"{model['heads']} heads, head size {model['head_dim']}. Drawn on grid {shown.grid}."
+    )
+    return f'<p class="aj-note">{html.escape(line)}</p>'
+
+
+def detail(shown: Shown, assignment: str, layer: int, head: int) -> str:
+    """One head: its pattern on the grid, its density and its measured error.
+
+    Raises:
+        ValueError: if there is no such head.
+    """
+    plan = shown.plan
+    rows = plan.assignments.get(assignment)
+    if rows is None or not 0 <= layer < len(rows) or not 0 <= head < len(rows[layer]):
+        raise ValueError(f"the plan has no layer {layer}, head {head} in {assignment!r}")
+    name = rows[layer][head]
+    pattern = plan.patterns[name]
+    errors = shown.errors.get(assignment)
+    error = (
+        "not measured yet" if errors is None else f"{errors[layer, head]:.2g} of the layer's output"
+    )
+    told = {
+        "Pattern": f"{name} ({pattern.family}): a query sees {MEANING[pattern.family]}",
+        "Settings": ", ".join(f"{k} {v}" for k, v in pattern.to_dict().items() if k != "family"),
+        "Token order": pattern.order,
+        "Density": f"{_density(pattern, shown.grid):.3f} of dense attention's tiles",
+        "Squared error": error,
+    }
+    items = "".join(
+        f"<div><dt>{key}</dt><dd>{html.escape(value or 'none')}</dd></div>"
+        for key, value in told.items()
+    )
+    return (
+        f'<h3 class="aj-title">Layer {layer}, head {head}</h3>'
+        f'<dl class="aj-facts">{items}</dl>{_pictures(pattern, shown.grid)}'
+        + (f'<p class="aj-small">{html.escape(shown.measured)}</p>' if errors is not None else "")
+    )
+
+
+def _pictures(pattern: Pattern, grid: TokenGrid) -> str:
+    blocks, keys = _drawn(pattern, grid)
+    if blocks is None or keys is None:
+        return (
+            '<p class="aj-small">Its blocks are measured anew in every run, so there is no fixed '
+            "picture of them.</p>"
+        )
+    return (
+        f'<div class="aj-pictures"><figure><img class="pixels" src="{blocks}" alt="Block map of the'
+        f' pattern on grid {grid}"><figcaption>Query blocks down, key blocks across'
+        f'</figcaption></figure><figure class="wide"><img class="pixels" src="{keys}" alt="Keys '
+        'that the middle query sees, frame by frame"><figcaption>What the query in the middle '
+        'sees, in a few frames</figcaption></figure></div><p class="aj-small">Darkest is exact, '
+        "paler is pooled 2x, 4x and 8x, palest is left out.</p>"
+    )
+
+
+@lru_cache(maxsize=256)
+def _drawn(pattern: Pattern, grid: TokenGrid) -> tuple[str | None, str | None]:
+    return pictures.block_map(pattern, grid), pictures.seen_keys(pattern, grid)
+
+
+@lru_cache(maxsize=1024)
+def _density(pattern: Pattern, grid: TokenGrid) -> float:
+    return pattern.density if isinstance(pattern, Captured) else density_of(pattern, grid)
+
+
+def _values(shown: Shown, assignment: str, colour: str) -> NDArray[np.float64] | None:
+    if colour == "error":
+        return shown.errors.get(assignment)
+    if colour != "density":
+        return None
+    plan = shown.plan
+    known = {name: _density(pattern, shown.grid) for name, pattern in plan.patterns.items()}
+    return np.array([[known[name] for name in row] for row in plan.assignments[assignment]])
+
+
+def _heat_style(value: float | None, values: NDArray[np.float64] | None) -> str:
+    if value is None or values is None:
+        return ' style="--heat:0"'
+    top = float(values.max()) or 1.0
+    return f' style="--heat:{(value / top) ** 0.5:.3f}"'
+
+
+def _legend(plan: Plan, assignment: str, colour: str, values: NDArray[np.float64] | None) -> str:
+    if colour == "family":
+        used = {plan.patterns[name].family for row in plan.assignments[assignment] for name in row}
+        items = [
+            f'<li><i class="f-{family}"></i>{family}</li>' for family in MEANING if family in used
+        ]
+        return f'<ul class="aj-legend" aria-label="Families">{"".join(items)}</ul>'
+    if values is None:
+        return '<p class="aj-note">Errors are not measured yet: press Measure errors.</p>'
+    return (
+        f'<ul class="aj-legend"><li><i class="heat" style="--heat:0"></i>{colour} 0</li>'
+        f'<li><i class="heat" style="--heat:1"></i>{values.max():.3g}</li></ul>'
+    )

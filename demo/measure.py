@@ -1,0 +1,109 @@
+"""The error of every head under a plan, measured on the model in one dense step."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ajour.pipelines.enable import session_of, sparse, transformers_of
+from ajour.pipelines.generate import sample
+from ajour.search.calibrate import Meter, band_starts, full_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from ajour.demo.device import Job
+    from ajour.demo.heads import Shown
+    from ajour.demo.model import Model
+    from ajour.demo.request import Request
+    from ajour.plan import Plan
+
+
+class _Enough(Exception):
+    """Ends a run once its middle step is done."""
+
+
+def measure(pipe: Any, job: Job, shown: Shown, request: Request, model: Model) -> Shown:
+    """Score a plan's patterns on every head in the middle step of a dense run.
+
+    Args:
+        pipe: the pipeline, not enabled.
+        job: the job that this is; told of steps done and steps in all.
+        shown: the plan.
+        request: prompt, seed, size and steps of the run.
+        model: whose pipeline it is.
+
+    Returns:
+        The plan with errors, on the run's grid.
+
+    Raises:
+        TypeError: if the pipeline has two transformers.
+        PlanError: if the plan is for another model.
+    """
+    if len(transformers_of(pipe)) > 1:
+        raise TypeError("errors are measured on pipelines with one transformer; this one has two")
+    plan, dense = shown.plan, full_plan(pipe.transformer)
+    plan.check_model(**dense.model)
+    last = request.steps // 2
+    patterns = list(plan.patterns)
+
+    def on_step(_label: str, step: int, _latents: Any) -> None:
+        job.check()
+        job.tell((step + 1, last + 1))
+        if step == last:
+            raise _Enough
+
+    with sparse(pipe, dense, backend=model.backend):
+        session = session_of(pipe)
+        meter = Meter(session, list(plan.patterns.values()), bands=1)
+        call = model.call(pipe, request)
+        with suppress(_Enough):
+            sample(pipe, request.prompt, request.seed, "dense", on_step, **call)
+        found = meter.errors()[0]
+        level, grid = session.tracker.levels[last], session.runtimes[0].grid
+    assert grid is not None
+    errors = {name: _picked(found, plan, name, patterns) for name in plan.assignments}
+    note = f"Errors measured at noise level {level:.2f}, seed {request.seed}: {request.prompt}"
+    return replace(
+        shown, grid=replace(grid, text_before=0, text_after=0), errors=errors, measured=note
+    )
+
+
+def from_search(
+    found: Sequence[NDArray[np.float64]],
+    candidates: Sequence[str],
+    levels: Sequence[float],
+    plan: Plan,
+) -> dict[str, NDArray[np.float64]]:
+    """The errors of a searched plan's heads, by assignment, from what the search measured.
+
+    Args:
+        found: of each prompt, (bands, layers, heads, C).
+        candidates: names of the C patterns.
+        levels: noise level of each step.
+        plan: the plan.
+    """
+    mean = np.mean(found, axis=0)
+    starts = band_starts(len(levels), len(mean))
+    uses = [plan.schedule.at(levels[start]) for start in starts]
+    return {
+        name: np.mean(
+            [_picked(mean[i], plan, name, candidates) for i, use in enumerate(uses) if use == name],
+            axis=0,
+        )
+        for name in plan.assignments
+        if name in uses
+    }
+
+
+def _picked(
+    found: NDArray[np.float64], plan: Plan, assignment: str, names: Sequence[str]
+) -> NDArray[np.float64]:
+    """(layers, heads) of (layers, heads, C): each head's own pattern."""
+    index = np.array([[names.index(n) for n in row] for row in plan.assignments[assignment]])
+    return np.asarray(np.take_along_axis(found, index[..., None], -1)[..., 0])
