@@ -30,7 +30,7 @@ from ajour.plan import MAX_BYTES, PlanError
 if TYPE_CHECKING:
     from ajour.demo.model import Model
 
-SCRIPTS = ("compare.js", "heads.js")
+SCRIPTS = ("compare.js", "heads.js", "live.js")
 FONTS = ("system-ui", "Segoe UI", "DejaVu Sans", "sans-serif")
 MONO = ("ui-monospace", "DejaVu Sans Mono", "monospace")
 

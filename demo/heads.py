@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ajour.grid import TokenGrid
-from ajour.patterns import Captured
+from ajour.demo.pieces import png
+from ajour.grid import BLOCK, TokenGrid
+from ajour.lowering import level_map
+from ajour.orders import order
+from ajour.patterns import Captured, GeometricPattern
 from ajour.schedule import DENSE
-from ajour.search import pictures
 from ajour.search.candidates import density as density_of
+from ajour.search.pictures import FRAMES, SHADES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,6 +52,7 @@ class Shown:
         errors: by assignment, (layers, heads): measured squared error of each head's output, over
             the squared norm of its layer's.
         measured: how these were measured, for people.
+        maps: level maps of captured heads in the last run, by assignment, layer and head.
     """
 
     plan: Plan
@@ -56,6 +60,7 @@ class Shown:
     grid: TokenGrid
     errors: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     measured: str = ""
+    maps: dict[tuple[str, int, int], NDArray[np.int8]] = field(default_factory=dict)
 
 
 def parse_grid(text: str | None) -> TokenGrid | None:
@@ -167,37 +172,50 @@ def detail(shown: Shown, assignment: str, layer: int, head: int) -> str:
         "Density": f"{_density(pattern, shown.grid):.3f} of dense attention's tiles",
         "Squared error": error,
     }
+    pictures = _pictures(pattern, shown.grid, shown.maps.get((assignment, layer, head)))
     items = "".join(
         f"<div><dt>{key}</dt><dd>{html.escape(value or 'none')}</dd></div>"
         for key, value in told.items()
     )
     return (
         f'<h3 class="aj-title">Layer {layer}, head {head}</h3>'
-        f'<dl class="aj-facts">{items}</dl>{_pictures(pattern, shown.grid)}'
+        f'<dl class="aj-facts">{items}</dl>{pictures}'
         + (f'<p class="aj-small">{html.escape(shown.measured)}</p>' if errors is not None else "")
     )
 
 
-def _pictures(pattern: Pattern, grid: TokenGrid) -> str:
-    blocks, keys = _drawn(pattern, grid)
-    if blocks is None or keys is None:
+def _pictures(pattern: Pattern, grid: TokenGrid, levels: NDArray[np.int8] | None) -> str:
+    """The block map, and what the query in the middle of the grid sees in a few frames."""
+    if isinstance(pattern, GeometricPattern):
+        levels = _level_map(pattern, grid)
+    if levels is None or len(levels) != grid.video_blocks:
         return (
-            '<p class="aj-small">Its blocks are measured anew in every run, so there is no fixed '
-            "picture of them.</p>"
+            '<p class="aj-small">Its blocks are measured anew in every run: generate with this '
+            "plan to see those of your run.</p>"
         )
+    place = np.argsort(order(pattern.order, grid.shape))
+    frames, height, width = grid.shape
+    middle = (frames // 2 * height + height // 2) * width + width // 2
+    seen = levels[place[middle] // BLOCK][place // BLOCK].reshape(grid.shape)
+    picked = np.unique(np.linspace(0, frames - 1, FRAMES).round().astype(int))
+    row = np.pad(SHADES[seen[picked].astype(int) + 1], ((0, 0), (0, 0), (0, 1), (0, 0)))
+    row[:, :, -1] = 128
+    keys = np.concatenate(list(row), axis=1)[:, :-1]
+    own = "" if isinstance(pattern, GeometricPattern) else " As measured in the last run."
     return (
-        f'<div class="aj-pictures"><figure><img class="pixels" src="{blocks}" alt="Block map of the'
-        f' pattern on grid {grid}"><figcaption>Query blocks down, key blocks across'
-        f'</figcaption></figure><figure class="wide"><img class="pixels" src="{keys}" alt="Keys '
-        'that the middle query sees, frame by frame"><figcaption>What the query in the middle '
-        'sees, in a few frames</figcaption></figure></div><p class="aj-small">Darkest is exact, '
-        "paler is pooled 2x, 4x and 8x, palest is left out.</p>"
+        f'<div class="aj-pictures"><figure><img class="pixels" src="{png(SHADES[levels + 1])}" '
+        f'alt="Block map of the pattern on grid {grid}"><figcaption>Query blocks down, key blocks '
+        f'across</figcaption></figure><figure><img class="pixels" src="{png(keys)}" alt="Keys that '
+        f'the middle query sees, in frames {", ".join(map(str, picked))}"><figcaption>What the '
+        f"query in the middle sees, in frames {', '.join(map(str, picked))}</figcaption></figure>"
+        '</div><p class="aj-small">Darkest is exact, paler is pooled 2x, 4x and 8x, palest is left '
+        f"out. Blocks are of {BLOCK} tokens.{own}</p>"
     )
 
 
-@lru_cache(maxsize=256)
-def _drawn(pattern: Pattern, grid: TokenGrid) -> tuple[str | None, str | None]:
-    return pictures.block_map(pattern, grid), pictures.seen_keys(pattern, grid)
+@lru_cache(maxsize=64)
+def _level_map(pattern: GeometricPattern, grid: TokenGrid) -> NDArray[np.int8]:
+    return level_map(pattern, grid)
 
 
 @lru_cache(maxsize=1024)

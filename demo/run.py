@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ajour.demo.preview import Colours, Preview
 from ajour.demo.share import AttentionClock
 from ajour.demo.store import save
+from ajour.pipelines.enable import session_of
 from ajour.pipelines.generate import compare
 
 if TYPE_CHECKING:
@@ -18,11 +19,14 @@ if TYPE_CHECKING:
     from ajour.demo.device import Job
     from ajour.demo.model import Model
     from ajour.demo.request import Request, Size
-    from ajour.demo.store import Result, Store
+    from ajour.demo.store import Maps, Result, Store
     from ajour.pipelines.auto import Auto
     from ajour.plan import Plan
 
 ARMS = ("dense", "sparse")
+
+MOST_MAP_BYTES = 16 * 2**20
+"""Of captured maps, all heads together; more are not kept."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +97,12 @@ class Runner:
             self._warm = request.size
         clock, preview = AttentionClock(pipe), self._preview(pipe, request)
         begun = time.perf_counter()
+        maps: Maps = {}
 
         def on_step(label: str, step: int, latents: Any) -> None:
-            nonlocal news, begun
+            nonlocal news, begun, maps
+            if label == ARMS[1] and step == request.steps - 1:
+                maps = captured_maps(pipe)
             clock.close_step(label, step)
             job.check()
             done = news.done + 1
@@ -123,7 +130,27 @@ class Runner:
         if preview.latents is not None:
             self.colours = Colours.fit(preview.latents, found.sparse.video)
         shares = {arm: clock.share(arm) for arm in ARMS}
-        return save(self.store.new(), found, self.fps, shares)
+        return save(self.store.new(), found, self.fps, shares, maps)
 
     def _preview(self, pipe: Any, request: Request) -> Preview:
         return Preview(pipe.scheduler, request.size, self.colours)
+
+
+def captured_maps(pipe: Any) -> Maps:
+    """The level maps of an enabled pipeline's captured heads, by assignment, layer and head.
+
+    Of its first transformer, and none if they are too big to keep.
+    """
+    runtime = session_of(pipe).runtimes[0]
+    grid, plan = runtime.grid, runtime.plan
+    if grid is None or plan is None:
+        return {}
+    heads = len(plan.assignments) * plan.model["layers"] * plan.model["heads"]
+    if heads * grid.video_blocks**2 > MOST_MAP_BYTES:
+        return {}
+    return {
+        (name, layer, head): levels.numpy()
+        for name in plan.assignments
+        for layer in range(plan.model["layers"])
+        for head, levels in runtime.captured(name, layer).items()
+    }

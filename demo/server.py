@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,9 +46,7 @@ class Site:
     def first_plan(self) -> Shown | None:
         """The plan to show when the page opens."""
         if self.example is not None:
-            return shown_of(
-                self.example.plan, "The plan of the stored example", self.example.report["grid"]
-            )
+            return of_result(self.example, "The plan of the stored example")
         if self.model.plan is not None:
             return shown_of(self.model.plan, "The plan that comes with the model")
         return None
@@ -89,6 +87,11 @@ def shown_of(plan: Plan, source: str, grid: str | None = None) -> Shown:
     """A plan to look at, on the grid that is given or that its provenance tells."""
     found = parse_grid(grid) or parse_grid(plan.provenance.get("grid")) or USUAL_GRID
     return Shown(plan, source, found)
+
+
+def of_result(result: Result, source: str) -> Shown:
+    """The plan of a run, on its grid and with what it captured."""
+    return replace(shown_of(result.plan, source, result.report["grid"]), maps=result.maps)
 
 
 def download(plan: Plan) -> str:

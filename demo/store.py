@@ -22,11 +22,15 @@ if TYPE_CHECKING:
 
     from ajour.pipelines.generate import Comparison
 
+    Maps = dict[tuple[str, int, int], NDArray[np.int8]]
+
 EXAMPLE = Path(__file__).parent / "examples"
 """The stored example: what `save` writes, made by `python -m tools.demo_example`."""
 
 AMPLIFIED = 8
 """By how much the difference view exaggerates."""
+
+MAPS = "maps.npz"
 
 FILES = ("views.mp4", "dense.mp4", "sparse.mp4", "report.json", "plan.json")
 
@@ -40,11 +44,13 @@ class Result:
         report: what `ajour generate` reports, and `fps`, `size`, `psnr_db_each` and `ssim_each` by
             frame, and `attention_share` of the dense and the sparse arm.
         plan: the plan that ran.
+        maps: level maps of its captured heads, int8 (Nv, Nv), by assignment, layer and head.
     """
 
     folder: Path
     report: dict[str, Any]
     plan: Plan
+    maps: Maps
 
     @classmethod
     def load(cls, folder: Path) -> Result | None:
@@ -52,10 +58,18 @@ class Result:
         if not all((folder / name).is_file() for name in FILES):
             return None
         report = json.loads((folder / "report.json").read_text())
-        return cls(folder, report, Plan.load(folder / "plan.json"))
+        maps: Maps = {}
+        if (folder / MAPS).is_file():
+            with np.load(folder / MAPS, allow_pickle=False) as kept:
+                for key in kept.files:
+                    name, layer, head = key.split("/")
+                    maps[name, int(layer), int(head)] = kept[key]
+        return cls(folder, report, Plan.load(folder / "plan.json"), maps)
 
 
-def save(folder: Path, found: Comparison, fps: int, shares: dict[str, float | None]) -> Result:
+def save(
+    folder: Path, found: Comparison, fps: int, shares: dict[str, float | None], maps: Maps
+) -> Result:
     """Write a run's files.
 
     Args:
@@ -63,6 +77,7 @@ def save(folder: Path, found: Comparison, fps: int, shares: dict[str, float | No
         found: both arms and their report.
         fps: frames per second of the videos.
         shares: self-attention's share of the transformer's time, by arm.
+        maps: of the captured heads.
     """
     folder.mkdir(parents=True, exist_ok=True)
     dense, thin = found.dense.video, found.sparse.video
@@ -81,7 +96,10 @@ def save(folder: Path, found: Comparison, fps: int, shares: dict[str, float | No
     }
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n")
     found.plan.save(folder / "plan.json")
-    return Result(folder, report, found.plan)
+    if maps:
+        arrays: dict[str, Any] = {"/".join(map(str, key)): value for key, value in maps.items()}
+        np.savez_compressed(folder / MAPS, **arrays)
+    return Result(folder, report, found.plan, maps)
 
 
 def views(dense: NDArray[np.float32], thin: NDArray[np.float32]) -> NDArray[np.float32]:

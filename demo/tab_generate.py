@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator  # noqa: TC003 - gradio reads annotations at run time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -19,7 +19,7 @@ from ajour.demo.request import (
     MOST_WORDS,
     Request,
 )
-from ajour.demo.server import shown_of
+from ajour.demo.server import of_result
 from ajour.pipelines.auto import SPEEDS, Auto
 from ajour.pipelines.enable import resolve_plan
 
@@ -57,7 +57,9 @@ def build(site: Site) -> GenerateTab:
             prompt = gr.Textbox(
                 model.prompts[0], label="Prompt", lines=3, max_length=MOST_WORDS, elem_id="prompt"
             )
-            gr.Examples([[text] for text in model.prompts[:4]], prompt, label="Examples")
+            with gr.Row():
+                run = gr.Button("Generate", variant="primary", elem_id="generate", min_width=140)
+                stop = gr.Button("Stop", interactive=False, elem_id="stop", min_width=100)
             preset = gr.Radio(
                 [(f"{name}: {one}", name) for name, one in model.sizes.items()],
                 value=next(iter(model.sizes)), label="Size", elem_id="size",
@@ -99,10 +101,8 @@ def build(site: Site) -> GenerateTab:
             upload = gr.UploadButton(
                 "Upload a plan", file_types=[".json"], size="sm", elem_id="upload-generate"
             )
-            note = gr.HTML()
-            with gr.Row():
-                run = gr.Button("Generate", variant="primary", elem_id="generate", min_width=140)
-                stop = gr.Button("Stop", interactive=False, elem_id="stop", min_width=100)
+            note = gr.HTML(elem_classes="aj-live")
+            gr.Examples([[text] for text in model.prompts[:4]], prompt, label="Other prompts")
         with gr.Column(scale=3, min_width=320):
             status = gr.HTML(elem_id="status", elem_classes="aj-live")
             example = site.example
@@ -154,8 +154,8 @@ def wire(site: Site, tab: GenerateTab, shown: gr.State) -> Any:
         }  # fmt: skip
         if job.state == DONE:
             result = job.result
-            source = "The plan of your last run"
-            found = plan if kind == MINE else shown_of(result.plan, source, result.report["grid"])
+            ran = of_result(result, "The plan of your last run")
+            found = ran if kind != MINE else replace(ran, source=plan.source)
             last |= {
                 tab.cards: pieces.cards(result.report),
                 tab.comparison: pieces.comparison(result, "Your run"),

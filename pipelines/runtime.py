@@ -105,6 +105,15 @@ class TransformerRuntime:
             found.append(None if rows is None else table.density())
         return found
 
+    def captured(self, assignment: str, layer: int) -> dict[int, torch.Tensor]:
+        """The level maps that this run measured, by captured head of a layer: int8 (Nv, Nv)."""
+        rows = self._rows(assignment, layer) if self.plan is not None else None
+        return {
+            head: levels
+            for one in rows or ()
+            for head, levels in zip(one.heads.tolist(), one.levels.unpack().cpu(), strict=True)
+        }
+
     @property
     def schedule(self) -> Schedule:
         """The schedule of the present run."""
