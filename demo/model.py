@@ -152,5 +152,5 @@ def steps_of(pipe: Any) -> tuple[int, float]:
         known[name].default if name in known else None
         for name in ("num_inference_steps", "guidance_scale")
     )
-    good = isinstance(guidance, int | float)
-    return steps if isinstance(steps, int) else 20, float(guidance) if good else 5.0
+    scale = float(guidance) if isinstance(guidance, int | float) else 5.0
+    return steps if isinstance(steps, int) else 20, scale

@@ -113,6 +113,8 @@ def cards(report: Mapping[str, Any]) -> str:
         "text and decoding. The share of self-attention, projections included, was measured in "
         "this run."
     )
+    if report["speedup"] < 1:
+        where += " At this size there is too little attention to gain from; try a larger one."
     dense = "".join(note(f"Ran dense: {reason}", "bad") for reason in report["fallbacks"])
     return f'<dl class="aj-cards">{items}</dl>{dense}<p class="aj-small">{html.escape(where)}</p>'
 

@@ -157,13 +157,15 @@ def heading(
         return after
     (s0, n0), (s1, n1) = levels[index], levels[index + 1]
     base = n0 * s1 - n1 * s0
-    return after if abs(base) < 1e-6 else (n0 * after - n1 * before) / np.float32(base)
+    if abs(base) < 1e-6:
+        return after
+    return np.asarray((n0 * after - n1 * before) / base, dtype=np.float32)
 
 
 def gray(latents: Latents) -> NDArray[np.float32]:
     """The strongest component of latents as gray: (f,h,w,3) in [0,1]."""
+    latents = latents - latents.mean(axis=(1, 2), keepdims=True)  # frames differ by an offset
     flat = latents.reshape(-1, latents.shape[-1])
-    flat = flat - flat.mean(axis=0)
     _, directions = np.linalg.eigh(flat.T @ flat)
     values = flat @ directions[:, -1]
     low, high = np.percentile(values, (1, 99))

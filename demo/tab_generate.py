@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator  # noqa: TC003 - gradio reads annotations at run time
 from dataclasses import dataclass, replace
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -168,6 +169,7 @@ def wire(site: Site, tab: GenerateTab, shown: gr.State) -> Any:
         stopped = site.device.stop(owner_of(request))
         return pieces.note("Stopping." if stopped else "There is nothing to stop.")
 
+    tab.run.click(None, js=show("status"))
     tab.stop.click(stop, None, tab.status, **quick())
     return tab.run.click(
         generate,
@@ -202,7 +204,7 @@ def plan_for(site: Site, kind: Any, speed: Any, density: Any, shown: Shown | Non
 def about(shown: Shown | None) -> str:
     """A line on the plan in the Plan tab."""
     text = "empty" if shown is None else shown.source
-    return f'<p class="aj-small">In the Plan tab: {pieces.html.escape(text)}.</p>'
+    return f'<p class="aj-small">In the Plan tab: {escape(text)}.</p>'
 
 
 def owner_of(request: gr.Request, kind: str = "generate") -> str:
@@ -213,3 +215,11 @@ def owner_of(request: gr.Request, kind: str = "generate") -> str:
 def quick() -> dict[str, Any]:
     """Options of events that never wait for the device."""
     return {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+
+
+def show(element: str) -> str:
+    """JavaScript that brings an element into sight where the page is one narrow column."""
+    return (
+        f"() => {{ if (innerWidth < 720) setTimeout(() => document.getElementById('{element}')"
+        ".scrollIntoView({ behavior: 'smooth' }), 400); }"
+    )

@@ -10,10 +10,10 @@ import gradio as gr
 
 from ajour.demo import pieces
 from ajour.demo.charts import Series, chart
-from ajour.demo.device import DONE, RUNNING, Refused
+from ajour.demo.device import DONE, RUNNING, STOPPED, Refused
 from ajour.demo.request import MOST_STEPS, Request
 from ajour.demo.searching import Found, SearchNews, search
-from ajour.demo.tab_generate import owner_of, quick
+from ajour.demo.tab_generate import about, owner_of, quick, show
 from ajour.search.settings import Target
 
 if TYPE_CHECKING:
@@ -93,7 +93,6 @@ def wire(site: Site, tab: SearchTab, shown: gr.State, form: list[Any], mine: gr.
     Returns:
         The event of a finished search.
     """
-    from ajour.demo.tab_generate import about
 
     def run(request: gr.Request, *values: Any) -> Iterator[dict[Any, Any]]:
         kind, value, minutes, size, steps, prompt, seed, *_, guidance = values
@@ -132,7 +131,7 @@ def wire(site: Site, tab: SearchTab, shown: gr.State, form: list[Any], mine: gr.
                 shown: found.shown,
                 mine: about(found.shown),
             }
-        elif job.state == "stopped":
+        elif job.state == STOPPED:
             text = "Stopped, or out of time, before a plan was verified: give it more time."
             last = {tab.status: pieces.note(text)}
         buttons = {tab.start: gr.Button(interactive=True), tab.stop: gr.Button(interactive=False)}
@@ -142,6 +141,7 @@ def wire(site: Site, tab: SearchTab, shown: gr.State, form: list[Any], mine: gr.
         stopped = site.device.stop(owner_of(request, "search"))
         return pieces.note("Stopping." if stopped else "There is nothing to stop.")
 
+    tab.start.click(None, js=show("search-status"))
     tab.stop.click(stop, None, tab.status, **quick())
     return tab.start.click(
         run,

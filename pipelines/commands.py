@@ -77,7 +77,9 @@ def _generate(args: argparse.Namespace) -> None:
         plan = resolve_plan(args.plan or "auto", args.density)
     args.out.mkdir(parents=True, exist_ok=True)
     pipe = load_pipeline(args.model, args.device)
-    bundled = {"max_sequence_length": Defaults().text_length} if args.model is None else {}
+    bundled: dict[str, Any] = {}
+    if args.model is None:
+        bundled = {"max_sequence_length": Defaults().text_length}
     result = compare(
         pipe,
         plan,

@@ -1,0 +1,85 @@
+"""A site around a tiny random pipeline, and its server."""
+
+import shutil
+from dataclasses import dataclass
+
+import pytest
+
+pytest.importorskip("gradio", reason="the page needs gradio: pip install 'ajour[demo]'")
+
+from ajour.demo.app import serving
+from ajour.demo.device import Device
+from ajour.demo.model import Model
+from ajour.demo.request import Request, Size
+from ajour.demo.run import Runner
+from ajour.demo.server import Site
+from ajour.demo.store import Store
+from tests.pipelines.conftest import LATE, _parts, make_pipe, pipe
+
+__all__ = ["_parts", "make_pipe", "pipe"]
+
+SIZE = Size(9, 128, 112)
+REQUEST = Request("a red circle", 0, 4, SIZE, 1.0)
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TinyModel(Model):
+    """The bundled model's place, taken by a pipeline that is made, not loaded."""
+
+    make: object = None
+
+    def load(self):
+        return self.make()
+
+
+def tiny_model(make, **changes):
+    usual = {
+        "sizes": {"Tiny": SIZE, "Smaller": Size(5, 96, 96)}, "steps": 4, "guidance": 1.0,
+        "prompts": ("a red circle", "a blue star"), "plan": LATE, "make": make,
+    }  # fmt: skip
+    return TinyModel(**usual | changes)
+
+
+@pytest.fixture
+def site(pipe, tmp_path):
+    model = tiny_model(lambda: pipe)
+    device = Device(model.load)
+    assert device.ready.wait(30)
+    store = Store(tmp_path / "served")
+    yield Site(model, device, store, Runner(model, store), None)
+    device.close()
+
+
+def finish(job, seconds=100):
+    """Wait for a job; its news on the way."""
+    news = []
+    for now in job.watch(every=0.0):
+        news.append(now.news)
+    return news
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A browser that is started once."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if path is None:
+        pytest.skip(f"no browser on PATH: none of {', '.join(BROWSERS)}")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def server(_parts):
+    """A running server: its address and its site."""
+    fresh = make_pipe.__wrapped__(_parts)()
+    with serving(tiny_model(lambda: fresh)) as (page, site):
+        assert site.device.ready.wait(30)
+        yield page.local_url, site
