@@ -169,7 +169,7 @@ class Device:
             Refused: if the owner has a job already, or the line is full.
         """
         with self._changed:
-            if any(job.owner == owner for job in self._jobs):
+            if any(job.owner == owner and not job.over for job in self._jobs):
                 raise Refused("a run of yours is under way; stop it first, or wait for it")
             if len(self._jobs) >= self._most:
                 raise Refused(f"{len(self._jobs)} runs are waiting already; try again in a minute")

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 BANDS = 3
 """Bands of steps that may get different assignments."""
 
-BEST_SHOWN = 60.0
-"""Decibels; predictions above are not drawn."""
+BEST_SHOWN, SPAN_SHOWN = 60.0, 20.0
+"""Decibels: predictions above both the first and the least plus the second are not drawn."""
 
 STAGES = {
     "identity": "Looking at the model",
@@ -185,11 +185,12 @@ def predicted(progress: Progress) -> tuple[tuple[float, float], ...]:
     last = progress.tried[-1] if progress.tried else None
     offset = last.found["psnr_db"] - last.decibels if last else USUAL_OFFSET_DB
     dense = float(problem.dense.sum())
-    points = (
+    points = [
         (dense / problem.seconds(choice), decibels(problem, choice) + offset)
         for choice in frontier(problem)
-    )
-    return tuple(point for point in points if point[1] <= BEST_SHOWN)
+    ]
+    limit = max(BEST_SHOWN, min(point[1] for point in points) + SPAN_SHOWN)
+    return tuple(point for point in points if point[1] <= limit)
 
 
 def measured(progress: Progress) -> tuple[tuple[float, float], ...]:

@@ -103,7 +103,12 @@ def build(site: Site) -> GenerateTab:
                 "Upload a plan", file_types=[".json"], size="sm", elem_id="upload-generate"
             )
             note = gr.HTML(elem_classes="aj-live")
-            gr.Examples([[text] for text in model.prompts[:4]], prompt, label="Other prompts")
+            gr.Examples(
+                [[text] for text in model.prompts[:4]],
+                prompt,
+                label="Other prompts",
+                api_visibility="private",
+            )
         with gr.Column(scale=3, min_width=320):
             status = gr.HTML(elem_id="status", elem_classes="aj-live")
             example = site.example

@@ -1,0 +1,290 @@
+"""The page in a real browser, on a tiny random pipeline: what a user does, start to end."""
+
+import json
+import re
+import time
+from urllib.parse import urlparse
+
+import pytest
+
+from tests.pipelines.conftest import LATE
+
+pytestmark = [
+    pytest.mark.xdist_group("demo-server"),
+    pytest.mark.timeout(300),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+LONG = 120_000
+"""Milliseconds that a run may take."""
+
+
+@pytest.fixture
+def open_page(chromium, server):
+    """Opens the page as another user; what went wrong in it fails the test."""
+    contexts, wrong = [], []
+    url, site = server
+
+    def build(width=1440, **options):
+        context = chromium.new_context(
+            viewport={"width": width, "height": 900}, accept_downloads=True, **options
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(30_000)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda r: check(r.url))
+        page.goto(url)
+        page.get_by_role("button", name="Generate", exact=True).wait_for()
+        return page
+
+    def check(address):
+        place = urlparse(address)
+        if place.scheme not in ("data", "blob") and place.netloc != urlparse(url).netloc:
+            wrong.append(address)
+
+    yield build
+    for context in contexts:
+        context.close()
+    assert wrong == []
+    deadline = time.monotonic() + 30
+    while site.device._jobs and time.monotonic() < deadline:  # closing a page stops its runs
+        time.sleep(0.1)
+    assert not site.device._jobs
+
+
+def generate(page, steps=4):
+    page.get_by_label("Steps").first.fill(str(steps))
+    page.get_by_label("Steps").first.press("Tab")
+    page.locator("#generate").click()
+
+
+def wait_for(page, place, text, timeout=LONG):
+    page.locator(place).get_by_text(re.compile(text)).first.wait_for(timeout=timeout)
+
+
+def tab(page, name):
+    page.get_by_role("tab", name=name).click()
+
+
+def fits(page):
+    return page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_the_first_page_comes_within_3_seconds(chromium, server):
+    page = chromium.new_page()
+    begun = time.monotonic()
+    page.goto(server[0])
+    page.get_by_role("button", name="Generate", exact=True).wait_for()
+    spent = time.monotonic() - begun
+    page.close()
+    assert spent < 3
+
+
+def test_from_a_prompt_to_the_comparison(open_page):
+    page = open_page()
+    page.get_by_label("Prompt").fill("a blue star")
+    generate(page)
+    page.locator("#status progress").wait_for(timeout=LONG)
+    wait_for(page, "#status", "Finished")
+    compare = page.locator("ajour-compare")
+    assert page.locator("#comparison").get_by_text("a blue star").count()
+    assert page.locator("#cards dd").count() == 8
+    page.wait_for_function("document.querySelector('ajour-compare').video.readyState >= 2")
+    assert page.evaluate("document.querySelector('ajour-compare').video.videoHeight") == 3 * 128
+    # Every view by keyboard and by its name.
+    for name, view in (("Wipe", "wipe"), ("Difference", "difference"), ("Side by side", "side")):
+        compare.get_by_role("button", name=name).press("Enter")
+        assert compare.get_attribute("data-view") == view
+        pressed = compare.locator("button[aria-pressed=true]")
+        assert pressed.inner_text() == name
+    frame = compare.get_by_label("Frame")
+    frame.focus()
+    frame.press("Home")
+    for _ in range(3):
+        frame.press("ArrowRight")
+    page.wait_for_function(
+        "document.querySelector('ajour-compare .readout').textContent.startsWith('Frame 4 of 9')"
+    )
+    assert "PSNR" in frame.get_attribute("aria-valuetext")
+    pixels = page.evaluate(
+        """() => [...document.querySelectorAll('ajour-compare canvas')].map((canvas) =>
+          canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data
+            .reduce((sum, value) => sum + value, 0))"""
+    )
+    assert min(pixels[:2]) > 0
+    with page.expect_download() as download:
+        page.get_by_role("link", name="report.json").click()
+    report = json.loads(download.value.path().read_text())
+    assert report["prompt"] == "a blue star"
+
+
+def test_a_wipe_shows_dense_left_and_sparse_right(open_page):
+    page = open_page()
+    generate(page)
+    wait_for(page, "#status", "Finished")
+    page.wait_for_function("document.querySelector('ajour-compare').video.readyState >= 2")
+    compare = page.locator("ajour-compare")
+    compare.get_by_role("button", name="Pause").click()
+    compare.get_by_role("button", name="Wipe").click()
+    wipe = compare.get_by_label("Wipe position")
+    script = """(side) => {
+      const one = document.querySelector('ajour-compare');
+      const read = (index) => [...one.querySelectorAll('canvas')[index].getContext('2d')
+        .getImageData(side ? 60 : 5, 20, 40, 60).data];
+      const [shown, dense, sparse] = [0, 0, 1].map(read);
+      const truth = side ? sparse : shown;
+      return shown.every((value, i) => value === truth[i]);
+    }"""
+    wipe.press("Home")  # all sparse
+    assert page.evaluate(script, True)
+    wipe.press("End")
+    assert wipe.get_attribute("aria-valuetext") == "dense up to 100 percent of the width"
+
+
+def test_a_stop_in_the_middle_and_on_again(open_page):
+    page = open_page()
+    generate(page, steps=100)
+    wait_for(page, "#status", r"step \d+ of 100")
+    page.locator("#stop").click()
+    begun = time.monotonic()
+    wait_for(page, "#status", "Stopped", 10_000)
+    assert time.monotonic() - begun < 5
+    generate(page)
+    wait_for(page, "#status", "Finished")
+
+
+def test_two_users_at_once(open_page):
+    first, second = open_page(), open_page()
+    generate(first, steps=60)
+    wait_for(first, "#status", r"step \d+ of 60")
+    generate(second)
+    wait_for(second, "#status", "1 run is ahead of yours")
+    tab(second, "Plan")  # waiting does not block the page
+    second.locator("ajour-heads tbody button").nth(1).click()
+    wait_for(second, "#head", "Layer 0, head 1", 10_000)
+    tab(second, "Generate")
+    second.locator("#stop").click()
+    wait_for(second, "#status", "Stopped", 10_000)
+    assert "step" in first.locator("#status").inner_text()  # mine goes on
+    generate(second)
+    wait_for(first, "#status", "Finished")
+    wait_for(second, "#status", "Finished")
+
+
+def test_a_failed_run_says_why_and_the_page_goes_on(open_page):
+    page = open_page()
+    page.get_by_text("Exact size and guidance").click()
+    page.get_by_label("Height").fill("100")
+    page.get_by_label("Height").press("Tab")
+    generate(page)
+    wait_for(page, "#status", "This run failed: .*divisible by 16")
+    assert page.locator("#status [role=alert]").count() == 1
+    page.get_by_label("Tiny").first.check()
+    page.get_by_label("Smaller").first.check()
+    generate(page)
+    wait_for(page, "#status", "Finished")
+
+
+def test_plans_are_uploaded_good_and_bad(open_page, tmp_path):
+    page = open_page()
+    good, bad = tmp_path / "good.json", tmp_path / "bad.json"
+    LATE.save(good)
+    bad.write_text(json.dumps(LATE.to_dict() | {"schedule": [{"below": 0.5, "use": "sparse"}]}))
+    tab(page, "Plan")
+    chooser = page.locator("#upload-plan input[type=file], input[type=file]").last
+    chooser.set_input_files(str(bad))
+    wait_for(page, "#plan-note", "bad.json.*the first phase must start at noise level 1.0", 10_000)
+    chooser.set_input_files(str(good))
+    wait_for(page, "#plan-note", "good.json is a valid plan", 10_000)
+    assert page.get_by_text("Uploaded: good.json").first.is_visible()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download plan.json").click()
+    assert json.loads(download.value.path().read_text()) == LATE.to_dict()
+    tab(page, "Generate")
+    assert page.get_by_label("The one in the Plan tab").is_checked()
+    generate(page)
+    wait_for(page, "#status", "Finished")
+
+
+def test_heads_by_click_and_by_keyboard(open_page):
+    page = open_page()
+    tab(page, "Plan")
+    heads = page.locator("ajour-heads tbody button")
+    heads.nth(0).click()
+    wait_for(page, "#head", "Layer 0, head 0", 10_000)
+    assert page.locator("#head img").count() == 2
+    heads.nth(0).press("ArrowDown")
+    assert page.evaluate("document.activeElement.ariaLabel") == "layer 1, head 0: p0"
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")  # the end: stays
+    page.keyboard.press("Enter")
+    wait_for(page, "#head", "Layer 1, head 1", 10_000)
+    assert heads.nth(3).get_attribute("aria-current") == "true"
+    page.locator("#measure").click()
+    wait_for(page, "#plan-note", "Measured")
+    page.get_by_label("error", exact=True).check()
+    page.locator("ajour-heads .heat").first.wait_for()
+    heads.nth(1).click()
+    wait_for(page, "#head", "of the layer's output", 10_000)
+    assert "ajour.enable(pipe" in page.locator("#snippet").inner_text()
+
+
+def test_a_search_ends_in_a_plan_that_is_used_at_once(open_page):
+    page = open_page()
+    tab(page, "Search")
+    page.get_by_label("Density").last.check()
+    page.locator("#target input").fill("0.7")
+    page.get_by_label("Steps").last.fill("4")
+    page.get_by_label("Steps").last.press("Tab")
+    page.locator("#search").click()
+    page.locator("#frontier svg").wait_for(timeout=LONG)
+    wait_for(page, "#search-status", "The target of density 0.7 is met")
+    page.locator("#look-found").click()
+    wait_for(page, "#tabs", "Found by search", 10_000)
+    page.locator("ajour-heads tbody button").first.click()
+    wait_for(page, "#head", "of the layer's output", 10_000)  # errors come with it
+    tab(page, "Search")
+    page.locator("#use-found").click()
+    assert page.get_by_label("The one in the Plan tab").is_checked()
+    generate(page)
+    wait_for(page, "#status", "Finished")
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_tab_fits_the_width(open_page, width, scheme):
+    page = open_page(width, color_scheme=scheme)
+    assert fits(page)
+    for name in ("Plan", "Search", "Benchmark"):
+        tab(page, name)
+        assert fits(page), name
+    tab(page, "Generate")
+    generate(page, steps=2)
+    wait_for(page, "#status", "Finished")
+    for name in ("Side by side", "Wipe", "Difference"):
+        page.locator("ajour-compare").get_by_role("button", name=name).click()
+        assert fits(page), name
+
+
+def test_controls_have_names_and_states_are_said(open_page):
+    page = open_page()
+    nameless = page.evaluate(
+        """() => [...document.querySelectorAll('button, input, textarea, select')]
+          .filter((e) => e.offsetParent && !e.closest('[aria-hidden=true]') && e.type !== 'file')
+          .filter((e) => !(e.ariaLabel || e.innerText || e.title || e.labels?.length
+            || e.getAttribute('aria-labelledby')))
+          .map((e) => e.outerHTML.slice(0, 120))"""
+    )
+    assert nameless == []
+    generate(page)
+    wait_for(page, "#status", "Finished")
+    page.wait_for_function("document.querySelector('.aj-unseen').textContent.includes('Finished')")
+
+
+def test_motion_waits_for_those_who_asked_for_calm(open_page):
+    page = open_page(reduced_motion="reduce")
+    generate(page)
+    wait_for(page, "#status", "Finished")
+    page.wait_for_timeout(500)
+    assert page.evaluate("document.querySelector('ajour-compare').video.paused")

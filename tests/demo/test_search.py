@@ -1,0 +1,89 @@
+"""Small searches of the page: news, stops, and plans that can be used at once."""
+
+import pytest
+
+from ajour import sparse
+from ajour.demo.device import DONE, STOPPED
+from ajour.demo.searching import best_of, search
+from ajour.demo.tab_search import checked_limit, checked_target, outcome
+from ajour.search.balance import Tried
+from ajour.search.settings import Target
+from tests.demo.conftest import REQUEST, finish
+from tests.pipelines.conftest import run
+
+
+def submit(site, target, limit=300.0):
+    return site.device.submit(
+        "me",
+        lambda pipe, job: search(pipe, job, target, REQUEST, site.model, limit),
+        limit,
+    )
+
+
+def test_a_search_tells_its_frontier_and_ends_in_a_plan(site, pipe):
+    job = submit(site, Target("density", 0.7))
+    news = [one for one in finish(job) if one is not None]
+    assert job.state == DONE, job.error
+    found = job.result
+    assert found.met
+    assert found.ended
+    assert 0 < found.density <= 0.7
+    assert found.shown.plan.provenance["by"].startswith("ajour search")
+    assert any(one.frontier for one in news)
+    assert found.news.tried
+    for name, errors in found.shown.errors.items():
+        assert errors.shape == (2, 2)
+        assert name in found.shown.plan.assignments
+    assert "is met" in outcome(found)
+    with sparse(pipe, found.shown.plan, strict=True):
+        run(pipe, steps=4)
+
+
+def test_a_stop_keeps_the_best_plan_so_far(site):
+    job = submit(site, Target("psnr", 30.0))
+    for now in job.watch(every=0.0):
+        if now.news is not None and now.news.tried:
+            site.device.stop("me")
+    assert job.state == DONE, job.error
+    assert job.result.news.tried
+    assert job.result.shown.plan.assignments is not None
+    assert ("Ended early" in outcome(job.result)) == (not job.result.ended)
+
+
+def test_time_that_is_up_before_a_plan_was_verified_ends_in_nothing(site):
+    job = submit(site, Target("density", 0.7), 0.2)
+    finish(job)
+    assert job.state == STOPPED
+    assert job.result is None
+
+
+def tried(speedup, psnr):
+    return Tried(None, 1.0, 1.0, {"speedup": speedup, "psnr_db": psnr})
+
+
+@pytest.mark.parametrize(
+    ("target", "best"),
+    [
+        (Target("psnr", 28), (1.4, 29)),
+        (Target("psnr", 40), (1.1, 35)),
+        (Target("speedup", 1.3), (1.4, 29)),
+        (Target("speedup", 3.0), (1.6, 25)),
+    ],
+    ids=str,
+)
+def test_the_best_of_what_was_verified(target, best):
+    found = best_of((tried(1.1, 35), tried(1.4, 29), tried(1.6, 25)), target)
+    assert (found.found["speedup"], found.found["psnr_db"]) == best
+
+
+@pytest.mark.parametrize("minutes", [0, -1, 31, None, "1"])
+def test_time_limits_are_bounded(minutes):
+    with pytest.raises(ValueError, match="time limit must be over 0"):
+        checked_limit(minutes)
+
+
+def test_targets_are_checked():
+    assert checked_target("psnr", 28) == Target("psnr", 28)
+    for kind, value in (("psnr", None), ("psnr", "28"), ("beauty", 3), ("density", 2)):
+        with pytest.raises(ValueError, match=r"target"):
+            checked_target(kind, value)

@@ -1,0 +1,235 @@
+"""What is shown, as HTML: well formed, escaped, and complete for people who cannot see it."""
+
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from ajour import Captured, Full, Phase, Plan, Pyramid, Schedule, Skip, TokenGrid
+from ajour.demo import heads, pieces
+from ajour.demo.charts import Series, chart, table, ticks
+from ajour.demo.device import Job
+from ajour.demo.model import Model
+from ajour.demo.results_page import page
+from ajour.demo.run import News
+from ajour.demo.searching import SearchNews
+from ajour.demo.server import download, shown_of, snippet
+from ajour.demo.store import Result
+from ajour.demo.tab_search import figure, progress
+from ajour.search.settings import Target
+from tests.pipelines.conftest import LATE, make_plan
+
+VOID = {"img", "input"}
+REPORT = {
+    "prompt": "a <b>bold</b> 'fox'", "seed": 0, "steps": 4, "grid": "3x8x7", "density": 0.3,
+    "mean_density": 0.5, "sparse_steps": 3, "dense_seconds": 2.0, "sparse_seconds": 1.6,
+    "speedup": 1.25, "psnr_db": 31.2, "ssim": 0.95, "backend": "cpu", "device": "CPU",
+    "fallbacks": ["a layer uses <Foo>"], "versions": {}, "fps": 16, "size": [2, 64, 64],
+    "psnr_db_each": [30.0, 32.0], "ssim_each": [0.9, 0.99],
+    "attention_share": {"dense": 0.4, "sparse": None},
+}  # fmt: skip
+
+
+class Checker(HTMLParser):
+    """Tags are closed in order; every image is described."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags = [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        self.tags.append((tag, values))
+        if tag == "img":
+            assert values.get("alt")
+        if tag == "button":
+            assert values.get("aria-label")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_a_map_has_a_named_button_for_every_head():
+    shown = shown_of(LATE, "test")
+    found = Checker(heads.head_map(shown, "sparse"))
+    buttons = [values for tag, values in found.tags if tag == "button"]
+    assert len(buttons) == 4
+    assert buttons[1]["aria-label"] == "layer 0, head 1: p1"
+    assert [b["tabindex"] for b in buttons] == ["0", "-1", "-1", "-1"]
+    assert {b["class"] for b in buttons} == {"f-diagonal", "f-stripe"}
+
+
+def test_a_map_by_density_and_error():
+    shown = shown_of(make_plan([Full(), Skip()]), "test", "3x8x7")
+    text = heads.head_map(shown, "sparse", "density")
+    Checker(text)
+    assert "density 1" in text
+    assert "density 0" in text
+    assert "press Measure errors" in heads.head_map(shown, "sparse", "error")
+    errors = {"sparse": np.array([[0.0, 0.5], [0.1, 0.2]])}
+    text = heads.head_map(replace(shown, errors=errors), "sparse", "error")
+    assert "layer 0, head 1: p1, error 0.5" in text
+
+
+def test_a_map_that_is_too_big_is_not_drawn():
+    rows = (("full",) * 4000,) * 4
+    model = {"transformer": "X", "layers": 4, "heads": 4000, "head_dim": 8}
+    plan = Plan(model, {"full": Full()}, {"a": rows}, Schedule((Phase(1.0, "a"),)))
+    assert "too many to draw" in heads.head_map(shown_of(plan, "big"), "a")
+
+
+@pytest.mark.parametrize("pattern", [Full(), Pyramid(1, 1, 1), Captured((0.2, 0.2, 0.2, 1.0))])
+def test_a_head_in_detail(pattern):
+    shown = shown_of(make_plan([pattern, Skip()]), "test", "5x8x12")
+    text = heads.detail(shown, "sparse", 1, 0)
+    Checker(text)
+    assert "Layer 1, head 0" in text
+    assert "not measured yet" in text
+    assert ("measured anew" in text) == isinstance(pattern, Captured)
+    errors = {"sparse": np.full((2, 2), 0.25)}
+    maps = {("sparse", 1, 0): np.zeros((4, 4), np.int8)}
+    text = heads.detail(
+        replace(shown, errors=errors, measured="at noise", maps=maps), "sparse", 1, 0
+    )
+    assert "0.25 of the layer" in text
+    assert "at noise" in text
+    assert "<img" in text
+
+
+@pytest.mark.parametrize("place", [("sparse", 2, 0), ("sparse", 0, -1), ("other", 0, 0)])
+def test_heads_that_are_not_there(place):
+    with pytest.raises(ValueError, match="the plan has no layer"):
+        heads.detail(shown_of(LATE, "test"), *place)
+
+
+def test_a_schedule_in_words_and_in_colour():
+    text = heads.schedule(make_plan([Full(), Skip()], ((1.0, "dense"), (0.7, "sparse", 4))))
+    Checker(text)
+    assert "dense from 1 to 0.7; sparse from 0.7 to 0, dense every 4 steps" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "grid"),
+    [("5x8x12", TokenGrid(5, 8, 12)), ("13x16x16 + 64 text", TokenGrid(13, 16, 16)),
+     ("8x12", None), ("0x1x1", None), (None, None), ("axbxc", None)],
+)  # fmt: skip
+def test_grids_are_read_from_their_names(text, grid):
+    assert heads.parse_grid(text) == grid
+
+
+def test_plans_are_downloaded_whole_and_run_by_the_snippet(tmp_path):
+    import base64
+    import json
+
+    link = download(LATE)
+    data = link.split("base64,")[1].split('"')[0]
+    assert Plan.from_dict(json.loads(base64.b64decode(data))) == LATE
+    for model in (Model(), Model("owner/name"), Model(str(tmp_path))):
+        compile(snippet(model, None), "snippet", "exec")
+    assert str(tmp_path.parent) not in snippet(Model(str(tmp_path)), None)
+
+
+def test_figures_and_videos_are_escaped_and_complete(tmp_path):
+    text = pieces.cards(REPORT)
+    Checker(text)
+    assert "&lt;Foo&gt;" in text
+    assert "40 %" in text
+    assert "of sparse time" not in text
+    text = pieces.comparison(Result(tmp_path, REPORT, LATE, {}), "Your run")
+    Checker(text)
+    assert "<b>bold" not in text
+    assert text.count("download=") == 4
+
+
+@pytest.mark.parametrize(
+    ("state", "ahead", "said"),
+    [
+        ("waiting", 0, "Starting."),
+        ("waiting", 1, "1 run is ahead of yours"),
+        ("waiting", 3, "3 runs are ahead of yours"),
+        ("done", 0, "Finished."),
+        ("stopped", 0, "Stopped."),
+        ("failed", 0, "This run failed: &lt;oh&gt;"),
+    ],
+)
+def test_states_in_words(state, ahead, said):
+    job = Job("me", lambda *_: None)
+    job.state, job.error = state, "<oh>"
+    assert said in pieces.progress(job, ahead)
+    assert ('role="alert"' in pieces.progress(job, ahead)) == (state == "failed")
+
+
+def test_progress_is_told_with_previews():
+    job = Job("me", lambda *_: None)
+    job.state = "running"
+    strips = {"dense": np.zeros((8, 8, 3), np.uint8)}
+    for done, said in ((0, "Warming up"), (3, "Dense: step 3 of 4, about 5 s left"), (8, "Decod")):
+        job.news = News(done, 8, "dense", done, 4, 5.0, strips)
+        text = pieces.progress(job, 0)
+        Checker(text)
+        assert said in text
+    assert "colours become known" in text
+
+
+def test_charts_have_names_and_round_ticks():
+    text = chart("A <title>", "x", "y", [
+        Series("line", [(0, 1), (1, 2)], "line"), Series("none", []),
+        Series("dots", [(0.5, 1.5)], "dots", ["<here>"]), Series("star", [(1, 1)], "stars"),
+    ])  # fmt: skip
+    Checker(text)
+    assert "&lt;title&gt;" in text
+    assert "&lt;here&gt;" in text
+    assert "none" not in text
+    assert chart("t", "x", "y", [Series("a", [])]) == ""
+    Checker(chart("one", "x", "y", [Series("a", [(1, 1)])]))
+    assert ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert ticks(1.01, 1.14) == [1.0, 1.05, 1.1, 1.15]
+    Checker(table(["a", "b"], [["1", "<2>"]]))
+
+
+def test_a_search_is_drawn_as_it_goes():
+    news = SearchNews("Verifying plans", 7, 30.0, 120.0, ((1.0, 40.0), (1.5, 25.0)), ((1.2, 30.0),))
+    Checker(figure(news, Target("speedup", 1.3)))
+    assert "7 pieces of work done, 1 plans verified, 30 of at most 120 s" in progress(news)
+    assert figure(SearchNews("x", 0, 0, 1), Target("psnr", 28)) == ""
+
+
+def test_results_become_charts_and_others_are_passed_over(tmp_path):
+    import json
+
+    kernels = [
+        {"backend": name, "B": 1, "H": 2, "S": 1024, "D": 64, "list": "full", "density": density,
+         "ms": ms, "tflops": 1.0}
+        for name, density, ms in (("sdpa", 1.0, 2.0), ("triton", 0.25, 0.6), ("triton", 1.0, 2.5))
+    ]  # fmt: skip
+    arms = [{"case": "flux", "arm": "triton eager", "speedup": 1.4, "ms": 3.0}]
+    plans = [{"plan": "a", "psnr_db": 30.0, "mean_density": 0.4}]
+    for name, rows in (("k", kernels), ("a", arms), ("p", plans), ("other", [{"x": [1]}])):
+        (tmp_path / f"{name}.json").write_text(
+            json.dumps({"rows": rows, "gpu": "G", "commit": "c"})
+        )
+    (tmp_path / "bad.json").write_text("{")
+    (tmp_path / "list.json").write_text("[]")
+    text = page(tmp_path)
+    Checker(text)
+    assert "1,024 tokens, 2 heads of 64" in text
+    assert "1.40x" in text
+    assert "G, commit c" in text
+    assert text.count("<section") == 4
+    assert "No stored results" in page(tmp_path / "nowhere")
+
+
+def test_the_stored_results_of_the_tree_are_shown():
+    from ajour.demo.results_page import results_folder
+
+    text = page(results_folder())
+    Checker(text)
+    assert "<svg" in text
