@@ -21,19 +21,34 @@ def load_rows(base, rows, DP: tl.constexpr):
 
 
 @triton.jit
-def accumulate(q, k, v, bias, acc, peak, total, scale, PRECISION: tl.constexpr):
-    """One step of the online softmax over a tile of keys; `bias` is in base 2, per key or 0."""
+def accumulate(
+    q, k, v, bias, acc, acc_rest, peak, total, total_rest, scale, PRECISION: tl.constexpr
+):
+    """One step of the online softmax over a tile of keys; `bias` is in base 2, per key or 0.
+
+    In fp32 both sums are compensated (Kahan): a row may add a thousand tiles, and the rests keep
+    what each addition rounds away.
+    """
     logits = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale + bias
     new_peak = tl.maximum(peak, tl.max(logits, axis=1))
     weights = tl.exp2(logits - new_peak[:, None])
     shrink = tl.exp2(peak - new_peak)
-    total = total * shrink + tl.sum(weights, axis=1)
-    acc = acc * shrink[:, None]
-    if PRECISION == "ieee":  # a tile's sum on its own: shorter chains of rounding
-        acc += tl.dot(weights, v, input_precision=PRECISION)
+    if PRECISION == "ieee":
+        total *= shrink
+        more = tl.sum(weights, axis=1) - total_rest * shrink
+        new_total = total + more
+        total_rest = (new_total - total) - more
+        total = new_total
+        acc *= shrink[:, None]
+        part = tl.dot(weights, v, input_precision=PRECISION) - acc_rest * shrink[:, None]
+        new_acc = acc + part
+        acc_rest = (new_acc - acc) - part
+        acc = new_acc
     else:
+        total = total * shrink + tl.sum(weights, axis=1)
+        acc = acc * shrink[:, None]
         acc = tl.dot(weights.to(v.dtype), v, acc, input_precision=PRECISION)
-    return acc, new_peak, total
+    return acc, acc_rest, new_peak, total, total_rest
 
 
 @triton.jit
@@ -48,8 +63,10 @@ def walk_pooled(
     first_row,
     blocks,
     acc,
+    acc_rest,
     peak,
     total,
+    total_rest,
     scale,
     DP: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -81,10 +98,20 @@ def walk_pooled(
             rows = key_block * group + slot % group
             key = load_rows(pooled_k + first_row * DP, rows, DP)
             value = load_rows(pooled_v + first_row * DP, rows, DP)
-            acc, peak, total = accumulate(
-                query, key, value, bias[None, :], acc, peak, total, scale, PRECISION
+            acc, acc_rest, peak, total, total_rest = accumulate(
+                query,
+                key,
+                value,
+                bias[None, :],
+                acc,
+                acc_rest,
+                peak,
+                total,
+                total_rest,
+                scale,
+                PRECISION,
             )
-    return acc, peak, total
+    return acc, acc_rest, peak, total, total_rest
 
 
 @triton.jit
@@ -137,6 +164,7 @@ def attend_kernel(
     acc = tl.zeros((BLOCK, DP), dtype=tl.float32)
     peak = tl.full((BLOCK,), float("-inf"), dtype=tl.float32)
     total = tl.zeros((BLOCK,), dtype=tl.float32)
+    acc_rest, total_rest = acc, total
     bounds = offsets + (row.to(tl.int64) * blocks + block) * 5
 
     parts: tl.constexpr = BLOCK // TILE
@@ -152,8 +180,18 @@ def attend_kernel(
             bias = tl.where(lane_in_block < size, 0.0, float("-inf"))
             key = load_rows(k + first_row * DP, rows, DP)
             value = load_rows(v + first_row * DP, rows, DP)
-            acc, peak, total = accumulate(
-                query, key, value, bias[None, :], acc, peak, total, scale, PRECISION
+            acc, acc_rest, peak, total, total_rest = accumulate(
+                query,
+                key,
+                value,
+                bias[None, :],
+                acc,
+                acc_rest,
+                peak,
+                total,
+                total_rest,
+                scale,
+                PRECISION,
             )
     for step in tl.range(0, (end - masked_end) * parts, num_stages=STAGES):
         key_block = tl.load(ids + masked_end + step // parts)
@@ -165,10 +203,12 @@ def attend_kernel(
         else:
             key = load_rows(k_source + first_row * DP, first_key + key_lane, DP)
             value = load_rows(v_source + first_row * DP, first_key + key_lane, DP)
-        acc, peak, total = accumulate(query, key, value, 0.0, acc, peak, total, scale, PRECISION)
+        acc, acc_rest, peak, total, total_rest = accumulate(
+            query, key, value, 0.0, acc, acc_rest, peak, total, total_rest, scale, PRECISION
+        )
 
     for level in tl.static_range(1, LEVELS):
-        acc, peak, total = walk_pooled(
+        acc, acc_rest, peak, total, total_rest = walk_pooled(
             query,
             pooled_k,
             pooled_v,
@@ -179,8 +219,10 @@ def attend_kernel(
             batch_head.to(tl.int64) * blocks * (BLOCK - BLOCK // 8),
             blocks,
             acc,
+            acc_rest,
             peak,
             total,
+            total_rest,
             scale,
             DP,
             BLOCK,
