@@ -60,7 +60,8 @@ def generate(page, steps=4):
 
 
 def wait_for(page, place, text, timeout=LONG):
-    page.locator(place).get_by_text(re.compile(text)).first.wait_for(timeout=timeout)
+    shown = page.locator(place).get_by_text(re.compile(text)).filter(visible=True)
+    shown.first.wait_for(timeout=timeout)
 
 
 def tab(page, name):
@@ -197,7 +198,7 @@ def test_plans_are_uploaded_good_and_bad(open_page, tmp_path):
     wait_for(page, "#plan-note", "bad.json.*the first phase must start at noise level 1.0", 10_000)
     chooser.set_input_files(str(good))
     wait_for(page, "#plan-note", "good.json is a valid plan", 10_000)
-    assert page.get_by_text("Uploaded: good.json").first.is_visible()
+    wait_for(page, "#tabs", "Uploaded: good.json", 10_000)
     with page.expect_download() as download:
         page.get_by_role("link", name="Download plan.json").click()
     assert json.loads(download.value.path().read_text()) == LATE.to_dict()
