@@ -16,13 +16,22 @@ if TYPE_CHECKING:
     from ajour.search.solve import Choice, Problem
 
 TRIES = 5
-"""Plans that are verified at most."""
+"""Plans that are verified, or only timed, at most."""
 
-USUAL_OFFSET_DB = 16.0
+USUAL_OFFSET_DB = 20.0
 """Decibels of pixels over those of latents, until the first verified plan tells."""
 
+USUAL_SLOPE = 0.75
+"""Decibels that a video gains per predicted one, until two verified plans tell."""
+
+SLOPES = (0.3, 3.0)
+"""The least and the most that a slope told by two plans is believed to be."""
+
 CLOSE_DB = 0.35
-"""A plan this little above the target is not pushed further."""
+"""A plan this little above the target quality is not pushed further."""
+
+CLOSE_SPEED = 0.03
+"""A plan this little above the target speed, as a share of it, is not slowed down further."""
 
 
 @dataclass(frozen=True)
@@ -51,20 +60,20 @@ def balance(
     problem: Problem,
     target: Target,
     verify: Callable[[Choice], dict[str, Any]],
+    clock: Callable[[Choice], float],
     densities: Problem,
-    trust_costs: bool,
 ) -> tuple[Tried, list[Tried], bool]:
-    """Verify plans until one meets the target with little to spare.
+    """Time or verify plans until one meets the target with little to spare.
 
     Args:
         problem: errors and seconds.
         target: what to reach.
         verify: runs the plan of a choice; gives `psnr_db` and `speedup`.
+        clock: gives the speed-up of a choice's plan, which takes less time than to verify it.
         densities: the same problem with shares of dense attention in place of seconds.
-        trust_costs: take predicted speed as true, so that the result does not depend on timing.
 
     Returns:
-        The best plan tried, all in order, and whether the target holds.
+        The best plan tried, all verified ones in order, and whether the target holds.
     """
     tried: list[Tried] = []
 
@@ -74,68 +83,65 @@ def balance(
         tried.append(one)
         return one
 
-    dense = float(problem.dense.sum())
     if target.kind == "density":
         one = attempt(solve(densities, target.value * float(densities.dense.sum())))
         return one, tried, True
     if target.kind == "speedup":
-        return _for_speed(problem, target.value, dense, attempt, tried, trust_costs)
-    return _for_quality(problem, target.value, dense, attempt, tried)
-
-
-def _between(fails: Tried, holds: Tried, aim: float) -> float:
-    """Seconds at which quality is expected to be `aim`, between two verified plans."""
-    low, high = fails.found["psnr_db"], holds.found["psnr_db"]
-    share = float(np.clip((aim - low) / max(high - low, 1e-6), 0.1, 0.9))
-    return fails.seconds + share * (holds.seconds - fails.seconds)
+        choice, met = _for_speed(problem, target.value, clock)
+        return attempt(choice), tried, met
+    return _for_quality(problem, target.value, attempt, tried)
 
 
 def _for_speed(
-    problem: Problem,
-    wanted: float,
-    dense: float,
-    attempt: Callable[[Choice], Tried],
-    tried: list[Tried],
-    trust_costs: bool,
-) -> tuple[Tried, list[Tried], bool]:
-    budget = dense / wanted
+    problem: Problem, wanted: float, clock: Callable[[Choice], float]
+) -> tuple[Choice, bool]:
+    """The slowest choice timed that has the speed, or the fastest; and whether it has it."""
+    dense = float(problem.dense.sum())
     least = min(problem.seconds(choice) for choice in frontier(problem))
+    aim = (1 + CLOSE_SPEED / 2) * wanted
+    budget = dense / wanted
+    timed: list[tuple[float, float, Choice]] = []
     for _ in range(TRIES):
-        one = attempt(solve(problem, max(budget, least)))
-        reached = dense / one.seconds if trust_costs else one.found["speedup"]
-        if reached >= wanted * (1 - 1e-9):
-            return one, tried, True
-        if budget <= least:
+        choice = solve(problem, max(budget, least))
+        timed.append((clock(choice), problem.seconds(choice), choice))
+        holds = [(seconds, speed) for speed, seconds, _ in timed if speed >= wanted]
+        fails = [(seconds, speed) for speed, seconds, _ in timed if speed < wanted]
+        if holds and (max(holds)[1] <= (1 + CLOSE_SPEED) * wanted or max(holds)[0] >= dense):
             break
-        budget *= 0.99 * reached / wanted
-    return max(tried, key=lambda one: one.found["speedup"]), tried, False
+        if holds and fails and max(holds)[0] < min(fails)[0]:
+            (low, fast), (high, slow) = max(holds), min(fails)
+            share = (1 / aim - 1 / fast) / (1 / slow - 1 / fast)  # of the way in time
+            budget = low + float(np.clip(share, 0.1, 0.9)) * (high - low)
+        elif budget <= least:
+            break
+        else:
+            speed, seconds, _ = timed[-1]
+            budget = seconds * speed / aim
+    reached = [one for one in timed if one[0] >= wanted * (1 - 1e-9)]
+    best = max(reached, key=lambda one: one[1]) if reached else max(timed, key=lambda one: one[0])
+    return best[2], bool(reached)
 
 
 def _for_quality(
-    problem: Problem,
-    wanted: float,
-    dense: float,
-    attempt: Callable[[Choice], Tried],
-    tried: list[Tried],
+    problem: Problem, wanted: float, attempt: Callable[[Choice], Tried], tried: list[Tried]
 ) -> tuple[Tried, list[Tried], bool]:
+    dense = float(problem.dense.sum())
     curve = sorted(
         (problem.seconds(choice), decibels(problem, choice)) for choice in frontier(problem)
     )
     times, levels = np.array(curve).T
     levels = np.maximum.accumulate(levels)
     cheapest = float(times[0])
+    level = (wanted - USUAL_OFFSET_DB) / USUAL_SLOPE
     fails: Tried | None = None
     holds: Tried | None = None
-    offset = USUAL_OFFSET_DB
-    for number in range(TRIES):
-        aim = wanted + (CLOSE_DB / 2 if number else 0.0)
+    for _ in range(TRIES):
         if fails and holds:
-            budget = _between(fails, holds, aim)
-        else:
-            budget = float(np.interp(aim - offset, levels, times))
+            level = _between(fails, holds, wanted + CLOSE_DB / 2)
+        budget = float(np.interp(level, levels, times))
         one = attempt(solve(problem, max(budget, cheapest)))
         found = one.found["psnr_db"]
-        offset = found - one.decibels
+        level = one.decibels + (wanted + CLOSE_DB / 2 - found) / _slope(tried)
         if found < wanted and (fails is None or one.seconds > fails.seconds):
             fails = one
         if found >= wanted and (holds is None or one.seconds < holds.seconds):
@@ -148,3 +154,21 @@ def _for_quality(
     if met:
         return min(met, key=lambda one: one.seconds), tried, True
     return max(tried, key=lambda one: one.found["psnr_db"]), tried, False
+
+
+def _slope(tried: list[Tried]) -> float:
+    """Decibels that a video gains per predicted one, told by the last two verified plans."""
+    if len(tried) < 2:
+        return USUAL_SLOPE
+    before, last = tried[-2:]
+    gain = last.decibels - before.decibels
+    if abs(gain) < 0.1:
+        return USUAL_SLOPE
+    return float(np.clip((last.found["psnr_db"] - before.found["psnr_db"]) / gain, *SLOPES))
+
+
+def _between(fails: Tried, holds: Tried, aim: float) -> float:
+    """Predicted decibels at which quality is expected to be `aim`, between two verified plans."""
+    low, high = fails.found["psnr_db"], holds.found["psnr_db"]
+    share = float(np.clip((aim - low) / max(high - low, 1e-6), 0.1, 0.9))
+    return fails.decibels + share * (holds.decibels - fails.decibels)

@@ -10,18 +10,19 @@ import numpy as np
 from tqdm import tqdm
 
 from ajour.grid import TokenGrid
+from ajour.schedule import DENSE
 from ajour.search.balance import Tried, balance, decibels
 from ajour.search.baselines import single_families
 from ajour.search.build import build_plan
 from ajour.search.calibrate import band_starts, full_plan
 from ajour.search.candidates import default_candidates, density
+from ajour.search.costs import Costs, measure_costs
 from ajour.search.measure import Calibration, gains
-from ajour.search.passes import time_passes
-from ajour.search.probe import probe
+from ajour.search.passes import steps_run, time_passes
+from ajour.search.probe import look
 from ajour.search.provenance import provenance
 from ajour.search.solve import Problem, frontier
-from ajour.search.timing import Costs, time_layers
-from ajour.search.verify import Verifier
+from ajour.search.verify import Verifier, plan_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
     from ajour.search.solve import Choice
     from ajour.search.work import Work
     from ajour.search.workers import Workers
+
+
+MOST_SHARED = 20_000
+"""Errors up to which first heads of a pattern are told from further ones; solving takes longer
+then. Beyond, all cost as much as first ones."""
 
 
 @dataclass(frozen=True)
@@ -131,8 +137,12 @@ class Search:
 
         tell()
 
-        trust = self.settings.costs is not None
-        best, tried, met = balance(problem, self.settings.target, verify, densities, trust)
+        def clock(choice: Choice) -> float:
+            if self.settings.costs is not None:  # given times are taken as true
+                return float(problem.dense.sum()) / problem.seconds(choice)
+            return float(self._clock(choice, levels)["speedup"])
+
+        best, tried, met = balance(problem, self.settings.target, verify, clock, densities)
         baselines = []
         for name, choice in single_families(problem, list(self.candidates), best.seconds):
             one = Tried(choice, problem.seconds(choice), decibels(problem, choice), verify(choice))
@@ -146,6 +156,7 @@ class Search:
             "levels": levels,
             "bands": band_starts(len(levels), self.settings.bands),
             "onset": np.mean([one["onset"] for one in found], axis=0).tolist(),
+            "together": float(np.mean([one["together"] for one in found])),
             "errors": self._band_errors(problem, best.choice),
             "dense_seconds": float(problem.dense.sum()),
             "frontier": [
@@ -165,7 +176,7 @@ class Search:
 
     def _probe(self) -> dict[str, Any]:
         settings = self.settings
-        found = probe(self.pipe, settings.calibration[0], settings.backend, **settings.call)
+        found = look(self.pipe, settings.calibration[0], settings.backend, **settings.call)
         return asdict(found) | {"grid": list(asdict(found.grid).values())}
 
     def _calibrate(self) -> list[dict[str, Any]]:
@@ -207,25 +218,16 @@ class Search:
         return Costs.from_dict(self.workers.first_only(self.work, "costs", self._time))
 
     def _time(self) -> dict[str, Any]:
-        transformer, facts = self.pipe.transformer, self.facts
-        layers = time_layers(
-            list(self.candidates.values()),
+        settings = self.settings
+        costs = measure_costs(
+            self.pipe,
+            self.model,
+            self.candidates,
             self.grid,
-            self.model["heads"],
-            self.model["head_dim"],
-            next(transformer.parameters()).dtype,
-            self.pipe.device,
-            self.settings.backend,
-        )
-        skip = (
-            layers.layer + self.model["heads"] * layers.heads[list(self.candidates).index("skip")]
-        )
-        costs = Costs(
-            names=tuple(self.candidates),
-            **asdict(layers),
-            dense_pass=facts["dense_pass"],
-            other=max(0.0, facts["skip_pass"] - self.model["layers"] * skip),
-            passes=facts["passes"],
+            self.facts["passes"],
+            settings.calibration[0],
+            settings.backend,
+            settings.call,
         )
         return costs.to_dict()
 
@@ -239,11 +241,13 @@ class Search:
         steps = len(found[0]["levels"])
         starts = band_starts(steps, len(errors))
         passes = np.diff([*starts, steps]) * float(costs.passes)
+        apart = errors.size <= MOST_SHARED
         problem = Problem(
             errors,
-            np.outer(passes, costs.heads),
+            np.outer(passes, costs.heads) * (1 if apart else 1 + costs.first),
             passes * (costs.other + layers * costs.layer),
             passes * costs.dense_pass,
+            costs.first if apart else 0.0,
         )
         shares = [density(p, self.grid) for p in self.candidates.values()]
         densities = Problem(
@@ -252,18 +256,30 @@ class Search:
         return problem, densities
 
     def _verify(self, choice: Choice, levels: Sequence[float], costs: Costs) -> dict[str, Any]:
-        """Runs of a choice's plan, and its speed by passes timed in turns with dense ones."""
+        """Runs of a choice's plan, its speed and its attention's time, predicted and measured."""
         plan = build_plan(self.model, self.candidates, choice, levels)
-        found = self.verifier.check(plan)
+        found = self.verifier.check(plan) | self._clock(choice, levels)
+        starts = np.array(band_starts(len(levels), len(choice)))
+        skip = list(self.candidates).index("skip")
+        beyond = [
+            costs.attention(choice[band]) - costs.attention(np.full_like(choice[band], skip))
+            for step, use in enumerate(steps_run(plan, levels))
+            if use != DENSE
+            for band in [int((starts <= step).sum()) - 1]
+        ]
+        return found | {"predicted_attention_seconds": float(np.mean(beyond or [0.0]))}
+
+    def _clock(self, choice: Choice, levels: Sequence[float]) -> dict[str, Any]:
+        """Passes of a choice's plan, timed in turns with dense ones by the first process."""
+        plan, settings = build_plan(self.model, self.candidates, choice, levels), self.settings
 
         def timed() -> dict[str, Any]:
-            settings = self.settings
             return time_passes(
                 self.pipe, plan, levels, settings.calibration[0], settings.backend, **settings.call
             )
 
-        spent = self.workers.first_only(self.work, f"{found['key']}/passes", timed)
-        return found | spent
+        key = f"{plan_key(plan)}/passes"
+        return dict(self.workers.first_only(self.work, key, timed))
 
     def _band_errors(self, problem: Problem, choice: Choice) -> list[float]:
         """Predicted squared error that each band adds."""

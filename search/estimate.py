@@ -9,15 +9,17 @@ import torch
 from ajour.search.baselines import SHOWN
 from ajour.search.calibrate import SAMPLES, band_starts, full_plan, score
 from ajour.search.candidates import default_candidates
+from ajour.search.costs import MIXES
 from ajour.search.measure import layer_groups, probed_steps
+from ajour.search.passes import ROUNDS as PASS_ROUNDS
 from ajour.search.probe import probe
 from ajour.search.timing import HELD_OUT, ROUNDS, seconds
 
 if TYPE_CHECKING:
     from ajour.search.settings import Settings
 
-USUAL_TRIES = {"psnr": 3, "speedup": 2, "density": 1}
-"""Plans that are verified until a target holds, as a rule."""
+USUAL_TRIES = {"psnr": (3, 3), "speedup": (3, 1), "density": (1, 1)}
+"""Plans that are timed, and that are verified, until a target holds, as a rule."""
 
 SPARSE_SHARE = 0.45
 """Attention time of the plans that are run, relative to dense, as a rule."""
@@ -54,14 +56,17 @@ def estimate(pipe: Any, settings: Settings, processes: int = 1) -> list[dict[str
     step = found.passes * found.dense_pass
     sparse_run = steps * found.passes * sparse_pass + found.around
     calibration, verification = len(settings.calibration), len(settings.verification)
-    tries = USUAL_TRIES[settings.target.kind]
+    timed, verified = USUAL_TRIES[settings.target.kind]
     each = (
-        (steps + len(probed_steps(steps)) * len(layer_groups(model["layers"]))) * step
+        steps * step
+        + len(probed_steps(steps)) * (len(layer_groups(model["layers"])) + 1) * found.dense_pass
         + len(starts) * found.passes * model["layers"] * scoring
         + sum(steps - start for start in starts) * found.passes * sparse_pass
     )
     layers = 2 * len(candidates) + HELD_OUT + 1
-    timing = (ROUNDS + 1) * layers * 0.8 * attention / model["layers"]
+    timing = (ROUNDS + 1) * layers * 0.6 * attention / model["layers"]
+    timing += (PASS_ROUNDS + 1) * (MIXES + 2) * sparse_pass
+    plan_timing = (PASS_ROUNDS + 1) * (len(starts) + 2) * sparse_pass
     shared = -(-verification // processes)
     stages = [
         (
@@ -74,13 +79,13 @@ def estimate(pipe: Any, settings: Settings, processes: int = 1) -> list[dict[str
         ("dense", f"{verification} held-out prompts", shared * (steps * step + found.around)),
         (
             "verify",
-            f"about {tries} plans on {verification} held-out prompts",
-            tries * (shared * sparse_run + 5 * (ROUNDS + 1) * sparse_pass),
+            f"about {timed} plans timed, {verified} run on {verification} held-out prompts",
+            timed * plan_timing + verified * shared * sparse_run,
         ),
         (
             "compare",
             f"{SHOWN} plans of one pattern each on the same prompts",
-            SHOWN * (shared * sparse_run + 2 * (ROUNDS + 1) * sparse_pass),
+            SHOWN * (shared * sparse_run + plan_timing / 2),
         ),
     ]
     if settings.costs is not None:

@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from ajour.search.timing import Costs
+    from ajour.search.costs import Costs
 
 INK, GRAY, BLUE, RED, GREEN = "#2e3440", "#8b95a7", "#3b6ea5", "#bf4b57", "#5b8c4a"
 

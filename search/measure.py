@@ -83,9 +83,10 @@ class Calibration:
         Returns:
             `errors`: (bands, layers, heads, C); `levels`: noise level of each step; `influence`:
             (probed steps, layers), relative squared error of the transformer's output per unit of
-            a layer's summed head errors; `onset`: relative squared error of the final latents if
-            the trial choice holds from each band to the end; `trial`: (bands, layers), the trial
-            choice's sums of errors.
+            a layer's summed head errors; `together`: (probed steps,), that error with the trial
+            choice in all layers over the sum of those with it in each group of layers; `onset`:
+            relative squared error of the final latents if the trial choice holds from each band to
+            the end; `trial`: (bands, layers), the trial choice's sums of errors.
         """
         trajectory = Trajectory(self.pipe)
         exact: list[torch.Tensor] = []
@@ -113,17 +114,21 @@ class Calibration:
             if not exact:
                 run_dense()
 
-        def influence(number: int) -> list[float]:
+        def influence(number: int) -> dict[str, Any]:
             again()
             step = probed_steps(len(levels))[number]
             band = sum(start <= step for start in band_starts(len(levels), len(trial))) - 1
             passes = len(trajectory.outputs) // len(levels)
-            calls = trajectory.calls[number * passes : (number + 1) * passes]
-            ratios = np.zeros(len(sums[band]))
+            call = trajectory.calls[number * passes]  # of the step's passes one tells enough
+            ratios, total = np.zeros(len(sums[band])), 0.0
             for group in layer_groups(len(ratios)):
-                change = self._change(trajectory, calls, trial[band], group)
+                change = self._change(trajectory, call, trial[band], group)
                 ratios[group] = change / max(sums[band][group].sum(), 1e-12)
-            return list(rounded(ratios))
+                total += change
+            whole = self._change(trajectory, call, trial[band], np.arange(len(ratios)))
+            return {
+                "layers": rounded(ratios), "together": float(rounded(whole / max(total, 1e-12)))
+            }  # fmt: skip
 
         def onset(band: int) -> float:
             again()
@@ -136,21 +141,23 @@ class Calibration:
             return float(rounded(relative_error(changed, exact[0])))
 
         found["trial"] = rounded(sums)
-        found["influence"] = [
+        probed = [
             once(f"influence/{number}", partial(influence, number))
             for number in range(len(probed_steps(len(levels))))
         ]
+        found["influence"] = [one["layers"] for one in probed]
+        found["together"] = [one["together"] for one in probed]
         found["onset"] = [once(f"onset/{band}", partial(onset, band)) for band in range(len(trial))]
         return found
 
     def _change(
-        self, trajectory: Trajectory, calls: Any, trial: Choice, layers: NDArray[np.int64]
+        self, trajectory: Trajectory, call: Any, trial: Choice, layers: NDArray[np.int64]
     ) -> float:
         """What the trial choice in some layers alone does to the transformer's output."""
         choice = np.zeros_like(trial)  # `full` everywhere else
         choice[layers] = trial[layers]
         with sparse(self.pipe, self.plan(choice[None], [1.0]), backend=self.backend):
-            return trajectory.change(calls)
+            return trajectory.change([call])
 
     def _trial(self, errors: NDArray[np.float64]) -> Choice:
         """The least sum of errors at the trial density; never a dense band, nothing captured.

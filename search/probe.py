@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from ajour.patterns import Skip
 from ajour.pipelines.enable import session_of, sparse, transformers_of
 from ajour.plan import Plan
+from ajour.schedule import DENSE
 from ajour.search.calibrate import full_plan
-from ajour.search.passes import first_call
-from ajour.search.timing import seconds
+from ajour.search.passes import SKIPPED, first_call, pass_turns
 
 if TYPE_CHECKING:
+    import torch
+
     from ajour.grid import TokenGrid
 
 STEPS = 2
@@ -24,36 +25,45 @@ STEPS = 2
 
 
 @dataclass(frozen=True)
-class Probe:
+class Look:
     """What a short run told.
 
     Attributes:
         grid: the token grid.
         steps: denoising steps of a whole run.
         passes: passes of the transformer per step.
-        dense_pass: seconds of a pass with stock attention.
-        skip_pass: seconds of a pass in which the operator skips all heads.
-        around: seconds of a run outside of denoising: text before, decoding after.
     """
 
     grid: TokenGrid
     steps: int
     passes: int
+
+
+@dataclass(frozen=True)
+class Probe(Look):
+    """A short run with its times.
+
+    Attributes:
+        dense_pass: seconds of a pass with stock attention.
+        skip_pass: seconds of a pass in which the operator skips all heads.
+        around: seconds of a run outside of denoising: text before, decoding after.
+    """
+
     dense_pass: float
     skip_pass: float
     around: float
 
 
-def probe(
-    pipe: Any, prompt: str, backend: str | None = None, rounds: int = 3, **options: Any
-) -> Probe:
-    """Run two steps of a pipeline, then time single passes with and without attention.
+def look(
+    pipe: Any, prompt: str, backend: str | None = None, decode: bool = False, **options: Any
+) -> Look:
+    """Run two steps of a pipeline without attention.
 
     Args:
         pipe: a supported pipeline with one transformer, not enabled.
         prompt: any prompt.
         backend: the operator's backend; None chooses.
-        rounds: timings of each kind of pass; their medians are taken.
+        decode: decode the result too.
         options: further arguments of the pipeline's call.
 
     Raises:
@@ -65,41 +75,50 @@ def probe(
             f"{type(pipe).__name__} has two transformers; the search handles one: give the plan "
             "of a search on each, or write one by hand"
         )
-    transformer = pipe.transformer
     calls = 0
 
     def count(*_: Any) -> None:
         nonlocal calls
         calls += 1
 
-    with sparse(pipe, _skip_plan(transformer), backend=backend, strict=True):
-        args, kwargs = first_call(pipe, prompt, **options)
+    with sparse(pipe, _skip_plan(pipe.transformer), backend=backend, strict=True):
+        first_call(pipe, prompt, **options)
         session = session_of(pipe)
         steps, grid = len(session.tracker.levels), session.runtimes[0].grid
-        hook = transformer.register_forward_pre_hook(count)
-        start = time.perf_counter()
+        hook = pipe.transformer.register_forward_pre_hook(count)
+        short = options | {"num_inference_steps": STEPS}
         try:
-            pipe(prompt, **options | {"num_inference_steps": STEPS})
+            pipe(prompt, **short if decode else short | {"output_type": "latent"})
         finally:
             hook.remove()
-        spent = time.perf_counter() - start
-
-        def run() -> Any:
-            with torch.no_grad():
-                return transformer(*args, **kwargs)
-
-        skipped = [seconds(run, pipe.device) for _ in range(rounds)]
-    dense = [seconds(run, pipe.device) for _ in range(rounds)]
     assert grid is not None
-    skip_pass = float(np.median(skipped))
-    return Probe(
-        grid=grid,
-        steps=steps,
-        passes=calls // STEPS,
-        dense_pass=float(np.median(dense)),
-        skip_pass=skip_pass,
-        around=max(0.0, spent - calls * skip_pass),
-    )
+    return Look(grid, steps, calls // STEPS)
+
+
+def probe(
+    pipe: Any, prompt: str, backend: str | None = None, rounds: int = 3, **options: Any
+) -> Probe:
+    """Look at a pipeline, and time the run and single passes with and without attention.
+
+    Args:
+        pipe: as for `look`.
+        prompt: any prompt.
+        backend: the operator's backend; None chooses.
+        rounds: timings of each kind of pass; their medians are taken.
+        options: further arguments of the pipeline's call.
+
+    Raises:
+        TypeError: as for `look`.
+        RuntimeError: as for `look`.
+    """
+    start = time.perf_counter()
+    found = look(pipe, prompt, backend, decode=True, **options)
+    spent = time.perf_counter() - start
+    plan = full_plan(pipe.transformer)
+    times = pass_turns(pipe, plan, prompt, backend, rounds, **options)
+    dense_pass, skip_pass = (float(np.median(times[name])) for name in (DENSE, SKIPPED))
+    around = max(0.0, spent - STEPS * found.passes * skip_pass)
+    return Probe(found.grid, found.steps, found.passes, dense_pass, skip_pass, around)
 
 
 def _skip_plan(transformer: torch.nn.Module) -> Plan:

@@ -133,7 +133,7 @@ def read_costs(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: if the file cannot be read or holds no such table.
     """
-    from ajour.search.timing import Costs
+    from ajour.search.costs import Costs
 
     try:
         data = json.loads(path.read_text(encoding="utf-8"))

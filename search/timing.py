@@ -1,16 +1,16 @@
-"""The cost model: what a layer costs on this device, whatever mix of patterns its heads have.
+"""Timing layers of the operator, whatever mix of patterns their heads have, and fitting the times.
 
-A layer's call of the operator costs a fixed time plus a time per head that depends on the head's
-pattern. Both are fitted to timings of the real backend on layers of one pattern and on random
-mixes; other random mixes tell how far the model is off.
+A layer's call costs a fixed time plus a time per head that depends on the head's pattern. Where a
+backend works pattern by pattern, the first head of a pattern costs more than further ones. All of
+it is fitted to layers of one pattern and to random mixes; other mixes tell how far the fit is off.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from ajour.ops import attention
 from ajour.patterns import Captured
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -35,67 +35,16 @@ HELD_OUT = 12
 """Random mixes that the model is judged on."""
 
 ROUNDS = 5
-"""Timings of everything, in turns."""
+"""Timings of every layer, in turns."""
 
+NEIGHBOURS = 15
+"""Calls, one after the other, that tell how fast the machine is at the time."""
 
-@dataclass(frozen=True)
-class Costs:
-    """The cost model of one device, dtype and grid.
+FIRST_SHARES = tuple(step / 20 for step in range(21))
+"""Tried values of what the first head of a pattern costs beyond a further one."""
 
-    Args:
-        names: the candidates, C of them.
-        heads: seconds of a head under each candidate, C of them.
-        layer: seconds of a layer's call beyond its heads.
-        dense_layer: seconds of a layer's dense attention.
-        dense_pass: seconds of a whole pass of the transformer with stock attention.
-        other: seconds of a pass that are not spent in the operator when it is in use.
-        passes: passes of a denoising step.
-        held_out: (predicted, measured) seconds of random mixes that the model has not seen.
-    """
-
-    names: tuple[str, ...]
-    heads: tuple[float, ...]
-    layer: float
-    dense_layer: float
-    dense_pass: float
-    other: float
-    passes: int
-    held_out: tuple[tuple[float, float], ...] = ()
-
-    def sparse_pass(self, choice: NDArray[np.int64]) -> float:
-        """Seconds of a pass under a choice (layers, heads) of candidates."""
-        return self.other + len(choice) * self.layer + float(np.take(self.heads, choice).sum())
-
-    @property
-    def error(self) -> float:
-        """Median relative error of the model on the held-out mixes; 0 if there are none."""
-        pairs = np.array(self.held_out).reshape(-1, 2)
-        return float(np.median(np.abs(pairs[:, 0] / pairs[:, 1] - 1))) if len(pairs) else 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Any) -> Costs:
-        """From what `to_dict` gave.
-
-        Raises:
-            ValueError: if entries are missing, unknown, or of the wrong kind.
-        """
-        try:
-            lists = {"names": tuple(data["names"]), "heads": tuple(map(float, data["heads"]))}
-            pairs = tuple((float(a), float(b)) for a, b in data["held_out"])
-            costs = cls(**data | lists | {"held_out": pairs})
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"not a table of costs: {error!r}") from error
-        if len(costs.names) != len(costs.heads) or not costs.dense_pass > 0 or costs.passes < 1:
-            raise ValueError(
-                "a table of costs needs one time per name, a positive dense_pass and at least one "
-                f"pass, got {len(costs.names)} names, {len(costs.heads)} times, "
-                f"{costs.dense_pass!r} and {costs.passes!r}"
-            )
-        return costs
+SMOOTHINGS = 3
+"""Rounds of taking the machine's speed out of the times."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +52,7 @@ class LayerCosts:
     """What `time_layers` fits: fields as of `Costs`."""
 
     heads: tuple[float, ...]
+    first: float
     layer: float
     dense_layer: float
     held_out: tuple[tuple[float, float], ...]
@@ -128,13 +78,11 @@ def time_layers(
         dtype: of q, k and v.
         device: where to time.
         backend: the operator's backend; None chooses.
-        rounds: timings of each layer, in turns; their lower quartiles are taken.
+        rounds: timings of each layer, in turns.
 
     Returns:
         The fit. Its times are never negative.
     """
-    from scipy.optimize import nnls
-
     rng = np.random.default_rng(0)
     count = len(candidates)
     rows = [[index] * heads for index in range(count)]
@@ -152,19 +100,77 @@ def time_layers(
 
     calls: list[Callable[[], object]] = [dense]
     calls += [partial(attention, q, k, v, table, backend=backend) for table in tables]
-    bar = tqdm(range(rounds + 1), desc="time", unit="round", disable=None)
-    turns = [[seconds(call, device) for call in calls] for _ in bar]
-    # The first round compiles and warms up. Others' load only ever adds time.
-    typical = np.quantile(turns[1:], 0.25, axis=0)
+    orders = np.array([rng.permutation(len(calls)) for _ in range(rounds + 1)])
+    bar = tqdm(orders, desc="time", unit="round", disable=None)
+    turns = np.array([[seconds(calls[index], device) for index in order] for order in bar])
+    # The first round compiles and warms up.
+    typical = typical_times(turns[1:], orders[1:])
     measured = typical[1:]
     used = np.array([np.bincount(row, minlength=count) for row in rows], dtype=float)
-    design = np.hstack([np.ones((len(rows), 1)), used])
     fitted = len(rows) - HELD_OUT
-    weights = 1 / measured[:fitted, None]  # least relative errors
-    found, _ = nnls(design[:fitted] * weights, np.ones(fitted))
-    predicted = design[fitted:] @ found
-    pairs = zip(predicted.tolist(), measured[fitted:].tolist(), strict=True)
-    return LayerCosts(tuple(found[1:].tolist()), float(found[0]), float(typical[0]), tuple(pairs))
+    first, found = fit(used[:fitted], measured[:fitted])
+    predicted = _design(used[fitted:], first) @ found
+    return LayerCosts(
+        heads=tuple(found[1:].tolist()),
+        first=first,
+        layer=float(found[0]),
+        dense_layer=float(typical[0]),
+        held_out=tuple(zip(predicted.tolist(), measured[fitted:].tolist(), strict=True)),
+    )
+
+
+def fit(
+    used: NDArray[np.float64], measured: NDArray[np.float64]
+) -> tuple[float, NDArray[np.float64]]:
+    """Fit layers' times, of least relative squared error.
+
+    Args:
+        used: (layers, C), heads of each candidate.
+        measured: (layers,), seconds.
+
+    Returns:
+        What the first head of a pattern costs beyond a further one, as a share of it: the least of
+        `FIRST_SHARES` that is nearly as good as any; and the seconds of a layer and of a head of
+        each candidate, 1 + C of them, never negative.
+    """
+    from scipy.optimize import nnls
+
+    found = []
+    for first in FIRST_SHARES:
+        times, residual = nnls(_design(used, first) / measured[:, None], np.ones(len(measured)))
+        found.append((residual, first, times))
+    enough = 1.05 * min(residual for residual, _, _ in found) + 1e-9
+    return next((first, times) for residual, first, times in found if residual <= enough)
+
+
+def _design(used: NDArray[np.float64], first: float) -> NDArray[np.float64]:
+    """What a layer's fixed time and each candidate's are multiplied by."""
+    return np.hstack([np.ones((len(used), 1)), used + first * (used > 0)])
+
+
+def typical_times(turns: NDArray[np.float64], orders: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Typical seconds of calls that were timed in turns on a machine of changing speed.
+
+    Each round has its own random order. How slow the machine is at a moment is then told by the
+    calls around it: the median of their times, each over its own typical time.
+
+    Args:
+        turns: (rounds, calls), seconds in the order in which they were measured.
+        orders: (rounds, calls), which call each of them is.
+
+    Returns:
+        (calls,), at the median speed of the machine.
+    """
+    from scipy.ndimage import median_filter
+
+    slowness = np.ones(turns.size)
+    for _ in range(SMOOTHINGS):
+        even = np.empty_like(turns)
+        np.put_along_axis(even, orders, turns / slowness.reshape(turns.shape), axis=1)
+        typical = np.median(even, axis=0)
+        slowness = median_filter((turns / typical[orders]).ravel(), NEIGHBOURS, mode="nearest")
+        slowness /= np.median(slowness)
+    return np.asarray(typical)
 
 
 def _one_head_each(candidates: Sequence[Pattern], grid: TokenGrid) -> BlockTable:
@@ -176,12 +182,6 @@ def _one_head_each(candidates: Sequence[Pattern], grid: TokenGrid) -> BlockTable
             levels = pattern.select(mass, first_frame_blocks(grid, pattern.order))
             table = table.with_rows(levels, torch.tensor([index]), max(pattern.levels))
     return table
-
-
-def head_costs(costs: Costs, heads: int) -> Mapping[str, float]:
-    """Time of a head under each candidate, as a share of a head of dense attention."""
-    whole = costs.dense_layer / heads
-    return {name: time / whole for name, time in zip(costs.names, costs.heads, strict=True)}
 
 
 def seconds(call: Callable[[], object], device: torch.device) -> float:

@@ -75,7 +75,7 @@ class Verifier:
             `dense_run_seconds` (medians), `run_speedup` (their ratio), `psnr_db_each`, and `key`,
             which names the plan.
         """
-        key = f"plan/{plan_digest(plan)}"
+        key = plan_key(plan)
         dense = self.dense()
 
         def run(index: int) -> dict[str, Any]:
@@ -148,6 +148,6 @@ class Verifier:
             return list(self.workers.share(self.work, keys, one).values())
 
 
-def plan_digest(plan: Plan) -> str:
-    """Of what a plan does: everything but its provenance."""
-    return digest({k: v for k, v in plan.to_dict().items() if k != "provenance"})
+def plan_key(plan: Plan) -> str:
+    """Of a plan's units of work: stands for everything but its provenance."""
+    return f"plan/{digest({k: v for k, v in plan.to_dict().items() if k != 'provenance'})}"

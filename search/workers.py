@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,11 @@ from ajour.search.work import Work
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+
+
+PATIENCE = timedelta(days=1)
+"""How long a process waits for the others, who may have a unit more to do; launchers end all
+processes when one fails."""
 
 
 class Workers:
@@ -37,7 +43,7 @@ class Workers:
         if cls.launched() == 1:
             return cls()
         if not dist.is_initialized():
-            dist.init_process_group("gloo")
+            dist.init_process_group("gloo", timeout=PATIENCE)
         return cls(dist.get_rank(), dist.get_world_size())
 
     def leave(self) -> None:

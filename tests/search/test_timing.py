@@ -1,11 +1,16 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from ajour import Diagonal, Full, Skip, TokenGrid
-from ajour.search.passes import time_passes
+from ajour import Captured, Diagonal, Full, Phase, Plan, Schedule, Skip, TokenGrid
+from ajour.pipelines.enable import session_of
+from ajour.search.calibrate import full_plan
+from ajour.search.costs import Costs, measure_costs
+from ajour.search.passes import pass_turns, steps_run, time_passes
 from ajour.search.probe import probe
-from ajour.search.timing import Costs, time_layers
+from ajour.search.timing import fit, time_layers, typical_times
 from tests.pipelines.conftest import HEADS, LATE, LAYERS
 from tests.search.conftest import CALL, GRID, given_costs
 
@@ -21,33 +26,46 @@ def test_less_work_costs_less():
     assert len(found.held_out) == 12
 
 
-def test_the_fit_recovers_a_linear_device(monkeypatch):
-    """On a clock that is linear in the heads, held-out mixes are predicted exactly."""
-    own = {Full(): 3.0, Diagonal(1.0): 2.0, Skip(): 0.5}
-    candidates = list(own)
+@pytest.mark.parametrize("first", [0.0, 0.35])
+def test_the_fit_recovers_layers_whose_first_heads_cost_more(first):
+    rng = np.random.default_rng(0)
+    rows = [[index] * 4 for index in range(6)] + rng.integers(0, 6, (8, 4)).tolist()
+    used = np.array([np.bincount(row, minlength=6) for row in rows], dtype=float)
+    own = np.array([0.0, 1.0, 1.5, 2.0, 3.0, 5.0])
+    measured = 0.7 + (used + first * (used > 0)) @ own
+    share, times = fit(used, measured)
+    assert share == pytest.approx(first)
+    assert times[0] + (used + share * (used > 0)) @ times[1:] == pytest.approx(measured)
+    if first:  # else a layer's fixed time cannot be told from its heads'
+        assert times == pytest.approx([0.7, *own])
 
-    def clock(call, device):
-        table = call.args[3] if hasattr(call, "args") else None
-        if table is None:
-            return 9.0
-        return 0.7 + sum(own[candidates[row]] for row in table.head_rows.tolist())
 
-    monkeypatch.setattr("ajour.search.timing.seconds", clock)
-    found = time_layers(
-        candidates, TokenGrid(3, 8, 7), 4, 16, torch.float32, torch.device("cpu"), rounds=1
-    )
-    assert found.dense_layer == 9.0
-    predicted, measured = np.array(found.held_out).T
-    assert predicted == pytest.approx(measured)
-    assert [x - found.heads[2] for x in found.heads] == pytest.approx([2.5, 1.5, 0.0])
+def test_a_machine_of_changing_speed_is_seen_through():
+    rng = np.random.default_rng(0)
+    true = rng.uniform(1, 5, 60)
+    orders = np.array([rng.permutation(60) for _ in range(5)])
+    slow = np.where(np.arange(300) % 140 < 50, 1.8, 1.0).reshape(5, 60)
+    found = typical_times(true[orders] * slow, orders)
+    assert found == pytest.approx(true, rel=0.02)
 
 
 def test_costs_survive_json_and_predict_a_pass():
     costs = Costs.from_dict(given_costs())
     assert Costs.from_dict(costs.to_dict()) == costs
     choice = np.zeros((LAYERS, HEADS), dtype=np.int64)
-    assert costs.sparse_pass(choice) == costs.other + LAYERS * HEADS * costs.heads[0]
+    assert costs.attention(choice) == LAYERS * HEADS * costs.heads[0]
+    costs = replace(costs, layer=0.1, first=0.5)
+    assert costs.attention(choice) == pytest.approx(LAYERS * (0.1 + (HEADS + 0.5) * costs.heads[0]))
     assert costs.error == pytest.approx((0.1 / 1.1 + 0.1 / 1.9) / 2)
+
+
+def test_measured_costs_predict_the_passes_they_were_fitted_to(pipe):
+    candidates = {"full": Full(), "skip": Skip(), "near": Diagonal(1.0)}
+    model = full_plan(pipe.transformer).model
+    found = measure_costs(pipe, model, candidates, GRID, 1, "a star", None, CALL)
+    assert found.names == tuple(candidates)
+    assert min(found.dense_pass, found.other) > 0
+    assert min(found.heads) >= 0
 
 
 @pytest.mark.parametrize(
@@ -75,5 +93,38 @@ def test_passes_are_timed_by_assignment(pipe):
     spent = found["pass_seconds"]
     assert set(spent) == {"dense", "sparse"}
     total = spent["dense"] + 3 * spent["sparse"]
+    assert found["attention_seconds"] != 0
     assert found["speedup"] == pytest.approx(4 * spent["dense"] / total)
     assert "_ajour" not in pipe.__dict__
+
+
+def test_the_step_that_measures_captured_patterns_counts_as_dense():
+    captured = Captured((0.2, 0.2, 0.2, 1.0))
+    names = {"near": Diagonal(1.0), "best": captured}
+    plan = Plan(
+        LATE.model, names,
+        {name: ((name,) * HEADS,) * LAYERS for name in names},
+        Schedule((Phase(1.0, "near"), Phase(0.5, "best"))),
+    )  # fmt: skip
+    assert steps_run(plan, [1.0, 0.8, 0.4, 0.2]) == ["near", "near", "dense", "best"]
+    late = replace(plan, schedule=Schedule((Phase(1.0, "dense"), Phase(0.5, "best"))))
+    assert steps_run(late, [1.0, 0.8, 0.4, 0.2]) == ["dense", "dense", "best", "best"]
+    assert steps_run(replace(plan, schedule=Schedule((Phase(1.0, "best"),))), [1.0, 0.4]) == [
+        "dense", "best",
+    ]  # fmt: skip
+
+
+def test_all_captured_assignments_are_timed_sparse(pipe):
+    captured = Captured((0.2, 0.2, 0.2, 1.0))
+    plan = Plan(
+        LATE.model, {"near": Diagonal(1.0), "best": captured},
+        {name: ((name,) * HEADS,) * LAYERS for name in ("near", "best")},
+        Schedule((Phase(1.0, "near"), Phase(0.5, "best"))),
+    )  # fmt: skip
+    ran = []
+    hook = pipe.transformer.register_forward_hook(
+        lambda *_: ran.append(session_of(pipe).runtimes[0].phase)
+    )
+    pass_turns(pipe, plan, "a star", None, 1, **CALL)
+    hook.remove()
+    assert ran == ["dense", "best", "near", "skipped"] * 2
