@@ -9,6 +9,7 @@ import pytest
 
 from tests.pipelines.conftest import LATE
 
+expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
 pytestmark = [
     pytest.mark.xdist_group("demo-server"),
     pytest.mark.timeout(300),
@@ -89,14 +90,14 @@ def test_from_a_prompt_to_the_comparison(open_page):
     page.locator("#status progress").wait_for(timeout=LONG)
     wait_for(page, "#status", "Finished")
     compare = page.locator("ajour-compare")
-    assert page.locator("#comparison").get_by_text("a blue star").count()
-    assert page.locator("#cards dd").count() == 8
+    expect(page.locator("#comparison").get_by_text("a blue star").first).to_be_attached()
+    expect(page.locator("#cards dd")).to_have_count(8)
     page.wait_for_function("document.querySelector('ajour-compare').video.readyState >= 2")
     assert page.evaluate("document.querySelector('ajour-compare').video.videoHeight") == 3 * 128
     # Every view by keyboard and by its name.
     for name, view in (("Wipe", "wipe"), ("Difference", "difference"), ("Side by side", "side")):
         compare.get_by_role("button", name=name).press("Enter")
-        assert compare.get_attribute("data-view") == view
+        expect(compare).to_have_attribute("data-view", view)
         pressed = compare.locator("button[aria-pressed=true]")
         assert pressed.inner_text() == name
     frame = compare.get_by_label("Frame")
@@ -157,8 +158,8 @@ def test_a_stop_in_the_middle_and_on_again(open_page):
 
 def test_two_users_at_once(open_page):
     first, second = open_page(), open_page()
-    generate(first, steps=60)
-    wait_for(first, "#status", r"step \d+ of 60")
+    generate(first, steps=100)
+    wait_for(first, "#status", r"step \d+ of 100")
     generate(second)
     wait_for(second, "#status", "1 run is ahead of yours")
     tab(second, "Plan")  # waiting does not block the page
@@ -167,7 +168,7 @@ def test_two_users_at_once(open_page):
     tab(second, "Generate")
     second.locator("#stop").click()
     wait_for(second, "#status", "Stopped", 10_000)
-    assert "step" in first.locator("#status").inner_text()  # mine goes on
+    expect(first.locator("#status")).to_contain_text("step")  # mine goes on
     generate(second)
     wait_for(first, "#status", "Finished")
     wait_for(second, "#status", "Finished")
@@ -180,7 +181,7 @@ def test_a_failed_run_says_why_and_the_page_goes_on(open_page):
     page.get_by_label("Height").press("Tab")
     generate(page)
     wait_for(page, "#status", "This run failed: .*divisible by 16")
-    assert page.locator("#status [role=alert]").count() == 1
+    expect(page.locator("#status [role=alert]")).to_have_count(1)
     page.get_by_label("Tiny").first.check()
     page.get_by_label("Smaller").first.check()
     generate(page)
@@ -203,7 +204,7 @@ def test_plans_are_uploaded_good_and_bad(open_page, tmp_path):
         page.get_by_role("link", name="Download plan.json").click()
     assert json.loads(download.value.path().read_text()) == LATE.to_dict()
     tab(page, "Generate")
-    assert page.get_by_label("The one in the Plan tab").is_checked()
+    expect(page.get_by_label("The one in the Plan tab")).to_be_checked()
     generate(page)
     wait_for(page, "#status", "Finished")
 
@@ -214,21 +215,22 @@ def test_heads_by_click_and_by_keyboard(open_page):
     heads = page.locator("ajour-heads tbody button")
     heads.nth(0).click()
     wait_for(page, "#head", "Layer 0, head 0", 10_000)
-    assert page.locator("#head img").count() == 2
+    expect(page.locator("#head img")).to_have_count(2)
     heads.nth(0).press("ArrowDown")
-    assert page.evaluate("document.activeElement.ariaLabel") == "layer 1, head 0: p0"
+    expect(heads.nth(2)).to_be_focused()
+    expect(heads.nth(2)).to_have_accessible_name("layer 1, head 0: p0")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")  # the end: stays
     page.keyboard.press("Enter")
     wait_for(page, "#head", "Layer 1, head 1", 10_000)
-    assert heads.nth(3).get_attribute("aria-current") == "true"
+    expect(heads.nth(3)).to_have_attribute("aria-current", "true")
     page.locator("#measure").click()
     wait_for(page, "#plan-note", "Measured")
     page.get_by_label("error", exact=True).check()
     page.locator("ajour-heads .heat").first.wait_for()
     heads.nth(1).click()
     wait_for(page, "#head", "of the layer's output", 10_000)
-    assert "ajour.enable(pipe" in page.locator("#snippet").inner_text()
+    expect(page.locator("#snippet")).to_contain_text("ajour.enable(pipe")
 
 
 def test_a_search_ends_in_a_plan_that_is_used_at_once(open_page):
@@ -247,7 +249,7 @@ def test_a_search_ends_in_a_plan_that_is_used_at_once(open_page):
     wait_for(page, "#head", "of the layer's output", 10_000)  # errors come with it
     tab(page, "Search")
     page.locator("#use-found").click()
-    assert page.get_by_label("The one in the Plan tab").is_checked()
+    expect(page.get_by_label("The one in the Plan tab")).to_be_checked()
     generate(page)
     wait_for(page, "#status", "Finished")
 
