@@ -1,6 +1,7 @@
 """A site around a tiny random pipeline, and its server."""
 
 import shutil
+import socket
 from dataclasses import dataclass
 
 import pytest
@@ -80,6 +81,9 @@ def chromium():
 def server(_parts):
     """A running server: its address and its site."""
     fresh = make_pipe.__wrapped__(_parts)()
-    with serving(tiny_model(lambda: fresh)) as (page, site):
+    with socket.socket() as free:  # its own port: searching for one races with other workers
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with serving(tiny_model(lambda: fresh), port=port) as (page, site):
         assert site.device.ready.wait(30)
         yield page.local_url, site
