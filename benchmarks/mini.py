@@ -43,7 +43,7 @@ def options(args: argparse.Namespace) -> dict[str, Any]:
         "height": args.height,
         "width": args.width,
         "num_inference_steps": args.steps,
-        "guidance_scale": DEFAULTS.guidance,
+        "guidance_scale": args.guidance,
         "max_sequence_length": DEFAULTS.text_length,
     }
 
@@ -140,6 +140,7 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--prompt-seed", type=int, default=7)
     parser.add_argument("--repeats", type=int, default=0, help="timed pairs on the first prompt")
     parser.add_argument("--steps", type=int, default=DEFAULTS.steps)
+    parser.add_argument("--guidance", type=float, default=DEFAULTS.guidance)
     parser.add_argument("--frames", type=int, default=DEFAULTS.frames)
     parser.add_argument("--height", type=int, default=DEFAULTS.height)
     parser.add_argument("--width", type=int, default=DEFAULTS.width)
@@ -173,6 +174,7 @@ def run_plans(plans: list[tuple[str, Plan | Auto]], pipe: Any, args: argparse.Na
             dense_adherence=adherence(verdicts),
             prompts=prompts,
             steps=args.steps,
+            guidance=args.guidance,
             size=[args.frames, args.height, args.width],
         )
 
