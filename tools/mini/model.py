@@ -7,6 +7,7 @@ transformer with 3D RoPE) at about one thousandth of its size, so that it runs o
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -293,6 +294,10 @@ def assemble(
         transformer=halves[2],
     )
     pipe.save_pretrained(path, safe_serialization=True)
+    config = path / "vae" / "config.json"
+    facts = json.loads(config.read_text())
+    facts.pop("_name_or_path", None)  # where the training read it from
+    config.write_text(json.dumps(facts, indent=2) + "\n")
     size = folder_bytes(path)
     print(f"{path}: {size / 2**20:.1f} MB", flush=True)
     if size > MAX_FOLDER_BYTES:
