@@ -67,6 +67,45 @@ def compact(offsets: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, tor
     return shifted, ids[kept.flatten()]
 
 
+def work_items(
+    offsets: torch.Tensor, row_order: torch.Tensor, head_rows: torch.Tensor
+) -> torch.Tensor:
+    """Every (head, query block) with its lists, in the order in which a GPU should take them.
+
+    Heads one after the other, whose keys and values then stay in the cache; heads with most tiles
+    first, and in a head the longest lists first, so that what runs last is short.
+
+    Args:
+        offsets: int32 (rows, N, LEVELS + 1).
+        row_order: int32 (rows,).
+        head_rows: int32 (heads,).
+
+    Returns:
+        int32 (heads * N, 8): head, query block, the five offsets, `row_order`.
+    """
+    rows = head_rows.long()
+    tiles = tile_counts(offsets)[rows]
+    heads = tiles.sum(1).argsort(descending=True, stable=True)
+    blocks = tiles[heads].argsort(dim=1, descending=True, stable=True)
+    rows = rows[heads, None].expand_as(blocks)
+    item = [heads[:, None].expand_as(blocks), blocks, row_order[rows]]
+    head, block, order = (x.int()[..., None] for x in item)
+    return torch.cat([head, block, offsets[rows, blocks], order], -1).flatten(0, 1)
+
+
+def tile_counts(offsets: torch.Tensor) -> torch.Tensor:
+    """Tiles of 128 keys of each (row, query block): int64 (rows, N).
+
+    2**h level-h entries share a tile.
+
+    Args:
+        offsets: int32 (rows, N, LEVELS + 1).
+    """
+    count = (offsets[..., 1:] - offsets[..., :-1]).long()
+    width = 2 ** torch.arange(LEVELS, device=count.device)
+    return ((count + width - 1) // width).sum(-1)
+
+
 def with_text(levels: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
     """Level maps of video blocks with the grid's text blocks around them.
 

@@ -80,6 +80,7 @@ def _compiled(
             table.head_rows,
             table.places,
             table.empty_slots,
+            table.work,
         ],
         [grid.frames, grid.height, grid.width, grid.text_before, grid.text_after],
         table.highest_level,
@@ -122,7 +123,7 @@ def attend(
         None if k_weight is None else Norm(k_weight, k_eps),
         rope,
     )
-    slots, valid, offsets, ids, row_order, head_rows, places, empty_slots = table
+    slots, valid, offsets, ids, row_order, head_rows, places, empty_slots, work = table
     whole = BlockTable(
         TokenGrid(*grid),
         slots,
@@ -133,6 +134,7 @@ def attend(
         head_rows,
         places,
         empty_slots,
+        work,
         highest_level,
     )
     out, lse = run(q, k, v, whole, prologue, scale, backend)

@@ -9,7 +9,15 @@ import numpy as np
 import torch
 
 from ajour.grid import BLOCK, TokenGrid
-from ajour.lists import DROPPED, LEVELS, compact, key_lists, with_text
+from ajour.lists import (
+    DROPPED,
+    LEVELS,
+    compact,
+    key_lists,
+    tile_counts,
+    with_text,
+    work_items,
+)
 from ajour.orders import order
 
 if TYPE_CHECKING:
@@ -38,6 +46,7 @@ class BlockTable:
         head_rows: int32 (heads,), the pattern row of each head.
         places: int32 (orders, tokens), the slot of each token; the inverse of `slots`.
         empty_slots: int64 (n,), slots without a token, the same in every order; n is below 256.
+        work: int32 (heads * N, 8), see `ajour.lists.work_items`.
         highest_level: the highest level that has an entry; 0 for an empty table.
         derived: what backends work out from the table and keep with it.
     """
@@ -51,6 +60,7 @@ class BlockTable:
     head_rows: torch.Tensor
     places: torch.Tensor
     empty_slots: torch.Tensor
+    work: torch.Tensor
     highest_level: int
     derived: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -98,16 +108,19 @@ class BlockTable:
         offsets, ids = compact(offsets, ids)
         slots = np.stack([token_slots(grid, name) for name in names])
         places = np.argsort(slots, axis=1, kind="stable")[:, -grid.seq_len :]
+        row_order = torch.tensor([names.index(name) for name in orders], dtype=torch.int32)
+        heads = torch.tensor(list(head_rows), dtype=torch.int32)
         return cls(
             grid=grid,
             slots=torch.from_numpy(slots),
             valid=torch.from_numpy(valid),
             offsets=offsets,
             ids=ids,
-            row_order=torch.tensor([names.index(name) for name in orders], dtype=torch.int32),
-            head_rows=torch.tensor(list(head_rows), dtype=torch.int32),
+            row_order=row_order,
+            head_rows=heads,
             places=torch.from_numpy(places.astype(np.int32)),
             empty_slots=torch.from_numpy(np.flatnonzero(slots[0] < 0)),
+            work=work_items(offsets, row_order, heads),
             highest_level=max(0, *(int(level_map.max()) for level_map in levels)),
         )
 
@@ -124,13 +137,9 @@ class BlockTable:
 
     def with_heads(self, head_rows: Sequence[int]) -> BlockTable:
         """The same rows for another layer's heads; all other tensors are shared."""
-        return replace(
-            self,
-            head_rows=torch.tensor(
-                list(head_rows), dtype=torch.int32, device=self.head_rows.device
-            ),
-            derived={},
-        )
+        heads = torch.tensor(list(head_rows), dtype=torch.int32, device=self.head_rows.device)
+        work = work_items(self.offsets, self.row_order, heads)
+        return replace(self, head_rows=heads, work=work, derived={})
 
     def with_rows(
         self, levels: torch.Tensor, heads: torch.Tensor, highest_level: int
@@ -150,12 +159,15 @@ class BlockTable:
         own = torch.arange(len(heads), dtype=torch.int32, device=device) + len(self.row_order)
         head_rows = self.head_rows.scatter(0, heads, own)
         old_rows = self.head_rows[heads].long()
+        offsets = torch.cat([self.offsets, offsets + len(self.ids)])
+        row_order = torch.cat([self.row_order, self.row_order[old_rows]])
         return replace(
             self,
-            offsets=torch.cat([self.offsets, offsets + len(self.ids)]),
+            offsets=offsets,
             ids=torch.cat([self.ids, ids]),
-            row_order=torch.cat([self.row_order, self.row_order[old_rows]]),
+            row_order=row_order,
             head_rows=head_rows,
+            work=work_items(offsets, row_order, head_rows),
             highest_level=max(self.highest_level, highest_level),
             derived={},
         )
@@ -170,10 +182,8 @@ class BlockTable:
         return replace(self, **tensors, derived={})
 
     def row_tiles(self) -> torch.Tensor:
-        """Tiles of 128 keys computed per row: int64 (rows,). 2**h level-h entries share a tile."""
-        count = (self.offsets[..., 1:] - self.offsets[..., :-1]).long()
-        width = 2 ** torch.arange(LEVELS, device=count.device)
-        return ((count + width - 1) // width).sum(dim=(1, 2))
+        """Tiles of 128 keys computed per row: int64 (rows,)."""
+        return tile_counts(self.offsets).sum(1)
 
     def density(self) -> float:
         """Share of dense attention's tiles that this layer computes, averaged over its heads."""

@@ -26,21 +26,22 @@ def padded_channels(head_dim: int) -> int:
 def pack(x: torch.Tensor, table: BlockTable, levels: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Gather (batch, tokens, heads, head_dim) into block layout.
 
+    Args:
+        x: any strides.
+        table: the block table.
+        levels: one more than the highest level to pool to.
+
     Returns:
-        Rows (batch * heads * blocks * 128, channels) and pooled rows (batch * heads,
-        blocks * 112, channels), channels being head_dim padded to a power of two; without
-        pooled levels the second is the first again.
+        Rows (batch * heads * blocks * 128, channels), channels being head_dim padded to a power
+        of two, and the pooled rows, see `pool`.
     """
     batch, _, heads, head_dim = x.shape
     blocks, channels = table.grid.blocks, padded_channels(head_dim)
     packed = x.new_empty(batch * heads * blocks * BLOCK_SIZE, channels)
-    pooled = x.new_empty(batch * heads, blocks * POOLED_ROWS, channels) if levels > 1 else packed
     pack_kernel[(blocks, batch * heads)](
         x,
         packed,
-        pooled,
         table.slots,
-        table.valid,
         table.row_order,
         table.head_rows,
         *x.stride(),
@@ -49,36 +50,98 @@ def pack(x: torch.Tensor, table: BlockTable, levels: int) -> tuple[torch.Tensor,
         D=head_dim,
         DP=channels,
         BLOCK=BLOCK_SIZE,
-        LEVELS=levels,
         num_warps=4,
         enable_fp_fusion=True,
     )
-    return packed, pooled
+    return packed, pool(packed, table, levels)
+
+
+def pool(packed: torch.Tensor, table: BlockTable, levels: int) -> torch.Tensor:
+    """Pooled rows of packed rows: the means of the valid ones of 2, 4 and 8 consecutive rows.
+
+    Args:
+        packed: (batch * heads * blocks * 128, channels), empty rows zero.
+        table: the block table.
+        levels: one more than the highest level to pool to.
+
+    Returns:
+        (batch * heads, blocks * 112, channels), all of level 1, then of 2, then of 3; with
+        `levels` of 1 the packed rows again.
+    """
+    if levels == 1:
+        return packed
+    blocks, channels = table.grid.blocks, packed.shape[1]
+    entries = len(packed) // (blocks * BLOCK_SIZE)
+    pooled = packed.new_empty(entries, blocks * POOLED_ROWS, channels)
+    pool_kernel[(blocks, entries)](
+        packed,
+        pooled,
+        table.valid,
+        blocks,
+        DP=channels,
+        BLOCK=BLOCK_SIZE,
+        TOP=levels - 1,
+        num_warps=4,
+        enable_fp_fusion=True,
+    )
+    return pooled
 
 
 @triton.jit
-def pool(x, size, packed, first, block, DP: tl.constexpr, BLOCK: tl.constexpr, LEVEL: tl.constexpr):
-    """Store the mean of the valid ones of 2**LEVEL consecutive rows of a block."""
-    width: tl.constexpr = 1 << LEVEL
-    group: tl.constexpr = BLOCK >> LEVEL
-    lane = tl.arange(0, group)
-    members = tl.maximum(tl.minimum(size - lane * width, width), 1).to(tl.float32)
-    mean = tl.sum(tl.reshape(x.to(tl.float32), (group, width, DP)), axis=1) / members[:, None]
-    rows = first + block * group + lane
-    channel = tl.arange(0, DP)
-    tl.store(
-        packed + rows[:, None].to(tl.int64) * DP + channel[None, :],
-        mean.to(packed.dtype.element_ty),
-    )
+def pooled_sums(
+    rows,
+    pooled,
+    size,
+    block,
+    blocks,
+    DP: tl.constexpr,
+    BLOCK: tl.constexpr,
+    TOP: tl.constexpr,
+    LEVEL: tl.constexpr,
+    OFFSET: tl.constexpr,
+):
+    """Sums of 2**LEVEL rows from OFFSET on in every 2**TOP rows of a block; stores their means.
+
+    Two sums of the level below make one, so a thread adds what it holds and none is exchanged.
+    """
+    group = tl.arange(0, BLOCK >> TOP) * (1 << TOP) + OFFSET
+    channel = tl.arange(0, DP)[None, :]
+    if LEVEL == 0:
+        return tl.load(rows + group[:, None] * DP + channel).to(tl.float32)
+    else:
+        width: tl.constexpr = 1 << LEVEL
+        half: tl.constexpr = width // 2
+        sums = pooled_sums(
+            rows, pooled, size, block, blocks, DP, BLOCK, TOP, LEVEL - 1, OFFSET
+        ) + pooled_sums(
+            rows, pooled, size, block, blocks, DP, BLOCK, TOP, LEVEL - 1, OFFSET + half
+        )  # fmt: skip
+        members = tl.maximum(tl.minimum(size - group, width), 1).to(tl.float32)
+        first = blocks * (BLOCK - 2 * (BLOCK >> LEVEL)) + block * (BLOCK >> LEVEL)
+        row = (first + (group >> LEVEL)).to(tl.int64)
+        mean = (sums / members[:, None]).to(pooled.dtype.element_ty)
+        tl.store(pooled + row[:, None] * DP + channel, mean)
+        return sums
+
+
+@triton.jit
+def pool_kernel(
+    packed, pooled, valid, blocks, DP: tl.constexpr, BLOCK: tl.constexpr, TOP: tl.constexpr
+):
+    """Pooled rows of levels 1 to TOP of one (block, batch * head)."""
+    block = tl.program_id(0)
+    batch_head = tl.program_id(1).to(tl.int64)
+    rows = packed + (batch_head * blocks + block) * BLOCK * DP
+    target = pooled + batch_head * blocks * (BLOCK - BLOCK // 8) * DP
+    size = tl.load(valid + block)
+    pooled_sums(rows, target, size, block, blocks, DP, BLOCK, TOP, TOP, 0)
 
 
 @triton.jit
 def pack_kernel(
     x,
     packed,
-    pooled,
     slots,
-    valid,
     row_order,
     head_rows,
     stride_batch,
@@ -90,7 +153,6 @@ def pack_kernel(
     D: tl.constexpr,
     DP: tl.constexpr,
     BLOCK: tl.constexpr,
-    LEVELS: tl.constexpr,
 ):
     """One (block, batch * head) of x (batch, tokens, heads, D): rows of DP channels, pads zero."""
     block = tl.program_id(0)
@@ -107,9 +169,3 @@ def pack_kernel(
     rows = tl.load(source, mask=(token >= 0)[:, None] & (channel < D)[None, :], other=0.0)
     target = (batch_head.to(tl.int64) * blocks + block) * BLOCK + lane
     tl.store(packed + target[:, None] * DP + channel[None, :], rows)
-    if LEVELS > 1:
-        size = tl.load(valid + block)
-        base = batch_head.to(tl.int64) * blocks * (BLOCK - BLOCK // 8)
-        for level in tl.static_range(1, LEVELS):
-            first = base + blocks * (BLOCK - 2 * (BLOCK >> level))
-            pool(rows, size, pooled, first, block, DP, BLOCK, level)

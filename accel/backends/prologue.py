@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import triton
 import triton.language as tl
 
-from ajour.backends.packing import POOLED_ROWS, pack, padded_channels, pool
+from ajour.backends.packing import pack, padded_channels, pool
 from ajour.grid import BLOCK
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from ajour.prologue import Norm, Rope
     from ajour.table import BlockTable
 
-ELEMENTS = 16384
-"""Elements of a program's tile; 64 per thread of 8 warps."""
+ELEMENTS = 8192
+"""Elements of a program's tile; 32 per thread of 8 warps."""
 
 
 def prepare(
@@ -80,21 +80,7 @@ def prepare(
         num_warps=8,
         enable_fp_fusion=True,
     )
-    if levels == 1:
-        return packed, packed
-    pooled = x.new_empty(batch * heads, blocks * POOLED_ROWS, channels)
-    pool_kernel[(blocks, batch * heads)](
-        packed,
-        pooled,
-        table.valid,
-        blocks,
-        DP=channels,
-        BLOCK=BLOCK,
-        LEVELS=levels,
-        num_warps=4,
-        enable_fp_fusion=True,
-    )
-    return packed, pooled
+    return packed, pool(packed, table, levels)
 
 
 @triton.jit
@@ -167,19 +153,3 @@ def prologue_kernel(
         values.to(packed.dtype.element_ty),
         mask=known[:, :, None],
     )
-
-
-@triton.jit
-def pool_kernel(
-    packed, pooled, valid, blocks, DP: tl.constexpr, BLOCK: tl.constexpr, LEVELS: tl.constexpr
-):
-    """Pooled rows of one (block, batch * head) of packed rows."""
-    block = tl.program_id(0)
-    batch_head = tl.program_id(1)
-    rows = (batch_head.to(tl.int64) * blocks + block) * BLOCK + tl.arange(0, BLOCK)
-    values = tl.load(packed + rows[:, None] * DP + tl.arange(0, DP)[None, :])
-    size = tl.load(valid + block)
-    base = batch_head.to(tl.int64) * blocks * (BLOCK - BLOCK // 8)
-    for level in tl.static_range(1, LEVELS):
-        first = base + blocks * (BLOCK - 2 * (BLOCK >> level))
-        pool(values, size, pooled, first, block, DP, BLOCK, level)

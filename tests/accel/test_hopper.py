@@ -17,27 +17,25 @@ def test_the_kernel_compiles_offline(dtype, head_dim, levels):
     from triton.experimental.gluon._runtime import GluonASTSource
 
     from ajour.backends.hopper.kernel import attend_kernel
-    from ajour.backends.hopper.launch import REGISTERS, STAGES, WARPS, shared_layout
+    from ajour.backends.hopper.launch import OPTIONS, constants, shared_layout
 
     def descriptor(rows, channels):
         return f"tensordesc<{dtype}[{rows}, {channels}],{shared_layout()!r}>"
 
-    constants = {"D": head_dim, "STAGES": STAGES[head_dim], "LEVELS": levels}
+    fixed: dict = constants(head_dim, levels)
     pooled = {f"{x}{h}": 128 >> h for h in (1, 2, 3) for x in "kv"}
     if levels == 1:
-        constants |= dict.fromkeys(pooled)
+        fixed |= dict.fromkeys(pooled)
     kinds = {"q": descriptor(64, head_dim), "scale": "fp32", "out": f"*{dtype}", "lse": "*fp32"}
     kinds |= dict.fromkeys(("k0", "v0"), descriptor(128, head_dim))
     kinds |= {name: descriptor(rows, 64) for name, rows in pooled.items()}
-    kinds |= dict.fromkeys(
-        ("slots", "valid", "offsets", "ids", "row_order", "head_rows"), "*i32"
-    )  # fmt: skip
+    kinds |= dict.fromkeys(("slots", "valid", "work", "ids"), "*i32")
     names = attend_kernel.arg_names
-    signature = {n: "constexpr" if n in constants else kinds.get(n, "i32") for n in names}
+    signature = {n: "constexpr" if n in fixed else kinds.get(n, "i32") for n in names}
     compiled = triton.compile(
-        GluonASTSource(attend_kernel, signature, constants),
+        GluonASTSource(attend_kernel, signature, fixed),
         target=GPUTarget("cuda", 90, 32),
-        options={"num_warps": WARPS, "maxnreg": REGISTERS, "enable_fp_fusion": True},
+        options=OPTIONS,
     )
     assert compiled.metadata.shared <= SHARED_LIMIT
     assert "wgmma.mma_async" in compiled.asm["ptx"]

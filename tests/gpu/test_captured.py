@@ -38,6 +38,7 @@ def test_mass_is_that_of_the_cpu(grid):
     torch.testing.assert_close(found.cpu(), block_mass(q.cpu(), k.cpu(), grid, "bisection"))
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.parametrize("pattern", PATTERNS, ids=str)
 def test_nothing_waits_for_the_device(pattern):
     grid = TokenGrid(9, 20, 30, text_after=77)

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 STAGES = {64: 4, 128: 2}
 """Key and value buffers by head_dim: what fits into shared memory beside the queries."""
 
-WARPS = 4
-REGISTERS = 168
-"""At entry; the consumers then take 240 and leave 24 to the producer."""
+REGISTERS = {"CONSUMER_REGISTERS": 232, "PRODUCER_REGISTERS": 40}
+"""What a thread of a consumer takes and a thread of the producer leaves of those at entry."""
+
+OPTIONS = {"num_warps": 4, "maxnreg": 168, "enable_fp_fusion": True}
+"""How the kernel is compiled."""
 
 
 def attend(
@@ -67,7 +69,10 @@ def attend_packed(
     if levels > 1:
         sources = [x.view(batch * heads * blocks * POOLED_ROWS, -1) for x in (pooled_k, pooled_v)]
         pooled = [_descriptor(x, BLOCK >> h, 64) for h in (1, 2, 3) for x in sources]
-    attend_kernel[(blocks, batch * heads)](
+    items = heads * blocks
+    total = batch * items
+    processors = torch.cuda.get_device_properties(q.device).multi_processor_count
+    attend_kernel[(min(total, processors),)](
         _descriptor(q, BLOCK // 2, head_dim),
         _descriptor(k, BLOCK, head_dim),
         _descriptor(v, BLOCK, head_dim),
@@ -76,23 +81,24 @@ def attend_packed(
         lse,
         table.slots,
         table.valid,
-        table.offsets,
+        table.work,
         table.ids,
-        table.row_order,
-        table.head_rows,
         scale * math.log2(math.e),
+        items,
+        total,
         tokens,
         heads,
         blocks,
         table.partial_blocks,
-        D=head_dim,
-        STAGES=STAGES[head_dim],
-        LEVELS=levels,
-        num_warps=WARPS,
-        maxnreg=REGISTERS,
-        enable_fp_fusion=True,
+        **constants(head_dim, levels),
+        **OPTIONS,
     )
     return out, lse
+
+
+def constants(head_dim: int, levels: int) -> dict[str, int]:
+    """The kernel's compile-time arguments."""
+    return {"D": head_dim, "STAGES": STAGES[head_dim], "LEVELS": levels, **REGISTERS}
 
 
 def shared_layout() -> gl.NVMMASharedLayout:
