@@ -89,21 +89,25 @@ def normalise(x: torch.Tensor, norm: Norm | None) -> torch.Tensor:
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     across = norm.weight.shape[0] != x.shape[-1] or x.shape[2] == 1
     dims = (-2, -1) if across else (-1,)
-    wide = wide * torch.rsqrt(wide.square().mean(dims, keepdim=True) + norm.eps)
+    count = norm.weight.shape[0]
+    size = torch.linalg.vector_norm(wide, dim=dims, keepdim=True)
     weight = norm.weight.to(wide.dtype)
-    return (wide * (weight.view(x.shape[2:]) if across else weight)).to(x.dtype)
+    scaled = wide * torch.rsqrt(size.square() / count + norm.eps)
+    return scaled.mul_(weight.view(x.shape[2:]) if across else weight).to(x.dtype)
 
 
 def rotate(x: torch.Tensor, rope: Rope | None) -> torch.Tensor:
-    """The rotation of (batch, tokens, heads, head_dim), computed in float32 or better."""
+    """The rotation of (batch, tokens, heads, head_dim), computed in float32 or better.
+
+    Pairs of channels are complex numbers, and a rotation is a product.
+    """
     if rope is None:
         return x
     wide = torch.promote_types(x.dtype, torch.float32)
     tokens = slice(rope.start, rope.start + rope.cosines.shape[0])
-    even, odd = x[:, tokens, :, 0::2].to(wide), x[:, tokens, :, 1::2].to(wide)
-    cos = rope.cosines[None, :, None, 0::2].to(wide)
-    sin = rope.sines[None, :, None, 1::2].to(wide)
-    turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2)
+    turns = torch.complex(rope.cosines[:, 0::2].to(wide), rope.sines[:, 1::2].to(wide))
+    pairs = torch.view_as_complex(x[:, tokens].to(wide).unflatten(-1, (-1, 2)))
+    turned = torch.view_as_real(pairs * turns[None, :, None]).flatten(-2)
     if rope.cosines.shape[0] == x.shape[1]:
         return turned.to(x.dtype)
     out = x.clone()

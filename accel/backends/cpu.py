@@ -24,9 +24,9 @@ class Call(NamedTuple):
     """Query slots that one call of flash attention handles.
 
     `repeats` groups of `size` query slots from `start` on. The first group attends to `runs`, every
-    further one to the same run moved by `size`; `repeats` above 1 means one run of level 0, a band.
-    Without a single run, `gather` lists the keys among all levels' keys behind each other, and
-    `bias` what to add to their logits, if there is any.
+    further one to the same run moved by `size`, a band: then there is one run, of level 0.
+    Otherwise `gather` (repeats, keys) lists the keys of each group among all levels' keys behind
+    each other, and `bias` (repeats, keys) what to add to their logits, if there is any.
     """
 
     start: int
@@ -98,12 +98,17 @@ def _attend_row(
             _, lo, hi = runs[0]
             key, value = (_windows(x, lo, hi - lo, repeats, size) for x in (k, v))
         else:
-            key, value = (x.index_select(1, gather)[None] for x in (k, v))
+            key, value = (
+                x.index_select(1, gather.flatten()).unflatten(1, gather.shape).transpose(0, 1)
+                for x in (k, v)
+            )
         result, sums = torch._scaled_dot_product_flash_attention_for_cpu(
             _windows(q, start, size, repeats, size),
             key,
             value,
-            attn_mask=None if bias is None else bias.to(q.dtype).expand(1, 1, size, -1),
+            attn_mask=None
+            if bias is None
+            else bias.to(q.dtype)[:, None, None].expand(-1, 1, size, -1),
             scale=scale,
         )
         out.index_copy_(0, target, result.transpose(1, 2).flatten(0, 2))
@@ -158,9 +163,11 @@ def _row_calls(table: BlockTable, row: int) -> tuple[list[Call], list[int]]:
             if len(call.runs) > 1 or (call.runs and call.runs[0][0] > 0):
                 spans = [torch.arange(lo, hi) + first[level] for level, lo, hi in call.runs]
                 bias = torch.cat([biases[level][lo:hi] for level, lo, hi in call.runs])
-                call = call._replace(gather=torch.cat(spans), bias=bias if bias.any() else None)
+                call = call._replace(
+                    gather=torch.cat(spans)[None], bias=bias[None] if bias.any() else None
+                )
             calls.append(call)
-        kept[row] = calls, used
+        kept[row] = _side_by_side(calls), used
     found: tuple[list[Call], list[int]] = kept[row]
     return found
 
@@ -192,6 +199,34 @@ def _calls(blocks: list[tuple[KeyRun, ...]]) -> list[Call]:
         else:
             calls.append(group)
     return calls
+
+
+def _side_by_side(calls: list[Call]) -> list[Call]:
+    """Join neighbouring calls that gather as many keys, a group of queries for each thread.
+
+    More would only push the gathered keys out of the cache.
+    """
+    joined: list[Call] = []
+    for call in calls:
+        last = joined[-1] if joined else None
+        if (
+            last is not None
+            and last.repeats < torch.get_num_threads()
+            and last.gather is not None
+            and call.gather is not None
+            and last.size == call.size
+            and last.gather.shape[1] == call.gather.shape[1]
+            and (last.bias is None) == (call.bias is None)
+        ):
+            both = None
+            if last.bias is not None and call.bias is not None:
+                both = torch.cat([last.bias, call.bias])
+            joined[-1] = last._replace(
+                repeats=last.repeats + 1, gather=torch.cat([last.gather, call.gather]), bias=both
+            )
+        else:
+            joined.append(call)
+    return joined
 
 
 def _band(call: Call) -> tuple[int, int, int] | None:
