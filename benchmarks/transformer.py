@@ -1,9 +1,10 @@
-"""Whole transformers with random weights: stock diffusers against sparse phases, in one run.
+r"""Whole transformers with random weights: stock diffusers against sparse phases, in one run.
 
 First one layer is checked: with a plan of `full` everywhere its error against float32 must be at
 most twice that of stock diffusers in the same dtype. Then every arm is timed, eager and compiled.
 
-    python -m benchmarks.transformer flux-4k --out benchmarks/results/transformers-h200.json
+    python -m benchmarks.transformer flux-4k wan2.1-14b-720p --compiled wan2.1-14b-720p \
+        --out benchmarks/results/transformers-h200.json
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def check(case: Case) -> tuple[float, float]:
     return errors[0], errors[1]
 
 
-def measure(name: str, repeats: int, compiled: bool) -> list[dict[str, Any]]:
+def measure(name: str, repeats: int, compiled: bool, backends: list[str]) -> list[dict[str, Any]]:
     """All arms of one case."""
     case = CASES[name]
     ours_error, stock_error = check(case)
@@ -107,7 +108,7 @@ def measure(name: str, repeats: int, compiled: bool) -> list[dict[str, Any]]:
             torch._dynamo.reset()
             model.compile_repeated_blocks(fullgraph=True)
         timed(f"stock {mode}", lambda m=model: m(**call), 1.0)
-        for backend in ("triton", "hopper"):
+        for backend in backends:
             with ajour.sparse(model, chosen, scheduler=scheduler, backend=backend, strict=True):
                 model(**call)
                 density = ajour.summary(model).density("sparse") or 0.0
@@ -123,14 +124,15 @@ def main() -> None:
     """Measure the cases asked for and save the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("cases", nargs="+", choices=CASES)
-    parser.add_argument("--eager-only", action="store_true")
+    parser.add_argument("--compiled", nargs="*", choices=CASES, default=[])
+    parser.add_argument("--backends", nargs="*", default=["hopper"])
     parser.add_argument("--repeats", type=int, default=1500, help="milliseconds per arm")
     parser.add_argument("--out", required=True)
     args = parser.parse_args()
     rows: list[dict[str, Any]] = []
     with torch.no_grad():
         for name in args.cases:
-            rows += measure(name, args.repeats, not args.eager_only)
+            rows += measure(name, args.repeats, name in args.compiled, args.backends)
             save(args.out, rows)
     for row in rows:
         print(f"{row['case']} {row['arm']:18} {row['ms']:9.2f} ms  {row['speedup']:.2f}x")

@@ -21,11 +21,8 @@ if TYPE_CHECKING:
         tuple[torch.Tensor, torch.Tensor],
     ]
 
-BACKENDS = ("triton", "hopper", "cpu", "reference")
-"""Every backend, in the order in which `backend=None` tries them.
-
-`hopper` compiles, but has not been run on a GPU yet; once it is measured, it comes first.
-"""
+BACKENDS = ("hopper", "triton", "cpu", "reference")
+"""Every backend, in the order in which `backend=None` tries them."""
 
 HOPPER_TRITON = (3, 6)
 """The first Triton release whose Gluon can express the Hopper kernel."""
