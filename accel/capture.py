@@ -63,7 +63,8 @@ def block_mass(
     jitter = (torch.arange(blocks, device=device)[:, None] * 0.618034 + strata * 0.754878) % 1
     chosen = tokens.gather(1, ((strata + jitter) / samples * sizes[:, None]).long())
     keys = tokens.flatten()[: grid.video_tokens]
-    pad = blocks * BLOCK - grid.video_tokens
+    whole = grid.video_tokens // BLOCK * BLOCK
+    none = q.new_empty(())
     mass = torch.zeros(heads, blocks, blocks, device=device)
     rows = max(1, CHUNK_BYTES // (4 * samples * blocks * BLOCK))
     for sample in range(batch):
@@ -71,9 +72,12 @@ def block_mass(
             key = k[sample, keys, head]
             for start in range(0, blocks, rows):
                 query = q[sample, chosen[start : start + rows].flatten(), head]
-                weights = (query @ key.T).float().mul_(scale).softmax(dim=-1)
-                weights = torch.nn.functional.pad(weights, (0, pad))
-                shares = weights.unflatten(1, (blocks, BLOCK)).sum(dim=-1)
+                logits = torch.addmm(none, query, key.T, beta=0, alpha=scale)
+                weights = logits.softmax(dim=-1, dtype=mass.dtype)
+                shares = weights[:, :whole].unflatten(1, (-1, BLOCK)).sum(dim=-1)
+                if whole < grid.video_tokens:
+                    rest = weights[:, whole:].sum(dim=-1, keepdim=True)
+                    shares = torch.cat([shares, rest], dim=-1)
                 mass[head, start : start + rows] += shares.unflatten(0, (-1, samples)).mean(dim=1)
     return mass / batch
 

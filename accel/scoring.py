@@ -150,11 +150,10 @@ def head_errors(
                 whole = sums[:, :, :, 0].sum(dim=2)
                 exact = whole[..., :dim] / whole[..., dim:]
                 dense[sample, :, part] = exact.transpose(0, 1)
-                for index in members:
-                    mixed = _mix(sums, candidates[index].levels, order, levels, part)
-                    change = mixed - exact
-                    found = ((change @ gram[part]) * change).sum(dim=(1, 2))
-                    errors[part, index] += found.double()
+                mixed = _mix(sums, [candidates[i].levels for i in members], order, levels, part)
+                change = mixed - exact[:, None]
+                found = ((change @ gram[part, None]) * change).sum(dim=(2, 3))
+                errors[part, members] += found.double()
     return errors / _norm(dense, weight)
 
 
@@ -226,14 +225,24 @@ def _partial_sums(
 
 
 def _mix(
-    sums: torch.Tensor, levels: torch.Tensor, order: _Order, computed: list[int], part: slice
+    sums: torch.Tensor,
+    maps: Sequence[torch.Tensor],
+    order: _Order,
+    computed: list[int],
+    part: slice,
 ) -> torch.Tensor:
-    """The output (heads, R, head_dim) of the sampled queries under a candidate's levels."""
-    levels = levels.to(sums.device)
-    chosen = levels[order.blocks][None] if levels.ndim == 2 else levels[part][:, order.blocks]
-    picks = torch.stack([chosen == level for level in computed], -1).to(sums.dtype).flatten(2)
-    picks = picks.expand(len(sums), -1, -1)[:, :, None]
-    mixed = (picks @ sums.flatten(2, 3)).squeeze(2)
+    """The outputs (heads, C, R, head_dim) of the sampled queries under C candidates' levels."""
+    chosen = torch.stack(
+        [
+            levels.to(sums.device)[part if levels.ndim == 3 else None][..., order.blocks, :].expand(
+                len(sums), -1, -1
+            )
+            for levels in maps
+        ],
+        dim=2,
+    )
+    picks = torch.stack([chosen == level for level in computed], -1).to(sums.dtype).flatten(3)
+    mixed = (picks @ sums.flatten(2, 3)).transpose(1, 2)
     return mixed[..., :-1] / mixed[..., -1:].clamp(min=torch.finfo(mixed.dtype).tiny)
 
 

@@ -188,9 +188,10 @@ def main() -> None:
     """Measure every shape, print a table, save the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--tokens", type=int, help="only shapes of as many tokens")
     args = parser.parse_args()
     rows: list[dict[str, Any]] = []
-    for shape in SHAPES:
+    for shape in [shape for shape in SHAPES if args.tokens in (None, shape[2])]:
         rows += measure(shape, torch.bfloat16)
         save(args.out, rows)
     for row in rows:

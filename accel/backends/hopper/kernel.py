@@ -204,15 +204,15 @@ def masked_bias(
         tokens = gl.load(valid + gl.load(ids + low + tile))
         bias = gl.where(lane < tokens, 0.0, float("-inf"))
     else:
+        # Only the first of a list's entries can be a partial block.
         high = gl.load(item + 3 + level)
+        entry = gl.where(level == 0, low + tile, low)
+        entries = gl.where(level == 0, 1, high - low - ((high - low - 1) >> level << level))
         width = 1 << level
         size = BLOCK >> level
-        stop = gl.where(level == 0, low + tile + 1, high - ((high - low - 1) >> level << level))
-        first = gl.maximum(stop - width, low)
-        entry = first + lane // size
-        key_block = gl.load(ids + entry, mask=entry < stop, other=0)
-        tokens = gl.load(valid + key_block, mask=entry < stop, other=0)
-        members = gl.minimum(tokens - lane % size * width, width)
+        tokens = gl.load(valid + gl.load(ids + entry))
+        members = gl.minimum(tokens - lane * width, width)
+        members = gl.where(lane < size, members, gl.where(lane < entries * size, width, 0))
         bias = gl.log2(gl.maximum(members, 1).to(gl.float32))
         bias = gl.where(members > 0, bias, float("-inf"))
     return bias
