@@ -57,7 +57,7 @@ def measure(name: str, repeats: int) -> dict[str, Any]:
     model = {"transformer": "", "layers": 1, "heads": heads, "head_dim": head_dim}
     channels = heads * head_dim
     weight = torch.randn(channels, channels, device="cuda", dtype=torch.bfloat16) * channels**-0.5
-    listen = AutoPlanner(Auto(), model, grid).listener(0, lambda: weight)
+    listen = AutoPlanner(Auto(), model, grid, [1.0]).listener(0, lambda: weight)
 
     def dense() -> object:
         return F.scaled_dot_product_attention(

@@ -25,6 +25,7 @@ from ajour.pipelines.bundled import FOLDER, Defaults, load_pipeline
 from ajour.pipelines.generate import sample
 from ajour.pipelines.quality import psnr, ssim
 from ajour.pipelines.video import side_by_side, to_bytes, write_mp4
+from ajour.schedule import DENSE
 from benchmarks.record import save
 from tools.mini.captions import canonical
 from tools.mini.prompts import held_out_prompts
@@ -108,16 +109,16 @@ def evaluate(
                 write_mp4(args.videos / f"{name}-{seed}.mp4", pair, DEFAULTS.fps)
         state = summary(pipe)
     phases = runs[0].phases
-    densities = {use: state.density(use) for use in {*phases, state.schedule[-1][1]}}
+    thin = [use for use in phases if use != DENSE]
     seconds = [(d.seconds, s.seconds) for d, s in zip(dense, runs, strict=True)]
     row = {
         "plan": name,
         "grid": state.grid,
         "backend": state.backend,
         "fallbacks": list(state.fallbacks),
-        "density": densities[state.schedule[-1][1]],
-        "mean_density": mean(densities[use] or 0.0 for use in phases),
-        "sparse_steps": sum(use != "dense" for use in phases),
+        "density": state.mean_density(thin),
+        "mean_density": state.mean_density(phases),
+        "sparse_steps": len(thin),
         "psnr_db": mean(s[0] for s in scores),
         "ssim": mean(s[1] for s in scores),
         "psnr_db_each": [round(s[0], 2) for s in scores],

@@ -37,11 +37,17 @@ if TYPE_CHECKING:
     from ajour.grid import TokenGrid
     from ajour.pipelines.measure import Wanted
 
-SPEEDS = {"careful": 0.45, "balanced": 0.3, "fast": 0.2}
-"""Density in sparse steps by name."""
+SPEEDS = {"careful": 0.3, "balanced": 0.2, "fast": 0.12}
+"""Mean density in sparse steps by name."""
 
-SPARSE = "auto"
-"""The assignment that an automatic plan makes."""
+SPARSE, LATE = "auto", "auto-late"
+"""The assignments that an automatic plan makes, of the first sparse steps and of the rest."""
+
+LATE_BELOW = 0.75
+"""Noise level at which `LATE` begins: what is decided there is detail, which needs less."""
+
+LATE_SHARE, SPARSE_SHARE = 0.5, 2.0
+"""Least and greatest density of the two assignments, relative to the mean that is asked for."""
 
 EXACT_SHARES = (0.03, 0.08, 0.15, 0.25, 0.4)
 """Of captured candidates: key blocks that stay exact; all others are pooled 8x."""
@@ -55,7 +61,8 @@ class Auto:
     """How to choose a plan on the way.
 
     Args:
-        density: mean density over all heads in sparse steps, over 0 and up to 1.
+        density: mean density over all heads and sparse steps, over 0 and up to 1. The first sparse
+            steps get more of it, the later ones less.
         below: noise level to go sparse at; at least half of the steps run sparse whatever it is,
             except in a run of one step.
         refresh: steps from one dense step to the next once sparse, where everything is measured
@@ -66,7 +73,7 @@ class Auto:
     """
 
     density: float = SPEEDS["balanced"]
-    below: float = 0.9
+    below: float = 0.95
     refresh: int = 0
 
     def __post_init__(self) -> None:
@@ -79,9 +86,24 @@ class Auto:
 
     def schedule(self, noise_levels: Sequence[float]) -> Schedule:
         """The schedule for a run with these noise levels."""
-        bound = max(self.below, noise_levels[len(noise_levels) // 2])
-        sparse = Phase(min(bound, 1.0), SPARSE, self.refresh)
-        return Schedule((sparse,) if bound >= 1 else (Phase(1.0, DENSE), sparse))
+        bound = min(1.0, max(self.below, noise_levels[len(noise_levels) // 2]))
+        phases = [Phase(bound, SPARSE, self.refresh)]
+        if bound < 1:
+            phases.insert(0, Phase(1.0, DENSE))
+        if bound > LATE_BELOW:
+            phases.append(Phase(LATE_BELOW, LATE, self.refresh))
+        return Schedule(tuple(phases))
+
+    def densities(self, noise_levels: Sequence[float]) -> dict[str, float]:
+        """The density of each assignment in a run with these noise levels; their mean is ours."""
+        names = self.schedule(noise_levels).steps(noise_levels)
+        first, late = names.count(SPARSE), names.count(LATE)
+        if not first or not late:
+            return {SPARSE: self.density, LATE: self.density}
+        total = self.density * (first + late)
+        rest = LATE_SHARE * self.density * late
+        early = min(SPARSE_SHARE * self.density, 1.0, (total - rest) / first)
+        return {SPARSE: early, LATE: (total - early * first) / late}
 
     def candidates(self, grid: TokenGrid) -> list[Pattern]:
         """The patterns that heads can choose from, widths in proportion to the grid."""
@@ -106,10 +128,14 @@ class AutoPlanner:
         auto: what was asked for.
         model: what `model_of` says of the transformer.
         grid: its token grid.
+        noise_levels: of the run's steps.
     """
 
-    def __init__(self, auto: Auto, model: dict[str, Any], grid: TokenGrid) -> None:
+    def __init__(
+        self, auto: Auto, model: dict[str, Any], grid: TokenGrid, noise_levels: Sequence[float]
+    ) -> None:
         self.auto = auto
+        self.noise_levels = noise_levels
         self.model = model
         self.grid = grid
         self.patterns = auto.candidates(grid)
@@ -141,35 +167,47 @@ class AutoPlanner:
 
         Layers that were not heard (a cache skipped them) stay full.
         """
-        heard = [i for i, errors in enumerate(self.errors) if errors is not None]
         names = [f"{index:02d}-{pattern.family}" for index, pattern in enumerate(self.patterns)]
+        schedule = self.auto.schedule(self.noise_levels)
+        densities = self.auto.densities(self.noise_levels)
+        chosen = {
+            phase.use: self._choose(densities[phase.use])
+            for phase in schedule.phases
+            if phase.use != DENSE
+        }
+        maps: list[dict[Wanted, CapturedRows]] = [{} for _ in range(self.model["layers"])]
+        for choice in chosen.values():
+            for layer, (rows, picks) in enumerate(zip(maps, choice, strict=True)):
+                for index in dict.fromkeys(picks.tolist()):
+                    pattern = self.patterns[index]
+                    if isinstance(pattern, Captured):
+                        heads = tuple(np.flatnonzero(picks == index).tolist())
+                        levels = self.packed[layer][pattern].unpack()[list(heads)]
+                        rows[pattern, heads] = CapturedRows.of(levels, heads, pattern)
+        used = sorted({index for choice in chosen.values() for index in choice.flatten().tolist()})
+        plan = Plan(
+            self.model,
+            {names[index]: self.patterns[index] for index in used},
+            {
+                use: tuple(tuple(names[index] for index in picks) for picks in choice)
+                for use, choice in chosen.items()
+            },
+            schedule,
+            {"by": "auto", "grid": str(self.grid), "density": self.auto.density},
+        )
+        return plan, maps
+
+    def _choose(self, density: float) -> NDArray[np.int64]:
+        """The candidate of every head of every layer (layers, heads) for a mean density."""
+        heard = [i for i, errors in enumerate(self.errors) if errors is not None]
         chosen = np.zeros((self.model["layers"], self.model["heads"]), dtype=np.int64)
         if heard:
             errors = torch.stack([x for x in self.errors if x is not None]).cpu().numpy()
             costs = torch.stack([x for x in self.costs if x is not None]).cpu().double().numpy()
-            flat = choose(
-                errors.reshape(-1, len(names)), costs.reshape(-1, len(names)), self.auto.density
-            )
+            count = len(self.patterns)
+            flat = choose(errors.reshape(-1, count), costs.reshape(-1, count), density)
             chosen[heard] = flat.reshape(len(heard), -1)
-        maps: list[dict[Wanted, CapturedRows]] = []
-        for layer, picks in enumerate(chosen):
-            rows: dict[Wanted, CapturedRows] = {}
-            for index in dict.fromkeys(picks.tolist()):
-                pattern = self.patterns[index]
-                if isinstance(pattern, Captured):
-                    heads = tuple(np.flatnonzero(picks == index).tolist())
-                    levels = self.packed[layer][pattern].unpack()[list(heads)]
-                    rows[pattern, heads] = CapturedRows.of(levels, heads, pattern)
-            maps.append(rows)
-        used = sorted(set(chosen.flatten().tolist()))
-        plan = Plan(
-            self.model,
-            {names[index]: self.patterns[index] for index in used},
-            {SPARSE: tuple(tuple(names[index] for index in picks) for picks in chosen)},
-            Schedule((Phase(1.0, DENSE), Phase(self.auto.below, SPARSE, self.auto.refresh))),
-            {"by": "auto", "grid": str(self.grid), "density": self.auto.density},
-        )
-        return plan, maps
+        return chosen
 
     def _score(
         self,

@@ -52,7 +52,7 @@ class Report:
         seed: seed of the initial noise, on the CPU.
         steps: denoising steps.
         grid: token grid, for example 13x16x16.
-        density: kept share of dense attention's tiles in the plan's last phase, mean over layers.
+        density: kept share of dense attention's tiles, mean over layers and sparse steps.
         mean_density: the same over all steps, dense ones included.
         sparse_steps: steps that ran sparse.
         dense_seconds: denoising time without the plan.
@@ -174,16 +174,15 @@ def compare(
         for _ in range(runs):
             thin = sample(pipe, prompt, seed, "sparse", on_step, **options)
         state, ran = summary(pipe), current_plan(pipe)
-    last = state.schedule[-1][1]
-    densities = {name: state.density(name) or 0.0 for name in {*thin.phases, last}}
+    sparse_steps = [name for name in thin.phases if name != DENSE]
     report = Report(
         prompt=prompt,
         seed=seed,
         steps=len(dense.phases),
         grid=state.grid or "",
-        density=densities[last],
-        mean_density=sum(densities[name] for name in thin.phases) / len(thin.phases),
-        sparse_steps=sum(name != DENSE for name in thin.phases),
+        density=state.mean_density(sparse_steps),
+        mean_density=state.mean_density(thin.phases),
+        sparse_steps=len(sparse_steps),
         dense_seconds=dense.seconds,
         sparse_seconds=thin.seconds,
         speedup=dense.seconds / thin.seconds,

@@ -118,7 +118,7 @@ class TransformerRuntime:
     def schedule(self) -> Schedule:
         """The schedule of the present run."""
         if self.auto is not None:
-            return self.auto.schedule(self.tracker.levels or [self.tracker.noise_level])
+            return self.auto.schedule(self._levels())
         assert self.plan is not None
         return self.plan.schedule
 
@@ -148,9 +148,13 @@ class TransformerRuntime:
                 self._fill_dense(grids, states.device)
         self.tracker.ran[self.tracker.index] = self.phase
 
+    def _levels(self) -> list[float]:
+        """Noise levels of the run's steps."""
+        return self.tracker.levels or [self.tracker.noise_level]
+
     def _names(self) -> tuple[str, str]:
         """The schedule's assignments of this step and of the next one."""
-        names = self.schedule.steps(self.tracker.levels or [self.tracker.noise_level])
+        names = self.schedule.steps(self._levels())
         index = min(self.tracker.index, len(names) - 1)
         return names[index], names[index + 1] if index + 1 < len(names) else DENSE
 
@@ -191,7 +195,8 @@ class TransformerRuntime:
         self._tables.forget_maps()
         self._maps = []
         if self.auto is not None:
-            self._measure = AutoPlanner(self.auto, model_of(self.transformer), grids[-1])
+            model = model_of(self.transformer)
+            self._measure = AutoPlanner(self.auto, model, grids[-1], self._levels())
         else:
             assert self.plan is not None
             self._measure = CapturedMaps(self.plan)

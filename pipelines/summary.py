@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ajour.backends import BACKENDS, backend_reason
 from ajour.pipelines.enable import session_of
 from ajour.schedule import DENSE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,11 @@ class Summary:
         known = [x.density for x in self.layers if x.assignment == assignment]
         values = [d for d in known if d is not None]
         return sum(values) / len(values) if values and len(values) == len(known) else None
+
+    def mean_density(self, phases: Sequence[str]) -> float:
+        """Mean density over steps, by the assignments that ran in them; 1 without any."""
+        known = [self.density(use) or 0.0 for use in phases]
+        return sum(known) / len(known) if known else 1.0
 
     def __str__(self) -> str:
         from rich.console import Console
