@@ -157,7 +157,7 @@ class PackedLevels:
         per_byte, base = cls._per_byte(len(possible)), max(2, len(possible))
         flat = torch.nn.functional.pad(digits.flatten(), (0, -levels.numel() % per_byte))
         data = flat.view(-1, per_byte)
-        powers = base ** torch.arange(per_byte, device=levels.device)
+        powers = (base ** torch.arange(per_byte, device=levels.device)).to(torch.uint8)
         return cls((data * powers).sum(1).to(torch.uint8), tuple(levels.shape), possible)
 
     def unpack(self) -> torch.Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -78,25 +78,32 @@ def lay_out(
         k: same shape.
         grid: the token grid.
     """
-    captured = [pattern for pattern in patterns if isinstance(pattern, Captured)]
-    first = {p.order: first_frame_blocks(grid, p.order, q.device) for p in captured}
-    mass = {order: block_mass(q, k, grid, order) for order in first}
+    mass: dict[str, torch.Tensor] = {}
+    before: dict[tuple[Any, ...], torch.Tensor] = {}
     found = []
     for pattern in patterns:
+        order = pattern.order
         if isinstance(pattern, GeometricPattern):
-            levels = _geometric_levels(pattern, grid).to(q.device)
-            found.append(Candidate(pattern.order, levels))
+            found.append(Candidate(order, _geometric_levels(pattern, grid, q.device)))
         elif isinstance(pattern, Captured):
+            if order not in mass:
+                mass[order] = block_mass(q, k, grid, order)
+            ranking = (order, pattern.by, pattern.scope, pattern.first_frame)
+            if ranking not in before:
+                first = first_frame_blocks(grid, order, q.device)
+                before[ranking] = pattern.before(mass[order], first)
             gated = any(limit > -1 for limit in pattern.alike)
-            alike = self_similarity(k, grid, pattern.order) if gated else None
-            levels = pattern.select(mass[pattern.order], first[pattern.order], alike)
-            found.append(Candidate(pattern.order, with_text(levels, grid), pattern.levels))
+            alike = self_similarity(k, grid, order) if gated else None
+            levels = pattern.assign(before[ranking], alike)
+            found.append(Candidate(order, with_text(levels, grid), pattern.levels))
     return found
 
 
 @lru_cache(maxsize=256)
-def _geometric_levels(pattern: GeometricPattern, grid: TokenGrid) -> torch.Tensor:
-    return torch.from_numpy(level_map(pattern, grid))
+def _geometric_levels(
+    pattern: GeometricPattern, grid: TokenGrid, device: torch.device
+) -> torch.Tensor:
+    return torch.from_numpy(level_map(pattern, grid)).to(device)
 
 
 def head_errors(

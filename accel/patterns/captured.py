@@ -94,14 +94,23 @@ class Captured(Pattern):
         Returns:
             int8 (heads, Nv, Nv), -1 where dropped.
         """
-        groups = [first_frame, ~first_frame] if self.first_frame else [None]
-        levels = torch.full(mass.shape, DROPPED, dtype=torch.int8, device=mass.device)
-        for group in groups:
-            before = self._before(mass, group)
-            found = torch.full_like(levels, DROPPED)
-            for level in reversed(range(LEVELS)):
-                found = torch.where(before < self.until[level], level, found)
-            levels = found if group is None else torch.where(group, found, levels)
+        return self.assign(self.before(mass, first_frame), alike)
+
+    def before(self, mass: torch.Tensor, first_frame: torch.Tensor) -> torch.Tensor:
+        """What comes before each block, in the unit of `until`; arguments as of `select`.
+
+        It depends on `by`, `scope` and `first_frame` only.
+        """
+        if not self.first_frame:
+            return self._before(mass, None)
+        inside, outside = (self._before(mass, group) for group in (first_frame, ~first_frame))
+        return torch.where(first_frame, inside, outside)
+
+    def assign(self, before: torch.Tensor, alike: torch.Tensor | None = None) -> torch.Tensor:
+        """Levels from what comes before each block; the rest as of `select`."""
+        levels = torch.full(before.shape, DROPPED, dtype=torch.int8, device=before.device)
+        for level in reversed(range(LEVELS)):
+            levels = torch.where(before < self.until[level], level, levels)
         for level in range(LEVELS - 1, 0, -1):
             limit = self.alike[level - 1]
             if alike is not None and limit > -1:
@@ -110,7 +119,7 @@ class Captured(Pattern):
         return levels
 
     def _before(self, mass: torch.Tensor, group: torch.Tensor | None) -> torch.Tensor:
-        """What comes before each block, in the unit of `until`: of its group only."""
+        """What comes before each block within its group."""
         if group is not None:
             mass = mass.masked_fill(~group, -1.0)
         flat = mass.flatten() if self.scope == "layer" else mass
