@@ -139,6 +139,7 @@ def head_errors(
     batch, _, heads, dim = q.shape
     scale = 1.0 / math.sqrt(dim) if scale is None else scale
     queries = queries.to(q.device)
+    weight = None if weight is None else weight.to(q.device)
     gram = _gram(weight, heads, dim, q.device)
     errors = torch.zeros(heads, len(candidates), dtype=torch.float64, device=q.device)
     dense = torch.empty(batch, len(queries), heads, dim, device=q.device)

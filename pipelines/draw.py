@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ajour.grid import BLOCK
+from ajour.lists import LEVELS
 from ajour.lowering import level_map, lower
 from ajour.orders import order
 from ajour.patterns import Captured, GeometricPattern
@@ -27,6 +28,7 @@ FAMILY_COLOURS = {
     "pyramid": "#d08770", "captured": "#bf616a",
 }  # fmt: skip
 OTHER_COLOUR = "#b48ead"
+DROPPED_COLOUR = "#eeeeee"
 
 
 def draw_plan(plan: Plan, grid: TokenGrid, path: str | Path) -> None:
@@ -106,6 +108,8 @@ def _draw_assignment(panel: Any, plan: Plan, name: str, grid: TokenGrid) -> None
 
 def _draw_pattern(panel: Any, name: str, pattern: Pattern, grid: TokenGrid) -> None:
     """The block map and the keys of the middle query on a few frames."""
+    from matplotlib import colormaps
+
     panel.suptitle(
         f"{name}: {pattern}, order {pattern.order}, density {_density(pattern, grid):.3f}",
         fontsize=9,
@@ -118,11 +122,12 @@ def _draw_pattern(panel: Any, name: str, pattern: Pattern, grid: TokenGrid) -> N
     seen = selected_keys(pattern, grid, middle)
     shown = np.unique(np.linspace(0, grid.frames - 1, 7).round().astype(int))
     axes = panel.subplots(1, 1 + len(shown), width_ratios=[1.6] + [1] * len(shown), squeeze=False)
-    limits = {"vmin": -1, "vmax": 3, "cmap": "Blues_r", "interpolation": "nearest"}
-    axes[0, 0].imshow(np.where(levels < 0, 3, levels), **limits)
+    shades = colormaps["Blues_r"].with_extremes(under=DROPPED_COLOUR)
+    limits = {"vmin": 0, "vmax": LEVELS, "cmap": shades, "interpolation": "nearest"}
+    axes[0, 0].imshow(levels, **limits)
     axes[0, 0].set_ylabel("query block")
     for axis, frame in zip(axes[0, 1:], shown, strict=True):
-        axis.imshow(np.where(seen[frame] < 0, 3, seen[frame]), **limits)
+        axis.imshow(seen[frame], **limits)
         axis.set(xticks=[], yticks=[])
         axis.set_title(f"frame {frame}", fontsize=8)
         if frame == grid.frames // 2:

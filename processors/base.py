@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from accelerate.utils import align_module_device
 
 from ajour.ops import attention
 from ajour.prologue import Prologue
@@ -148,7 +149,7 @@ class Family(ABC):
     def output_weight(self, layer: Any) -> torch.Tensor | None:
         """Weight (channels, heads * head_dim) of a layer's output projection, if it has its own."""
         projection = getattr(layer, "to_out", None)
-        return None if projection is None else projection[0].weight
+        return None if projection is None else weight_of(projection[0])
 
     @abstractmethod
     def grid(
@@ -203,6 +204,15 @@ class Family(ABC):
         if getattr(layer.processor, "_parallel_config", None) is not None:
             return "context parallelism is enabled on the transformer"
         return None
+
+
+def weight_of(module: Any) -> torch.Tensor:
+    """A module's weight, brought back for the moment where accelerate has offloaded it."""
+    weight: torch.Tensor = module.weight
+    if not weight.is_meta:
+        return weight
+    with align_module_device(module):
+        return module.weight.detach().clone()  # type: ignore[no-any-return]
 
 
 def argument(args: tuple[Any, ...], kwargs: Mapping[str, Any], position: int, name: str) -> Any:

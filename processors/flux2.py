@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from ajour.grid import TokenGrid
-from ajour.processors.base import Family, Obstacle, SparseProcessor, argument
+from ajour.processors.base import Family, Obstacle, SparseProcessor, argument, weight_of
 from ajour.processors.host import read_once
 from ajour.processors.projections import project, rotate_tokens
 from ajour.processors.raster import raster_of
@@ -133,8 +133,7 @@ class Flux2(Family):
         """Of single-stream blocks the part of the projection that attention goes through."""
         if isinstance(layer.to_out, torch.nn.ModuleList):
             return super().output_weight(layer)
-        weight: torch.Tensor = layer.to_out.weight[:, : layer.inner_dim]
-        return weight
+        return weight_of(layer.to_out)[:, : layer.inner_dim]
 
     def grid(
         self, transformer: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]

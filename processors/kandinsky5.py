@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ajour.grid import TokenGrid
-from ajour.processors.base import Family, Obstacle, SparseProcessor, argument
+from ajour.processors.base import Family, Obstacle, SparseProcessor, argument, weight_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -109,8 +109,7 @@ class Kandinsky5(Family):
 
     def output_weight(self, layer: Any) -> torch.Tensor | None:
         """Weight of `out_layer`."""
-        weight: torch.Tensor = layer.module.out_layer.weight
-        return weight
+        return weight_of(layer.module.out_layer)
 
     def grid(
         self, transformer: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]

@@ -64,6 +64,11 @@ def family_of(transformer: torch.nn.Module) -> Family:
     for family in FAMILIES:
         if name in family.classes:
             return family
+    if name == "OptimizedModule":
+        raise TypeError(
+            "torch.compile(transformer) made a wrapper, which cannot be enabled; enable first, or "
+            "compile in place: transformer.compile() or transformer.compile_repeated_blocks()"
+        )
     supported = f"supported transformers are {', '.join(supported_transformers())}"
     if name in REFUSED:
         raise TypeError(f"{name} is not supported: {REFUSED[name]}; {supported}")

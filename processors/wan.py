@@ -51,12 +51,18 @@ class WanSparseProcessor(SparseProcessor):
             query, key, value = (
                 project(hidden_states) for project in (attn.to_q, attn.to_k, attn.to_v)
             )
+        norms = attn.norm_q, attn.norm_k
+        if any(norm.weight.device != query.device for norm in norms):
+            # Offloaded weights come back only while their own module runs.
+            query, key = attn.norm_q(query), attn.norm_k(key)
+            q_norm = k_norm = None
+        else:
+            q_norm, k_norm = (Norm(norm.weight, norm.eps) for norm in norms)
         query, key, value = (x.unflatten(2, (attn.heads, -1)) for x in (query, key, value))
         rope = None
         if rotary_emb is not None:
             cosines, sines = rotary_emb
             rope = Rope(cosines[0, :, 0], sines[0, :, 0])
-        q_norm, k_norm = (Norm(norm.weight, norm.eps) for norm in (attn.norm_q, attn.norm_k))
         prologue = Prologue(q_norm, k_norm, rope)
         hidden_states = attn.to_out[0](self.attend(query, key, value, prologue))
         hidden_states = attn.to_out[1](hidden_states)

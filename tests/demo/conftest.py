@@ -10,7 +10,7 @@ pytest.importorskip("gradio", reason="the page needs gradio: pip install 'ajour[
 
 from ajour.demo.app import serving
 from ajour.demo.device import Device
-from ajour.demo.model import Model
+from ajour.demo.model import Model, find_model
 from ajour.demo.request import Request, Size
 from ajour.demo.run import Runner
 from ajour.demo.server import Site
@@ -81,9 +81,20 @@ def chromium():
 def server(_parts):
     """A running server: its address and its site."""
     fresh = make_pipe.__wrapped__(_parts)()
-    with socket.socket() as free:  # its own port: searching for one races with other workers
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with serving(tiny_model(lambda: fresh), port=port) as (page, site):
+    with serving(tiny_model(lambda: fresh), port=free_port()) as (page, site):
         assert site.device.ready.wait(30)
         yield page.local_url, site
+
+
+@pytest.fixture
+def bundled():
+    """A server of the bundled model that has just come up: its address and its site."""
+    with serving(find_model(), port=free_port()) as (page, site):
+        yield page.local_url, site
+
+
+def free_port():
+    """A port of one's own: the server's search for one races with other workers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]

@@ -23,10 +23,11 @@ LONG = 120_000
 @pytest.fixture
 def open_page(chromium, server):
     """Opens the page as another user; what went wrong in it fails the test."""
-    contexts, wrong = [], []
-    url, site = server
+    contexts, wrong, sites = [], [], []
 
-    def build(width=1440, **options):
+    def build(width=1440, at=server, **options):
+        url, site = at
+        sites.append(site)
         context = chromium.new_context(
             viewport={"width": width, "height": 900}, accept_downloads=True, **options
         )
@@ -34,12 +35,12 @@ def open_page(chromium, server):
         page = context.new_page()
         page.set_default_timeout(30_000)
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda r: check(r.url))
+        page.on("request", lambda r: check(r.url, url))
         page.goto(url)
         page.get_by_role("button", name="Generate", exact=True).wait_for()
         return page
 
-    def check(address):
+    def check(address, url):
         place = urlparse(address)
         if place.scheme not in ("data", "blob") and place.netloc != urlparse(url).netloc:
             wrong.append(address)
@@ -49,9 +50,10 @@ def open_page(chromium, server):
         context.close()
     assert wrong == []
     deadline = time.monotonic() + 30
-    while site.device._jobs and time.monotonic() < deadline:  # closing a page stops its runs
-        time.sleep(0.1)
-    assert not site.device._jobs
+    for site in sites:
+        while site.device._jobs and time.monotonic() < deadline:  # closing a page stops its runs
+            time.sleep(0.1)
+        assert not site.device._jobs
 
 
 def generate(page, steps=4):
@@ -81,6 +83,33 @@ def test_the_first_page_comes_within_3_seconds(chromium, server):
     spent = time.monotonic() - begun
     page.close()
     assert spent < 3
+
+
+def test_the_bundled_model_comes_with_an_example_and_makes_a_run(open_page, bundled):
+    begun = time.monotonic()
+    page = open_page(at=bundled)  # while the model loads
+    compare = page.locator("ajour-compare")
+    expect(page.locator("#comparison").get_by_text("Stored example")).to_be_visible()
+    assert time.monotonic() - begun < 3
+    page.wait_for_function("document.querySelector('ajour-compare').video.readyState >= 2")
+    expect(page.locator("#cards dd")).to_have_count(8)
+    page.wait_for_function(
+        """[...document.querySelector('ajour-compare canvas').getContext('2d')
+          .getImageData(0, 0, 64, 64).data].some((value, i) => i % 4 < 3 && value > 0)"""
+    )
+    tab(page, "Plan")
+    page.locator("ajour-heads tbody button").nth(1).click()
+    wait_for(page, "#head", "Layer 0, head 1", 10_000)
+    tab(page, "Generate")
+    wait_for(page, "#model-state", "Ready: bundled mini model")
+    page.get_by_label("Small").first.check()
+    page.get_by_label("Prompt").fill("A blue circle at the top moves down on a black background.")
+    generate(page)
+    wait_for(page, "#status", "Finished")
+    expect(page.locator("#comparison").get_by_text("Your run")).to_be_visible()
+    expect(page.locator("#comparison").get_by_text("A blue circle")).to_be_visible()
+    page.wait_for_function("document.querySelector('ajour-compare').video.videoHeight === 3 * 128")
+    expect(compare.get_by_label("Frame")).to_have_attribute("max", "17")
 
 
 def test_from_a_prompt_to_the_comparison(open_page):
@@ -148,6 +177,11 @@ def test_a_stop_in_the_middle_and_on_again(open_page):
     page = open_page()
     generate(page, steps=100)
     wait_for(page, "#status", r"step \d+ of 100")
+    tab(page, "Plan")  # a run does not block the page it belongs to
+    page.locator("ajour-heads tbody button").nth(1).click()
+    wait_for(page, "#head", "Layer 0, head 1", 10_000)
+    tab(page, "Generate")
+    expect(page.locator("#status")).to_contain_text("step")
     page.locator("#stop").click()
     begun = time.monotonic()
     wait_for(page, "#status", "Stopped", 10_000)
@@ -253,6 +287,19 @@ def test_a_search_ends_in_a_plan_that_is_used_at_once(open_page):
     expect(page.get_by_label("The one in the Plan tab")).to_be_checked()
     generate(page)
     wait_for(page, "#status", "Finished")
+
+
+def test_stored_results_are_drawn_and_told(open_page):
+    page = open_page()
+    tab(page, "Benchmark")
+    sections = page.locator("#results section")
+    assert sections.count() > 0
+    for section in sections.all():
+        drawn = section.locator("svg, .aj-bars i, .aj-table td").filter(visible=True)
+        assert drawn.count() > 1
+        section.locator("summary").click()
+        expect(section.locator("details td").first).to_be_visible()
+    assert fits(page)
 
 
 @pytest.mark.parametrize("width", [390, 1440])

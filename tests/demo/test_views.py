@@ -11,7 +11,6 @@ from ajour.demo import heads, pieces
 from ajour.demo.charts import Series, chart, table, ticks
 from ajour.demo.device import Job
 from ajour.demo.model import Model
-from ajour.demo.results_page import page
 from ajour.demo.run import News
 from ajour.demo.searching import SearchNews
 from ajour.demo.server import download, shown_of, snippet
@@ -200,36 +199,3 @@ def test_a_search_is_drawn_as_it_goes():
     Checker(figure(news, Target("speedup", 1.3)))
     assert "7 pieces of work done, 1 plans verified, 30 of at most 120 s" in progress(news)
     assert figure(SearchNews("x", 0, 0, 1), Target("psnr", 28)) == ""
-
-
-def test_results_become_charts_and_others_are_passed_over(tmp_path):
-    import json
-
-    kernels = [
-        {"backend": name, "B": 1, "H": 2, "S": 1024, "D": 64, "list": "full", "density": density,
-         "ms": ms, "tflops": 1.0}
-        for name, density, ms in (("sdpa", 1.0, 2.0), ("triton", 0.25, 0.6), ("triton", 1.0, 2.5))
-    ]  # fmt: skip
-    arms = [{"case": "flux", "arm": "triton eager", "speedup": 1.4, "ms": 3.0}]
-    plans = [{"plan": "a", "psnr_db": 30.0, "mean_density": 0.4}]
-    for name, rows in (("k", kernels), ("a", arms), ("p", plans), ("other", [{"x": [1]}])):
-        (tmp_path / f"{name}.json").write_text(
-            json.dumps({"rows": rows, "gpu": "G", "commit": "c"})
-        )
-    (tmp_path / "bad.json").write_text("{")
-    (tmp_path / "list.json").write_text("[]")
-    text = page(tmp_path)
-    Checker(text)
-    assert "1,024 tokens, 2 heads of 64" in text
-    assert "1.40x" in text
-    assert "G, commit c" in text
-    assert text.count("<section") == 4
-    assert "No stored results" in page(tmp_path / "nowhere")
-
-
-def test_the_stored_results_of_the_tree_are_shown():
-    from ajour.demo.results_page import results_folder
-
-    text = page(results_folder())
-    Checker(text)
-    assert "<svg" in text

@@ -30,9 +30,10 @@ def test_every_family_chooses_for_itself(name):
             sample = torch.zeros(1, 4)
             scheduler.step(sample, scheduler.timesteps[step], sample)
         phases = session_of(transformer).phases()
-        density = ajour.summary(transformer).density("auto")
+        thin = [use for use in phases if use != "dense"]
+        density = ajour.summary(transformer).mean_density(thin)
     assert phases[0] == "dense"
-    assert phases[-2:] == ("auto", "auto")
+    assert set(phases[-2:]) <= {"auto", "auto-late"}
     assert found[0] < 1e-4
     assert 1e-6 < found[-1] < 0.5
     assert density <= 0.6

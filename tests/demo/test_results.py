@@ -1,0 +1,112 @@
+"""The Benchmark tab's contents: every kind of result file, and where the files are."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ajour.demo.results_charts import OTHER, kind_of
+from ajour.demo.results_page import TREE, page, results_folder
+from tests.demo.test_views import Checker
+
+PLANS = [
+    {"plan": "a", "psnr_db": 30.0, "mean_density": 0.4, "density": 0.2, "speedup": 1.25,
+     "dense_seconds": 10.0, "sparse_seconds": 8.0, "ssim": 0.9, "adherence": {"all": 0.95}},
+    {"plan": "b", "psnr_db": 25.0, "mean_density": 0.3},
+]  # fmt: skip
+RESULTS = {
+    "kernels": [
+        {"backend": name, "B": 1, "H": 2, "S": 1024, "D": 64, "list": "full", "density": density,
+         "ms": ms, "tflops": 1.0}
+        for name, density, ms in (("sdpa", 1.0, 2.0), ("triton", 0.25, 0.6), ("triton", 1.0, 2.5))
+    ],
+    "transformers": [
+        {"case": "flux", "arm": arm, "layers": 3, "density": density, "speedup": gain, "ms": ms}
+        for arm, density, gain, ms in (("stock", 1.0, 1.0, 1400.0), ("triton", 0.2, 1.4, 1000.0))
+    ],
+    "plans": PLANS,
+    "prologue": [
+        {"shape": "wan", "stock_ms": 2.0, "exact_ms": 0.5, "exact_floor_ms": 0.25,
+         "pooled_ms": 0.6, "pooled_floor_ms": 0.3}
+    ],
+    "capture": [
+        {"shape": "1x2x1024x64", "density": 0.2, "ms": {"dense": 2.0, "capture": 1.0},
+         "relative_to_dense": {"dense": 1.0, "capture": 0.5}}
+    ],
+    "other": [{"x": 7, "y": [1]}],
+}  # fmt: skip
+SAID = {
+    "kernels": ("1,024 tokens, 2 heads of 64", "triton, full: 0.60 ms"),
+    "transformers": ("flux, 3 layers", "1,000 ms, 1.40x, density 0.20"),
+    "plans": ("1.25x", "30.0 dB", "0.950", "25.00 dB"),
+    "prologue": ("2.00 ms", "0.50 ms, 2.00x its floor"),
+    "capture": ("1 x 2 x 1024 x 64, density 0.20", "1.0 ms, 0.50x dense", "ms.capture"),
+    "other": ("Other results",),
+}
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_each_kind_of_result_is_told(name, tmp_path):
+    facts = {"rows": RESULTS[name], "gpu": "G", "versions": {"torch": "2"}, "commit": "c"}
+    (tmp_path / f"{name}.json").write_text(json.dumps(facts))
+    text = page(tmp_path)
+    Checker(text)
+    assert f"{name}.json: G, torch 2, commit c" in text
+    assert f"All {len(RESULTS[name])} rows" in text
+    for said in SAID[name]:
+        assert said in text
+
+
+def test_results_come_by_kind_and_others_are_passed_over(tmp_path):
+    for name, rows in RESULTS.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps({"rows": rows}))
+    (tmp_path / "bad.json").write_text("{")
+    (tmp_path / "list.json").write_text("[]")
+    (tmp_path / "broken.json").write_text(json.dumps({"rows": [{"plan": 1, "psnr_db": None}]}))
+    (tmp_path / "words.json").write_text(json.dumps({"rows": [PLANS[0] | {"psnr_db": "high"}]}))
+    text = page(tmp_path)
+    Checker(text)
+    order = [text.index(f"{name}.json") for name in
+             ("plans", "transformers", "kernels", "prologue", "capture", "other")]  # fmt: skip
+    assert order == sorted(order)
+    assert "words.json" not in text
+    assert "No stored results" in page(tmp_path / "nowhere")
+
+
+def test_long_results_say_what_is_left_out(tmp_path):
+    (tmp_path / "long.json").write_text(json.dumps({"rows": [{"x": i} for i in range(300)]}))
+    text = page(tmp_path)
+    assert "The first 200 of 300 rows" in text
+    assert text.count("<tr>") == 201
+
+
+def test_every_stored_result_is_of_a_known_kind():
+    folder = results_folder()
+    text = page(folder)
+    Checker(text)
+    for path in folder.glob("*.json"):
+        assert path.name in text
+        assert kind_of(json.loads(path.read_text())["rows"]) is not OTHER, path.name
+
+
+def test_an_installed_package_has_results_and_an_example(tmp_path):
+    pytest.importorskip("setuptools")
+    root = Path(__file__).parents[2]
+    command = "from setuptools import setup; setup()"
+    build = [sys.executable, "-c", command, "-q", "build_py", "--build-lib", str(tmp_path)]
+    subprocess.run(build, cwd=root, check=True, capture_output=True)
+    code = (
+        "import ajour; from ajour.demo.results_page import results_folder\n"
+        "from ajour.demo.store import EXAMPLE, Result\n"
+        "assert Result.load(EXAMPLE) is not None\n"
+        "print(ajour.__file__, *sorted(file.name for file in results_folder().glob('*.json')))"
+    )
+    place = {"PYTHONPATH": str(tmp_path), "PATH": ""}
+    told = subprocess.run(
+        [sys.executable, "-c", code], env=place, cwd=tmp_path, check=True, capture_output=True,
+        text=True,
+    ).stdout.split()  # fmt: skip
+    assert told[0] == str(tmp_path / "ajour" / "__init__.py")
+    assert told[1:] == sorted(path.name for path in TREE.glob("*.json"))
