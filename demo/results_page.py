@@ -1,4 +1,4 @@
-"""The Benchmark tab: the stored measurements as charts and tables."""
+"""The Benchmark tab: the stored measurements, each with its machine, versions and commit."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ajour.demo.charts import Series, chart, table
+from ajour.demo.charts import table
+from ajour.demo.results_charts import KINDS, OTHER, kind_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    Rows = Sequence[Mapping[str, Any]]
+    from ajour.demo.results_charts import Rows
 
 PACKED = Path(__file__).parent / "results"
 TREE = Path(__file__).parents[1] / "benchmarks" / "results"
 
 MOST_BYTES = 4 * 2**20
-MOST_ROWS = 60
+MOST_ROWS = 200
 
 
 def results_folder() -> Path:
@@ -27,7 +28,7 @@ def results_folder() -> Path:
 
 
 def page(folder: Path) -> str:
-    """All result files of a folder, newest kind of machine first by name.
+    """All result files of a folder, by kind and then by name.
 
     Args:
         folder: of JSON files as `benchmarks.record` writes them; others are passed over.
@@ -40,98 +41,59 @@ def page(folder: Path) -> str:
             data = json.loads(path.read_text(encoding="utf-8"))
             rows = data["rows"]
             if rows and isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
-                parts.append(section(path.stem, data))
+                place = [*KINDS, OTHER].index(kind_of(rows))
+                parts.append((place, path.name, section(path.name, data)))
         except (ValueError, KeyError, TypeError):
             continue
     if not parts:
         return '<p class="aj-note">No stored results come with this installation.</p>'
-    return "".join(parts)
+    return "".join(text for _, _, text in sorted(parts))
 
 
 def section(name: str, data: Mapping[str, Any]) -> str:
-    """One result file: where it was measured, its charts, and its rows."""
+    """One result file: what it is, where it was measured, its charts, and its rows.
+
+    Args:
+        name: of the file.
+        data: what is in it.
+    """
     rows: Rows = data["rows"]
-    versions = data.get("versions") or {}
-    where = [str(data[key]) for key in ("gpu", "cpu") if data.get(key)][:1]
-    where += [f"{key} {value}" for key, value in versions.items()]
-    where += [f"commit {data['commit']}"] if data.get("commit") else []
+    kind = kind_of(rows)
+    about = f'<p class="aj-note">{html.escape(kind.about)}</p>' if kind.about else ""
     return (
-        f'<section class="aj-results"><h3>{html.escape(name.replace("-", " "))}</h3>'
-        f'<p class="aj-small">{html.escape(", ".join(where))}</p>{_charts(rows)}'
-        f"<details><summary>All {len(rows)} rows</summary>{_rows(rows, name)}</details></section>"
+        f'<section class="aj-results"><h3>{html.escape(kind.title)}</h3>{about}'
+        f'<p class="aj-small">{html.escape(f"{name}: {_where(data)}")}</p>{kind.draw(data)}'
+        f"{_rows(rows, name)}</section>"
     )
 
 
-def _charts(rows: Rows) -> str:
-    first = rows[0]
-    if {"backend", "density", "tflops", "S"} <= first.keys():
-        return _kernels(rows)
-    if {"case", "arm", "speedup"} <= first.keys():
-        return _arms(rows)
-    if {"plan", "psnr_db", "mean_density"} <= first.keys():
-        return _plans(rows)
-    return ""
-
-
-def _kernels(rows: Rows) -> str:
-    """Speed-up over dense attention against density, one chart per shape."""
-    charts = []
-    shapes = dict.fromkeys((row["B"], row["H"], row["S"], row["D"]) for row in rows)
-    for shape in shapes:
-        own = [row for row in rows if (row["B"], row["H"], row["S"], row["D"]) == shape]
-        dense = next((row["ms"] for row in own if row["backend"] == "sdpa"), None)
-        if dense is None:
-            continue
-        series = []
-        for backend in dict.fromkeys(row["backend"] for row in own if row["backend"] != "sdpa"):
-            points = sorted(
-                (row["density"], dense / row["ms"], f"{row['list']}: {row['ms']:.2f} ms")
-                for row in own
-                if row["backend"] == backend
-            )
-            series.append(
-                Series(backend, [point[:2] for point in points], "dots", [p[2] for p in points])
-            )
-        batch, heads, tokens, size = shape
-        title = f"{tokens:,} tokens, {heads} heads of {size}" + (f", batch {batch}" * (batch > 1))
-        drawn = chart(
-            f"{title}: speed-up over PyTorch's attention by density",
-            "density", "speed-up over SDPA", series, zero=True,
-        )  # fmt: skip
-        charts.append(f"<div><h4>{title}</h4>{drawn}</div>")
-    return f'<div class="aj-charts">{"".join(charts)}</div>'
-
-
-def _arms(rows: Rows) -> str:
-    """Bars of speed-up, one per case and arm."""
-    top = max(row["speedup"] for row in rows)
-    items = "".join(
-        f"<li><span>{html.escape(row['case'])}, {html.escape(row['arm'])}</span>"
-        f'<i style="width:{55 * row["speedup"] / top:.1f}%"></i><b>{row["speedup"]:.2f}x</b></li>'
-        for row in rows
-    )
-    return f'<ul class="aj-bars" aria-label="Speed-up of a whole transformer pass">{items}</ul>'
-
-
-def _plans(rows: Rows) -> str:
-    """Quality against density, one point per plan."""
-    labels = [f"{row['plan']}: {row['psnr_db']:.2f} dB" for row in rows]
-    points = [(row["mean_density"], row["psnr_db"]) for row in rows]
-    drawn = chart(
-        "PSNR against dense by mean density of all steps",
-        "mean density", "PSNR, dB", [Series("plans", points, "dots", labels)],
-    )  # fmt: skip
-    return f'<div class="aj-charts">{drawn}</div>'
+def _where(data: Mapping[str, Any]) -> str:
+    """The machine, the versions and the commit."""
+    gpu, cpu, threads = data.get("gpu"), data.get("cpu"), data.get("threads")
+    told = [str(gpu)] if gpu else [f"CPU {cpu}, {threads} threads"] if cpu and threads else []
+    told += [f"{key} {value}" for key, value in (data.get("versions") or {}).items()]
+    told += [f"commit {data['commit']}"] if data.get("commit") else []
+    return ", ".join(told) or "machine unknown"
 
 
 def _rows(rows: Rows, name: str) -> str:
-    columns = [
-        key
-        for key, value in rows[0].items()
-        if isinstance(value, str | int | float) and not isinstance(value, bool)
-    ]
-    cells = [[_cell(row.get(key)) for key in columns] for row in rows[:MOST_ROWS]]
-    return table(columns, cells, name.replace("-", " "))
+    flat = [_flat(row) for row in rows[:MOST_ROWS]]
+    columns = list(dict.fromkeys(key for row in flat for key in row))
+    cells = [[_cell(row.get(key)) for key in columns] for row in flat]
+    many = f"All {len(rows)}" if len(rows) <= MOST_ROWS else f"The first {MOST_ROWS} of {len(rows)}"
+    drawn = table(columns, cells, f"Rows of {name}")
+    return f"<details><summary>{many} rows</summary>{drawn}</details>"
+
+
+def _flat(row: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """A row's single values; those of a dict as `key.inner`, lists left out."""
+    found: dict[str, Any] = {}
+    for key, value in row.items():
+        if isinstance(value, dict):
+            found |= _flat(value, f"{before}{key}.")
+        elif not isinstance(value, list):
+            found[before + key] = value
+    return found
 
 
 def _cell(value: Any) -> str:

@@ -29,6 +29,8 @@ FAMILY_COLOURS = {
 }  # fmt: skip
 OTHER_COLOUR = "#b48ead"
 DROPPED_COLOUR = "#eeeeee"
+PHASE_COLOURS = ("#d8dee9", "#5e81ac")
+"""Of other sparse phases than the one that is drawn, and of that one."""
 
 
 def draw_plan(plan: Plan, grid: TokenGrid, path: str | Path) -> None:
@@ -89,6 +91,8 @@ def _draw_assignment(panel: Any, plan: Plan, name: str, grid: TokenGrid) -> None
     picture.imshow(colours, aspect="auto", interpolation="nearest")
     picture.set_xlabel("head")
     picture.set_ylabel("layer")
+    for axis in (picture.xaxis, picture.yaxis):
+        axis.get_major_locator().set_params(integer=True)
     densities = {p: _density(p, grid) for row in layers for p in row}
     mean = np.mean([densities[p] for row in layers for p in row])
     picture.set_title(f"assignment {name}: density {mean:.3f} on {grid}", fontsize=10)
@@ -98,9 +102,10 @@ def _draw_assignment(panel: Any, plan: Plan, name: str, grid: TokenGrid) -> None
     phases = plan.schedule.phases
     ends = [phase.below for phase in phases[1:]] + [0.0]
     for phase, end in zip(phases, ends, strict=True):
-        colour = FAMILY_COLOURS["full"] if phase.use == DENSE else "#88c0d0"
-        strip.barh(0, phase.below - end, left=end, color=colour, height=0.3)
-        strip.text((phase.below + end) / 2, 0.25, phase.use, ha="center", fontsize=9)
+        colour = FAMILY_COLOURS["full"] if phase.use == DENSE else PHASE_COLOURS[phase.use == name]
+        strip.barh(0, phase.below - end, left=end, color=colour, edgecolor="white", height=0.3)
+        if phase.use in (name, DENSE):
+            strip.text((phase.below + end) / 2, 0.25, phase.use, ha="center", fontsize=9)
     strip.set(xlim=(1, 0), ylim=(-0.3, 1.2), yticks=[], xlabel="noise level")
     for side in ("left", "right", "top"):
         strip.spines[side].set_visible(False)
