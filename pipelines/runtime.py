@@ -235,6 +235,9 @@ class TransformerRuntime:
         for context in self._contexts:
             context.listener = None
         if isinstance(self._measure, AutoPlanner):
+            for layer, errors in zip(self._layers, self._measure.errors, strict=True):
+                if errors is None and self.family.obstacle(layer) is None:
+                    self._fall_back("a layer was skipped in the step that chose the automatic plan")
             self.plan, self._maps = self._measure.decide()
             self._tables.clear()
             self._wanted_by_name.clear()

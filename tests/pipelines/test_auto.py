@@ -8,7 +8,7 @@ import torch
 
 import ajour
 from ajour import Captured, Full, Plan
-from ajour.pipelines.auto import SPEEDS, Auto, choose
+from ajour.pipelines.auto import SPEEDS, Auto, AutoPlanner, choose
 from ajour.pipelines.enable import session_of
 from tests.pipelines.conftest import SPARSE, make_transformer, run
 
@@ -119,6 +119,20 @@ def test_two_transformers_choose_for_themselves(make_pipe):
     assert other.plan is not None
     assert session_of(pipe).phases()[-1] == "auto-late"
     assert ajour.current_plan(pipe) is other.plan
+
+
+def test_a_layer_that_was_skipped_stays_full_and_is_said(pipe, monkeypatch):
+    heard = AutoPlanner.listener
+    monkeypatch.setattr(
+        AutoPlanner,
+        "listener",
+        lambda self, layer, weight: None if layer == 1 else heard(self, layer, weight),
+    )
+    with ajour.sparse(pipe, density=0.4):
+        run(pipe, steps=4, size=SIZE)
+        plan, state = ajour.current_plan(pipe), ajour.summary(pipe)
+    assert set(plan.layer("auto", 1)) == {Full()}
+    assert any("skipped" in reason for reason in state.fallbacks)
 
 
 @pytest.mark.parametrize("grid", [(1, 128, 128), (5, 64, 48), (9, 16, 16)])
