@@ -128,8 +128,9 @@ def schedule(plan: Plan) -> str:
         again = f", dense every {phase.refresh} steps" if phase.refresh else ""
         words.append(f"{phase.use} from {phase.below:g} to {end:g}{again}")
         parts.append(
-            f'<span class="{kind}" style="flex:{max(phase.below - end, 0.02):.4f}">'
-            f"{html.escape(phase.use)}</span>"
+            f'<span class="{kind}" style="flex:{max(phase.below - end, 0.02):.4f}" '
+            f'title="{html.escape(words[-1], quote=True)}">'
+            f"<b>{html.escape(phase.use)}</b></span>"
         )
     text = "; ".join(words)
     return (
@@ -161,12 +162,13 @@ def detail(shown: Shown, assignment: str, layer: int, head: int) -> str:
         raise ValueError(f"the plan has no layer {layer}, head {head} in {assignment!r}")
     name = rows[layer][head]
     pattern = plan.patterns[name]
+    named = name if name == pattern.family else f"{name} ({pattern.family})"
     errors = shown.errors.get(assignment)
     error = (
         "not measured yet" if errors is None else f"{errors[layer, head]:.2g} of the layer's output"
     )
     told = {
-        "Pattern": f"{name} ({pattern.family}): a query sees {MEANING[pattern.family]}",
+        "Pattern": f"{named}: a query sees {MEANING[pattern.family]}",
         "Settings": ", ".join(f"{k} {v}" for k, v in pattern.to_dict().items() if k != "family"),
         "Token order": pattern.order,
         "Density": f"{_density(pattern, shown.grid):.3f} of dense attention's tiles",

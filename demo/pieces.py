@@ -137,7 +137,7 @@ def comparison(result: Result, title: str) -> str:
         "psnr": report["psnr_db_each"],
         "ssim": report["ssim_each"],
     }
-    links = ", ".join(
+    links = "".join(
         f'<a href="{url(result.folder / name)}" download="{name}">{name}</a>'
         for name in ("dense.mp4", "sparse.mp4", "report.json", "plan.json")
     )

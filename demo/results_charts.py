@@ -1,4 +1,4 @@
-"""What each kind of result file shows: kernels, transformers, plans, prologue, measuring."""
+"""What each kind of result file shows, from runs of the bundled model down to single kernels."""
 
 from __future__ import annotations
 
@@ -34,6 +34,21 @@ class Kind:
 def kind_of(rows: Rows) -> Kind:
     """The kind of a file by its first row."""
     return next((kind for kind in KINDS if kind.keys <= rows[0].keys()), OTHER)
+
+
+def rows_of(data: Mapping[str, Any]) -> Rows:
+    """The rows of a file; those of a search's figures are the plans that it verified.
+
+    Raises:
+        KeyError: if it is no such file.
+    """
+    if "frontier" not in data:
+        found: Rows = data["rows"]
+        return found
+    chosen = data["chosen"]
+    tried = [{"verified": "on the way"} | one for one in data["tried"] if one != chosen]
+    plain = [{"verified": f"{one['name']} for all heads"} | one for one in data["baselines"]]
+    return [{"verified": "chosen"} | chosen, *tried, *plain]
 
 
 def bars(name: str, items: Sequence[tuple[str, float, str]]) -> str:
@@ -94,6 +109,39 @@ def _plans(data: Mapping[str, Any]) -> str:
         "mean density of all steps", "PSNR, dB", [Series("plans", points, "dots", labels)],
     )  # fmt: skip
     return f'{told}{said}<div class="aj-charts">{drawn}</div>'
+
+
+def _search(data: Mapping[str, Any]) -> str:
+    """The predicted frontier, what was verified, and one pattern for all heads."""
+    rows, chosen, dense = rows_of(data), data["chosen"], data["dense_seconds"]
+    low, high = (end(row["psnr_db"] for row in rows) for end in (min, max))
+    offset = chosen["psnr_db"] - chosen["decibels"]
+    curve = [(dense / one["seconds"], one["decibels"] + offset) for one in data["frontier"]]
+    groups = {
+        "predicted frontier": [(x, y) for x, y in curve if low - 3 < y < high + 5],
+        "verified on the way": [row for row in rows if row["verified"] == "on the way"],
+        "one pattern for all heads": [row for row in rows if row["verified"].endswith("all heads")],
+        "chosen": [rows[0]],
+    }
+    looks = ("line", "dots", "dots", "stars")
+    series = []
+    for (name, group), look in zip(groups.items(), looks, strict=True):
+        points = group if look == "line" else [(row["speedup"], row["psnr_db"]) for row in group]
+        labels = [] if look == "line" else [_verified(row) for row in group]
+        series.append(Series(name, points, look, labels))
+    drawn = chart("Speed-up against PSNR", "speed-up of denoising", "PSNR, dB", series)
+    target, settings = data["target"], data["settings"]
+    prompts = [len(settings[key]) for key in ("calibration", "verification")]
+    said = (
+        f"Target: {target['kind']} {target['value']:g}, {'met' if data['met'] else 'missed'}. "
+        f"Measured on {prompts[0]} prompts, verified on {prompts[1]} others. "
+        f"Chosen: {rows[0]['speedup']:.2f}x, {rows[0]['psnr_db']:.1f} dB{_kept(data)}."
+    )
+    return f'<p class="aj-small">{html.escape(said)}</p><div class="aj-charts">{drawn}</div>'
+
+
+def _verified(row: Mapping[str, Any]) -> str:
+    return f"{row['verified']}: {row['speedup']:.2f}x, {row['psnr_db']:.1f} dB"
 
 
 def _transformers(data: Mapping[str, Any]) -> str:
@@ -191,6 +239,12 @@ KINDS = (
         "Whole runs of the bundled model, each plan against dense attention at the same seeds.",
         frozenset({"plan", "psnr_db", "mean_density"}),
         _plans,
+    ),
+    Kind(
+        "A search",
+        "What a search found and verified, with a plan of one pattern for all heads beside it.",
+        frozenset({"verified", "speedup", "psnr_db"}),
+        _search,
     ),
     Kind(
         "Whole transformers",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ajour.demo.charts import table
-from ajour.demo.results_charts import KINDS, OTHER, kind_of
+from ajour.demo.results_charts import KINDS, OTHER, kind_of, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +31,8 @@ def page(folder: Path) -> str:
     """All result files of a folder, by kind and then by name.
 
     Args:
-        folder: of JSON files as `benchmarks.record` writes them; others are passed over.
+        folder: of JSON files as `benchmarks.record` writes them, and figures of searches; others
+            are passed over.
     """
     parts = []
     for path in sorted(folder.glob("*.json")):
@@ -39,7 +40,7 @@ def page(folder: Path) -> str:
             continue
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-            rows = data["rows"]
+            rows = rows_of(data)
             if rows and isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
                 place = [*KINDS, OTHER].index(kind_of(rows))
                 parts.append((place, path.name, section(path.name, data)))
@@ -57,23 +58,22 @@ def section(name: str, data: Mapping[str, Any]) -> str:
         name: of the file.
         data: what is in it.
     """
-    rows: Rows = data["rows"]
+    rows = rows_of(data)
     kind = kind_of(rows)
     about = f'<p class="aj-note">{html.escape(kind.about)}</p>' if kind.about else ""
     return (
         f'<section class="aj-results"><h3>{html.escape(kind.title)}</h3>{about}'
-        f'<p class="aj-small">{html.escape(f"{name}: {_where(data)}")}</p>{kind.draw(data)}'
+        f'<p class="aj-small">{html.escape(", ".join([name, *_where(data)]))}</p>{kind.draw(data)}'
         f"{_rows(rows, name)}</section>"
     )
 
 
-def _where(data: Mapping[str, Any]) -> str:
+def _where(data: Mapping[str, Any]) -> list[str]:
     """The machine, the versions and the commit."""
     gpu, cpu, threads = data.get("gpu"), data.get("cpu"), data.get("threads")
     told = [str(gpu)] if gpu else [f"CPU {cpu}, {threads} threads"] if cpu and threads else []
     told += [f"{key} {value}" for key, value in (data.get("versions") or {}).items()]
-    told += [f"commit {data['commit']}"] if data.get("commit") else []
-    return ", ".join(told) or "machine unknown"
+    return told + ([f"commit {data['commit']}"] if data.get("commit") else [])
 
 
 def _rows(rows: Rows, name: str) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator  # noqa: TC003 - gradio reads annotations at run time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -116,6 +117,7 @@ def wire(site: Site, tab: SearchTab, shown: gr.State, form: list[Any], mine: gr.
                 news: SearchNews | None = now.news
                 line, level = pieces.state_line(now, site.device.ahead(now))
                 if now.state == RUNNING and news is not None:
+                    news = replace(news, seconds=time.monotonic() - now.started)
                     yield {tab.status: progress(news), tab.frontier: figure(news, target)}
                 else:
                     yield {tab.status: pieces.note(line, level)}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ajour.demo.results_charts import OTHER, kind_of
+from ajour.demo.results_charts import OTHER, kind_of, rows_of
 from ajour.demo.results_page import TREE, page, results_folder
 from tests.demo.test_views import Checker
 
@@ -37,6 +37,15 @@ RESULTS = {
     ],
     "other": [{"x": 7, "y": [1]}],
 }  # fmt: skip
+SEARCH = {
+    "frontier": [{"seconds": 5.0, "decibels": 22.0}, {"seconds": 4.0, "decibels": 20.0}],
+    "dense_seconds": 8.0, "density": 0.2, "met": True, "target": {"kind": "psnr", "value": 30},
+    "chosen": {"speedup": 1.8, "psnr_db": 31.0, "decibels": 21.0},
+    "tried": [{"speedup": 1.6, "psnr_db": 33.0},
+              {"speedup": 1.8, "psnr_db": 31.0, "decibels": 21.0}],
+    "baselines": [{"speedup": 1.9, "psnr_db": 16.0, "name": "window"}],
+    "settings": {"calibration": ["a"], "verification": ["b", "c"]},
+}  # fmt: skip
 SAID = {
     "kernels": ("1,024 tokens, 2 heads of 64", "triton, full: 0.60 ms"),
     "transformers": ("flux, 3 layers", "1,000 ms, 1.40x, density 0.20"),
@@ -47,13 +56,28 @@ SAID = {
 }
 
 
+def test_the_figures_of_a_search_are_told(tmp_path):
+    (tmp_path / "search.json").write_text(json.dumps(SEARCH))
+    text = page(tmp_path)
+    Checker(text)
+    for said in (
+        "Target: psnr 30, met.",
+        "verified on 2 others",
+        "1.80x, 31.0 dB, density 0.20",
+        "window for all heads: 1.90x, 16.0 dB",
+        "on the way: 1.60x",
+        "All 3 rows",
+    ):
+        assert said in text
+
+
 @pytest.mark.parametrize("name", RESULTS)
 def test_each_kind_of_result_is_told(name, tmp_path):
     facts = {"rows": RESULTS[name], "gpu": "G", "versions": {"torch": "2"}, "commit": "c"}
     (tmp_path / f"{name}.json").write_text(json.dumps(facts))
     text = page(tmp_path)
     Checker(text)
-    assert f"{name}.json: G, torch 2, commit c" in text
+    assert f"{name}.json, G, torch 2, commit c" in text
     assert f"All {len(RESULTS[name])} rows" in text
     for said in SAID[name]:
         assert said in text
@@ -88,7 +112,7 @@ def test_every_stored_result_is_of_a_known_kind():
     Checker(text)
     for path in folder.glob("*.json"):
         assert path.name in text
-        assert kind_of(json.loads(path.read_text())["rows"]) is not OTHER, path.name
+        assert kind_of(rows_of(json.loads(path.read_text()))) is not OTHER, path.name
 
 
 def test_an_installed_package_has_results_and_an_example(tmp_path):
