@@ -117,18 +117,15 @@ def _search(data: Mapping[str, Any]) -> str:
     low, high = (end(row["psnr_db"] for row in rows) for end in (min, max))
     offset = chosen["psnr_db"] - chosen["decibels"]
     curve = [(dense / one["seconds"], one["decibels"] + offset) for one in data["frontier"]]
-    groups = {
-        "predicted frontier": [(x, y) for x, y in curve if low - 3 < y < high + 5],
-        "verified on the way": [row for row in rows if row["verified"] == "on the way"],
-        "one pattern for all heads": [row for row in rows if row["verified"].endswith("all heads")],
-        "chosen": [rows[0]],
-    }
-    looks = ("line", "dots", "dots", "stars")
-    series = []
-    for (name, group), look in zip(groups.items(), looks, strict=True):
-        points = group if look == "line" else [(row["speedup"], row["psnr_db"]) for row in group]
-        labels = [] if look == "line" else [_verified(row) for row in group]
-        series.append(Series(name, points, look, labels))
+    near = [(x, y) for x, y in curve if low - 3 < y < high + 5]
+    plain = [row for row in rows[1:] if row["verified"].endswith("for all heads")]
+    tried = [row for row in rows[1:] if row not in plain]
+    series = [
+        Series("predicted frontier", near, "line"),
+        _verified("verified on the way", tried),
+        _verified("one pattern for all heads", plain),
+        _verified("chosen", rows[:1], "stars"),
+    ]
     drawn = chart("Speed-up against PSNR", "speed-up of denoising", "PSNR, dB", series)
     target, settings = data["target"], data["settings"]
     prompts = [len(settings[key]) for key in ("calibration", "verification")]
@@ -140,8 +137,9 @@ def _search(data: Mapping[str, Any]) -> str:
     return f'<p class="aj-small">{html.escape(said)}</p><div class="aj-charts">{drawn}</div>'
 
 
-def _verified(row: Mapping[str, Any]) -> str:
-    return f"{row['verified']}: {row['speedup']:.2f}x, {row['psnr_db']:.1f} dB"
+def _verified(name: str, rows: Rows, kind: str = "dots") -> Series:
+    labels = [f"{row['verified']}: {row['speedup']:.2f}x, {row['psnr_db']:.1f} dB" for row in rows]
+    return Series(name, [(row["speedup"], row["psnr_db"]) for row in rows], kind, labels)
 
 
 def _transformers(data: Mapping[str, Any]) -> str:
