@@ -212,7 +212,8 @@ def weight_of(module: Any) -> torch.Tensor:
     if not weight.is_meta:
         return weight
     with align_module_device(module):
-        return module.weight.detach().clone()  # type: ignore[no-any-return]
+        found: torch.Tensor = module.weight.detach().clone()
+    return found
 
 
 def argument(args: tuple[Any, ...], kwargs: Mapping[str, Any], position: int, name: str) -> Any:

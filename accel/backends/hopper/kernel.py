@@ -65,7 +65,8 @@ def tile_rows(first_row, ids, begin, stop, LEVEL: gl.constexpr):
     for part in gl.static_range(1 << LEVEL):
         # The tile's entries lie at its start; what is missing, at its end.
         entry = gl.minimum(first + shift + part, stop - 1)
-        rows = rows + (first_row + gl.load(ids + entry) * (BLOCK >> LEVEL),)
+        row = first_row + gl.load(ids + entry) * (BLOCK >> LEVEL)
+        rows = rows + (row,)  # type: ignore[assignment]
     return rows
 
 
@@ -179,7 +180,8 @@ def produce(
                             start, queries, D, STAGES, level,
                         )  # fmt: skip
                         rows = following
-        filled += (step > start).to(gl.int32)
+        if step > start:
+            filled += 1
     mbarrier.arrive(full.index(step % STAGES), count=1)  # no keys come with the last values
 
 
