@@ -11,9 +11,24 @@
   }
 
   class Compare extends HTMLElement {
+    /* The page changes elements in place: new facts come as an attribute, and what is drawn here is
+       taken out as unknown to it. Either way it is drawn anew. */
     connectedCallback() {
-      if (this.video) return;
-      this.facts = JSON.parse(this.dataset.facts);
+      this.watcher = new MutationObserver(() => this.update());
+      this.watcher.observe(this, { childList: true, attributes: true, attributeFilter: ["data-facts"] });
+      this.update();
+    }
+
+    disconnectedCallback() {
+      this.watcher.disconnect();
+      this.leave();
+    }
+
+    update() {
+      if (this.stage && this.shown === this.dataset.facts && this.contains(this.stage)) return;
+      this.leave();
+      this.shown = this.dataset.facts;
+      this.facts = JSON.parse(this.shown);
       const { src, frames, names } = this.facts;
       this.view = "side";
       this.video = make("video", { src, muted: "", playsinline: "", preload: "auto", hidden: "" });
@@ -25,17 +40,20 @@
         return make("figure", { class: `panel p${index}` }, canvas, make("figcaption", {}, names[index]));
       });
       this.stage = make("div", { class: "stage" }, ...this.panels);
-      this.append(this.video, this.toolbar(), this.stage, this.wipeControl(), this.transport(), this.chart());
+      this.replaceChildren(
+        this.video, this.toolbar(), this.stage, this.wipeControl(), this.transport(), this.chart());
       this.setView("side");
       this.listen();
       const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
       if (frames > 1 && !calm) this.video.play().catch(() => {});
     }
 
-    disconnectedCallback() {
+    leave() {
+      if (!this.video) return;
       this.video.pause();
       this.video.removeAttribute("src");
       this.video.load();
+      this.video = this.stage = null;
     }
 
     toolbar() {
@@ -100,10 +118,10 @@
 
     listen() {
       const video = this.video;
-      const paint = () => this.draw();
+      const paint = () => video === this.video && this.draw();
       for (const name of ["loadeddata", "seeked", "timeupdate"]) video.addEventListener(name, paint);
       const label = () => { this.play.textContent = video.paused ? "Play" : "Pause"; };
-      video.addEventListener("play", () => { label(); this.tick(); });
+      video.addEventListener("play", () => { label(); this.tick(video); });
       video.addEventListener("pause", label);
       video.addEventListener("error", () => {
         if (!video.getAttribute("src")) return;
@@ -111,11 +129,11 @@
       });
     }
 
-    tick() {
-      if (this.video.paused || !this.isConnected) return;
+    tick(video) {
+      if (video !== this.video || video.paused) return;
       this.draw();
-      if (this.video.requestVideoFrameCallback) this.video.requestVideoFrameCallback(() => this.tick());
-      else requestAnimationFrame(() => this.tick());
+      if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(() => this.tick(video));
+      else requestAnimationFrame(() => this.tick(video));
     }
 
     seek(frame) {

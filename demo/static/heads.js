@@ -3,10 +3,15 @@
 (() => {
   class Heads extends HTMLElement {
     connectedCallback() {
-      if (this.rows) return;
-      this.rows = [...this.querySelectorAll("tbody tr")].map((row) => [...row.querySelectorAll("button")]);
+      if (this.listens) return;
+      this.listens = true;
       this.addEventListener("keydown", (event) => this.move(event));
       this.addEventListener("click", (event) => this.choose(event.target.closest("tbody button")));
+    }
+
+    /* Looked up each time: the page changes the map in place. */
+    get rows() {
+      return [...this.querySelectorAll("tbody tr")].map((row) => [...row.querySelectorAll("button")]);
     }
 
     at(button) {

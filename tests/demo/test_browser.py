@@ -67,6 +67,12 @@ def wait_for(page, place, text, timeout=LONG):
     shown.first.wait_for(timeout=timeout)
 
 
+def finished(page, title="Your run"):
+    """Wait until a first run of a page is shown, not only said to be finished."""
+    wait_for(page, "#status", "Finished")
+    expect(page.locator("#comparison").get_by_text(title)).to_be_visible()
+
+
 def tab(page, name):
     page.get_by_role("tab", name=name).click()
 
@@ -105,8 +111,7 @@ def test_the_bundled_model_comes_with_an_example_and_makes_a_run(open_page, bund
     page.get_by_label("Small").first.check()
     page.get_by_label("Prompt").fill("A blue circle at the top moves down on a black background.")
     generate(page)
-    wait_for(page, "#status", "Finished")
-    expect(page.locator("#comparison").get_by_text("Your run")).to_be_visible()
+    finished(page)
     expect(page.locator("#comparison").get_by_text("A blue circle")).to_be_visible()
     page.wait_for_function("document.querySelector('ajour-compare').video.videoHeight === 3 * 128")
     expect(compare.get_by_label("Frame")).to_have_attribute("max", "17")
@@ -117,7 +122,7 @@ def test_from_a_prompt_to_the_comparison(open_page):
     page.get_by_label("Prompt").fill("a blue star")
     generate(page)
     page.locator("#status progress").wait_for(timeout=LONG)
-    wait_for(page, "#status", "Finished")
+    finished(page)
     compare = page.locator("ajour-compare")
     expect(page.locator("#comparison").get_by_text("a blue star").first).to_be_attached()
     expect(page.locator("#cards dd")).to_have_count(8)
@@ -153,7 +158,7 @@ def test_from_a_prompt_to_the_comparison(open_page):
 def test_a_wipe_shows_dense_left_and_sparse_right(open_page):
     page = open_page()
     generate(page)
-    wait_for(page, "#status", "Finished")
+    finished(page)
     page.wait_for_function("document.querySelector('ajour-compare').video.readyState >= 2")
     compare = page.locator("ajour-compare")
     compare.get_by_role("button", name="Pause").click()
@@ -171,6 +176,22 @@ def test_a_wipe_shows_dense_left_and_sparse_right(open_page):
     assert page.evaluate(script, True)
     wipe.press("End")
     assert wipe.get_attribute("aria-valuetext") == "dense up to 100 percent of the width"
+
+
+def test_every_run_of_a_page_shows_its_own_videos(open_page):
+    page = open_page()
+    source = "document.querySelector('ajour-compare').video.getAttribute('src')"
+    seen = set()
+    for prompt in ("a red circle", "a blue star", "a green ring"):
+        page.get_by_label("Prompt").fill(prompt)
+        generate(page, steps=2)
+        expect(page.locator("#comparison .aj-prompt")).to_have_text(prompt, timeout=LONG)
+        page.wait_for_function(f"!{json.dumps(sorted(seen))}.includes({source})")
+        page.wait_for_function("document.querySelector('ajour-compare').video.readyState >= 2")
+        page.locator("ajour-compare").get_by_role("button", name="Difference").click()
+        expect(page.locator("ajour-compare .readout")).to_contain_text("of 9")
+        seen.add(page.evaluate(source))
+    assert len(seen) == 3
 
 
 def test_a_stop_in_the_middle_and_on_again(open_page):
@@ -312,7 +333,7 @@ def test_every_tab_fits_the_width(open_page, width, scheme):
         assert fits(page), name
     tab(page, "Generate")
     generate(page, steps=2)
-    wait_for(page, "#status", "Finished")
+    finished(page)
     for name in ("Side by side", "Wipe", "Difference"):
         page.locator("ajour-compare").get_by_role("button", name=name).click()
         assert fits(page), name
@@ -336,6 +357,6 @@ def test_controls_have_names_and_states_are_said(open_page):
 def test_motion_waits_for_those_who_asked_for_calm(open_page):
     page = open_page(reduced_motion="reduce")
     generate(page)
-    wait_for(page, "#status", "Finished")
+    finished(page)
     page.wait_for_timeout(500)
     assert page.evaluate("document.querySelector('ajour-compare').video.paused")
