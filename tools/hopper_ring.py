@@ -2,7 +2,7 @@
 
     python -m tools.hopper_ring
 
-One producer and two consumers pass barriers as `accel/backends/hopper/kernel.py` does. A schedule
+One producer and two consumers pass barriers as `accel/backends/hopper/` does. A schedule
 in which all wait, or in which a buffer holds another tile than the one that is read, ends with an
 assertion. A wrong protocol hangs a GPU; change this model first, then the kernel.
 """
