@@ -158,8 +158,9 @@ def serving(
     """
     with tempfile.TemporaryDirectory(prefix="ajour-demo-") as folder:
         root = Path(folder).resolve()
-        os.environ["GRADIO_TEMP_DIR"] = str(root)
-        os.environ["GRADIO_EXAMPLES_CACHE"] = str(root / "examples-cache")
+        places = {"GRADIO_TEMP_DIR": root, "GRADIO_EXAMPLES_CACHE": root / "examples-cache"}
+        before = {name: os.environ.get(name) for name in places}
+        os.environ |= {name: str(place) for name, place in places.items()}
         site = open_site(model, root)
         page = build(site)
         static = files("ajour.demo").joinpath("static")
@@ -176,6 +177,10 @@ def serving(
         finally:
             page.close(verbose=False)
             site.device.close()
+            for name, value in before.items():
+                os.environ.pop(name, None)
+                if value is not None:
+                    os.environ[name] = value
 
 
 def theme() -> gr.themes.Base:

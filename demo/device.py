@@ -66,6 +66,11 @@ class Job:
         """Whether nothing more will come."""
         return self.state in (DONE, FAILED, STOPPED)
 
+    @property
+    def stopping(self) -> bool:
+        """Whether it was told to stop and has not ended yet."""
+        return self._stop.is_set() and not self.over
+
     def stop(self) -> None:
         """Ask the work to end at its next forward pass."""
         self._stop.set()

@@ -50,7 +50,7 @@ def state_line(job: Job, ahead: int) -> tuple[str, str]:
         runs = "1 run is" if ahead == 1 else f"{ahead} runs are"
         return (f"Waiting: {runs} ahead of yours." if ahead else "Starting."), ""
     return {
-        RUNNING: ("Running.", ""),
+        RUNNING: ("Stopping." if job.stopping else "Running.", ""),
         DONE: ("Finished.", "good"),
         STOPPED: ("Stopped. Nothing was kept of this run.", ""),
         FAILED: (f"This run failed: {job.error}", "bad"),
@@ -61,7 +61,7 @@ def progress(job: Job, ahead: int) -> str:
     """A run's state, its bar and its previews."""
     line, kind = state_line(job, ahead)
     news: News | None = job.news
-    if job.state != RUNNING or news is None:
+    if job.state != RUNNING or job.stopping or news is None:
         return note(line, kind)
     left = "" if news.left is None else f", about {news.left:.0f} s left"
     if news.done == 0:

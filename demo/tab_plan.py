@@ -14,7 +14,7 @@ from ajour.demo.heads import Shown  # noqa: TC001 - gradio reads annotations at 
 from ajour.demo.measure import measure
 from ajour.demo.request import Request
 from ajour.demo.server import download, snippet
-from ajour.demo.tab_generate import owner_of, quick
+from ajour.demo.tab_generate import owner_of, quick, stop_run
 
 if TYPE_CHECKING:
     from ajour.demo.server import Site
@@ -120,7 +120,7 @@ def wire(site: Site, tab: PlanTab, shown: gr.State, form: list[Any]) -> Any:
         try:
             for now in job.watch():
                 line, kind = pieces.state_line(now, site.device.ahead(now))
-                if now.state == RUNNING and now.news:
+                if now.state == RUNNING and now.news and not now.stopping:
                     line = "Measuring: step {} of {}.".format(*now.news)
                 yield {tab.note: pieces.note(line, kind)}
         finally:
@@ -137,9 +137,8 @@ def wire(site: Site, tab: PlanTab, shown: gr.State, form: list[Any]) -> Any:
             }
         yield last
 
-    def stop(request: gr.Request) -> str:
-        site.device.stop(owner_of(request, "measure"))
-        return pieces.note("Stopping.")
+    def stop(request: gr.Request) -> Any:
+        return stop_run(site, owner_of(request, "measure"))
 
     tab.map.choose(look, [shown, tab.assignment], tab.detail, **quick())
     for control in (tab.colour, tab.assignment):

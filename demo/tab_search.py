@@ -14,7 +14,7 @@ from ajour.demo.charts import Series, chart
 from ajour.demo.device import DONE, RUNNING, STOPPED, Refused
 from ajour.demo.request import MOST_STEPS, Request
 from ajour.demo.searching import Found, SearchNews, search
-from ajour.demo.tab_generate import about, owner_of, quick, show
+from ajour.demo.tab_generate import about, owner_of, quick, show, stop_run
 from ajour.search.settings import Target
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def wire(site: Site, tab: SearchTab, shown: gr.State, form: list[Any], mine: gr.
             for now in job.watch():
                 news: SearchNews | None = now.news
                 line, level = pieces.state_line(now, site.device.ahead(now))
-                if now.state == RUNNING and news is not None:
+                if now.state == RUNNING and news is not None and not now.stopping:
                     news = replace(news, seconds=time.monotonic() - now.started)
                     yield {tab.status: progress(news), tab.frontier: figure(news, target)}
                 else:
@@ -139,9 +139,8 @@ def wire(site: Site, tab: SearchTab, shown: gr.State, form: list[Any], mine: gr.
         buttons = {tab.start: gr.Button(interactive=True), tab.stop: gr.Button(interactive=False)}
         yield last | buttons
 
-    def stop(request: gr.Request) -> str:
-        stopped = site.device.stop(owner_of(request, "search"))
-        return pieces.note("Stopping." if stopped else "There is nothing to stop.")
+    def stop(request: gr.Request) -> Any:
+        return stop_run(site, owner_of(request, "search"))
 
     tab.start.click(None, js=show("search-status"))
     tab.stop.click(stop, None, tab.status, **quick())
@@ -201,6 +200,8 @@ def outcome(found: Found) -> str:
         line, kind = f"The target of {found.target} is met.", "good"
     else:
         line, kind = f"The target of {found.target} is missed; this is the nearest plan.", "bad"
+    if found.density is not None and found.density > 0.999:
+        line += " Nothing sparse was faster than dense attention; try a larger size."
     if not found.ended:
         line = f"Ended early, with the best plan so far. {line}"
     return f'{pieces.note(line, kind)}<dl class="aj-cards">{items}</dl>'

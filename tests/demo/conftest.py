@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import pytest
@@ -80,9 +81,13 @@ def chromium():
 
 @pytest.fixture(scope="session")
 def server(_parts):
-    """A running server: its address and its site."""
+    """A running server without a stored example: its address and its site."""
     fresh = make_pipe.__wrapped__(_parts)()
-    with serving(tiny_model(lambda: fresh), port=free_port()) as (page, site):
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Store, "example", lambda _: None)  # it is of another model's shape
+            opened = serving(tiny_model(lambda: fresh), port=free_port())
+            page, site = stack.enter_context(opened)
         assert site.device.ready.wait(30)
         yield page.local_url, site
 
