@@ -87,14 +87,18 @@ def _plans(data: Mapping[str, Any]) -> str:
         "SSIM": lambda row: _number(row.get("ssim"), ".3f"),
         "true claims": lambda row: _number((row.get("adherence") or {}).get("all"), ".3f"),
     }
-    cells = [[read(row) for read in columns.values()] for row in rows]
-    told = table(list(columns), cells, "Plans, their speed and their quality")
+    cells = {name: [read(row) for row in rows] for name, read in columns.items()}
+    known = {name: column for name, column in cells.items() if any(column)}
+    lines = list(zip(*known.values(), strict=True))
+    told = table(list(known), lines, "Plans, their speed and their quality")
     facts = []
     if data.get("prompts") and data.get("size"):
         frames, height, width = data["size"]
         facts.append(
             f"Means over {len(data['prompts'])} held-out prompts, {frames} frames of {width} x "
-            f"{height}, {data['steps']} steps; seconds are medians of denoising one of them."
+            f"{height}, {data['steps']} steps."
+            + " Seconds are medians of denoising one of them."
+            * ("dense" in known)
         )
     if data.get("dense_adherence"):
         share = data["dense_adherence"]["all"]
