@@ -96,7 +96,7 @@ class _WatchedWork(Work):
         self.job = job
         self.news = SearchNews(STAGES["identity"], 0, 0.0, limit)
         self.begun = time.monotonic()
-        super().__init__(folder, settings.to_dict())
+        super().__init__(folder, settings.identity())
 
     def put(self, key: str, value: Any) -> None:
         super().put(key, value)

@@ -40,7 +40,9 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     look.add_argument("--bands", type=positive, default=5, help="bands of steps")
     look.add_argument("--costs", type=Path, help="costs of an earlier search, not measured again")
     look.add_argument("--out", type=Path, default=Path("plan.json"), help="plan file")
-    look.add_argument("--resume", action="store_true", help="go on with interrupted work")
+    look.add_argument(
+        "--resume", action="store_true", help="go on with earlier work; the target may differ"
+    )
     look.add_argument("--dry-run", action="store_true", help="only say what would be done")
     look.set_defaults(run=_search)
 
@@ -148,7 +150,7 @@ def _search(args: argparse.Namespace) -> None:
         return
     workers = Workers.join()
     folder = args.out.with_suffix(".search")
-    work = workers.open(folder, settings.to_dict(), args.resume)
+    work = workers.open(folder, settings.identity(), args.resume)
     pipe = load(args.model, args.device or workers.device)
     try:
         search = Search(pipe, settings, work, workers)

@@ -97,6 +97,10 @@ class Settings:
         """As plain JSON types."""
         return dict(json.loads(json.dumps(asdict(self))))
 
+    def identity(self) -> dict[str, Any]:
+        """What measurements depend on: all but the target, which may change between runs."""
+        return {name: value for name, value in self.to_dict().items() if name != "target"}
+
 
 def digest(data: Any) -> str:
     """Twelve hex digits that stand for JSON data."""
