@@ -67,8 +67,16 @@ def compact(offsets: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, tor
     return shifted, ids[kept.flatten()]
 
 
+WORK = 16
+"""Numbers in a work item."""
+
+
 def work_items(
-    offsets: torch.Tensor, row_order: torch.Tensor, head_rows: torch.Tensor
+    offsets: torch.Tensor,
+    ids: torch.Tensor,
+    valid: torch.Tensor,
+    row_order: torch.Tensor,
+    head_rows: torch.Tensor,
 ) -> torch.Tensor:
     """Every (head, query block) with its lists, in the order in which a GPU should take them.
 
@@ -77,11 +85,14 @@ def work_items(
 
     Args:
         offsets: int32 (rows, N, LEVELS + 1).
+        ids: int32 (entries,).
+        valid: int32 (N,).
         row_order: int32 (rows,).
         head_rows: int32 (heads,).
 
     Returns:
-        int32 (heads * N, 8): head, query block, the five offsets, `row_order`.
+        int32 (heads * N, WORK): head, query block, the five offsets, `row_order`, the six numbers
+        of `masked_tiles`, and zeros.
     """
     rows = head_rows.long()
     tiles = tile_counts(offsets)[rows]
@@ -90,7 +101,51 @@ def work_items(
     rows = rows[heads, None].expand_as(blocks)
     item = [heads[:, None].expand_as(blocks), blocks, row_order[rows]]
     head, block, order = (x.int()[..., None] for x in item)
-    return torch.cat([head, block, offsets[rows, blocks], order], -1).flatten(0, 1)
+    masks = masked_tiles(offsets, ids, valid)[rows, blocks]
+    found = torch.cat([head, block, offsets[rows, blocks], order, masks], -1).flatten(0, 1)
+    return torch.nn.functional.pad(found, (0, WORK - found.shape[-1]))
+
+
+def masked_tiles(offsets: torch.Tensor, ids: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """The tiles of each (row, query block) that a kernel must mask, and how.
+
+    These are the partial blocks of level 0, and of each pooled level the first tile if it lacks
+    entries or has a partial block. (A level-h tile holds 2**h entries; the first tile of a list
+    takes what is left over.)
+
+    Args:
+        offsets: int32 (rows, N, LEVELS + 1).
+        ids: int32 (entries,).
+        valid: int32 (N,).
+
+    Returns:
+        int32 (rows, N, 6). The first number counts level 0's masked tiles, and has bit h + 1 set if
+        the first tile of level h is masked. The others describe the masked tiles in that sequence,
+        or, if there are none, the first tile: level + 4 * entries + 64 * tokens of the first entry.
+    """
+    device = offsets.device
+    level = torch.arange(LEVELS, device=device)
+    width = 1 << level
+    count = (offsets[..., 1:] - offsets[..., :-1]).long()
+    entries = count - ((count - 1).clamp(min=0) >> level << level)
+    room = max(len(ids) - 1, 0)
+    seconds = offsets[..., :1] + 1
+    places = torch.cat([offsets[..., :1], seconds, offsets[..., 1:LEVELS]], -1).long()
+    known = ids if len(ids) else ids.new_zeros(1)
+    tokens = valid[known[places.clamp(max=room)].long()].long()
+    slot_level = torch.tensor([0, *range(LEVELS)], device=device)
+    there = torch.cat([count[..., :1] > 0, count[..., :1] > 1, count[..., 1:] > 0], -1)
+    entries = torch.cat([entries[..., :1], entries], -1)
+    masked = there & ((entries < width[slot_level]) | (tokens < BLOCK))
+    bits = torch.tensor([1, 1, *(1 << (h + 1) for h in range(1, LEVELS))], device=device)
+    summary = (masked * bits).sum(-1, keepdim=True)
+    # Without any masked tile, the first one.
+    first = there & (there.cumsum(-1) == 1) & ~masked.any(-1, keepdim=True)
+    told = masked | first
+    words = slot_level + 4 * entries + 64 * tokens
+    slots = torch.where(told, told.cumsum(-1) - 1, LEVELS + 1)
+    packed = words.new_zeros(*words.shape[:-1], LEVELS + 2).scatter(-1, slots, words)
+    return torch.cat([summary, packed[..., : LEVELS + 1]], -1).int()
 
 
 def tile_counts(offsets: torch.Tensor) -> torch.Tensor:

@@ -46,7 +46,7 @@ class BlockTable:
         head_rows: int32 (heads,), the pattern row of each head.
         places: int32 (orders, tokens), the slot of each token; the inverse of `slots`.
         empty_slots: int64 (n,), slots without a token, the same in every order; n is below 256.
-        work: int32 (heads * N, 8), see `ajour.lists.work_items`.
+        work: int32 (heads * N, 16), see `ajour.lists.work_items`.
         highest_level: the highest level that has an entry; 0 for an empty table.
         derived: what backends work out from the table and keep with it.
     """
@@ -120,7 +120,7 @@ class BlockTable:
             head_rows=heads,
             places=torch.from_numpy(places.astype(np.int32)),
             empty_slots=torch.from_numpy(np.flatnonzero(slots[0] < 0)),
-            work=work_items(offsets, row_order, heads),
+            work=work_items(offsets, ids, torch.from_numpy(valid), row_order, heads),
             highest_level=max(0, *(int(level_map.max()) for level_map in levels)),
         )
 
@@ -138,7 +138,7 @@ class BlockTable:
     def with_heads(self, head_rows: Sequence[int]) -> BlockTable:
         """The same rows for another layer's heads; all other tensors are shared."""
         heads = torch.tensor(list(head_rows), dtype=torch.int32, device=self.head_rows.device)
-        work = work_items(self.offsets, self.row_order, heads)
+        work = work_items(self.offsets, self.ids, self.valid, self.row_order, heads)
         return replace(self, head_rows=heads, work=work, derived={})
 
     def with_rows(
@@ -160,14 +160,15 @@ class BlockTable:
         head_rows = self.head_rows.scatter(0, heads, own)
         old_rows = self.head_rows[heads].long()
         offsets = torch.cat([self.offsets, offsets + len(self.ids)])
+        ids = torch.cat([self.ids, ids])
         row_order = torch.cat([self.row_order, self.row_order[old_rows]])
         return replace(
             self,
             offsets=offsets,
-            ids=torch.cat([self.ids, ids]),
+            ids=ids,
             row_order=row_order,
             head_rows=head_rows,
-            work=work_items(offsets, row_order, head_rows),
+            work=work_items(offsets, ids, self.valid, row_order, head_rows),
             highest_level=max(self.highest_level, highest_level),
             derived={},
         )

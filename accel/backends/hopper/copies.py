@@ -8,18 +8,23 @@ load_box = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared  
 
 BLOCK = gl.constexpr(128)
 HALF = gl.constexpr(64)
-ITEM = gl.constexpr(8)
+ITEM = gl.constexpr(16)
 
 
 @gluon.jit
-def tile_counts(item, partial, LEVELS: gl.constexpr):
-    """Masked tiles of level 0 and tiles of levels 0 to 3 of a work item."""
+def tile_counts(item, LEVELS: gl.constexpr):
+    """Of a work item: masked tiles of levels 0 to 3, then tiles of levels 0 to 3."""
     b0 = gl.load(item + 2)
     b1 = gl.load(item + 3)
+    masks = gl.load(item + 8)
+    m0 = masks & 3
     n0 = b1 - b0
-    n1 = n0 * 0
-    n2 = n1
-    n3 = n1
+    m1 = n0 * 0
+    m2 = m1
+    m3 = m1
+    n1 = m1
+    n2 = m1
+    n3 = m1
     if LEVELS > 1:
         b2 = gl.load(item + 4)
         b3 = gl.load(item + 5)
@@ -27,7 +32,10 @@ def tile_counts(item, partial, LEVELS: gl.constexpr):
         n1 = (b2 - b1 + 1) >> 1
         n2 = (b3 - b2 + 3) >> 2
         n3 = (b4 - b3 + 7) >> 3
-    return gl.minimum(partial, n0), n0, n1, n2, n3
+        m1 = masks >> 2 & 1
+        m2 = masks >> 3 & 1
+        m3 = masks >> 4 & 1
+    return (m0, m1, m2, m3), (n0, n1, n2, n3)
 
 
 @gluon.jit
@@ -99,7 +107,7 @@ def copy_tile(
 
 @gluon.jit
 def produce(
-    sources, q_buffers, q_full, q_empty, ring, work, ids, items, total, heads, blocks, partial,
+    sources, q_buffers, q_full, q_empty, ring, work, ids, items, total, heads, blocks,
     D: gl.constexpr, STAGES: gl.constexpr, LEVELS: gl.constexpr,
 ):  # fmt: skip
     """The producer warp: every copy of a program, in the sequence of the tiles."""
@@ -111,20 +119,20 @@ def produce(
         item = work + index % items * ITEM
         batch_head = index // items * heads + gl.load(item)
         row = batch_head * blocks * BLOCK
-        masked, n0, n1, n2, n3 = tile_counts(item, partial, LEVELS)
+        masked, counts = tile_counts(item, LEVELS)
         query_row = row + gl.load(item + 1) * BLOCK
         queries = (sources[0], query_row, filled, q_buffers, q_full, q_empty)
         start = step
         begin = gl.load(item + 2)
-        for tile in range(masked):
+        for tile in range(masked[0]):
             rows = tile_rows(row, ids, begin, begin + tile + 1, 0)
             step = copy_tile(sources[1], sources[2], rows, step, ring, start, queries, D, STAGES, 0)
         pooled_row = batch_head * blocks * (BLOCK - BLOCK // 8)
         if LEVELS > 1:
             for level in gl.static_range(1, 4):
-                low = gl.load(item + 2 + level)
-                high = gl.load(item + 3 + level)
-                if high > low:
+                if masked[level] > 0:
+                    low = gl.load(item + 2 + level)
+                    high = gl.load(item + 3 + level)
                     base = pooled_row + blocks * (BLOCK - 2 * (BLOCK >> level))
                     stop = high - ((high - low - 1) >> level << level)
                     step = copy_tile(
@@ -133,8 +141,9 @@ def produce(
                         D, STAGES, level,
                     )  # fmt: skip
         # The places of one tile are read before the tile before waits for its turn.
-        key_block = gl.load(ids + begin + masked, mask=masked < n0, other=0)
-        for tile in range(masked, n0):
+        n0 = counts[0]
+        key_block = gl.load(ids + begin + masked[0], mask=masked[0] < n0, other=0)
+        for tile in range(masked[0], n0):
             following = gl.load(ids + begin + tile + 1, mask=tile + 1 < n0, other=0)
             step = copy_tile(
                 sources[1], sources[2], (row + key_block * BLOCK,), step, ring, start, queries,
@@ -146,7 +155,7 @@ def produce(
                 low = gl.load(item + 2 + level)
                 high = gl.load(item + 3 + level)
                 base = pooled_row + blocks * (BLOCK - 2 * (BLOCK >> level))
-                rest = gl.maximum(high - low - 1, 0) >> level
+                rest = counts[level] - masked[level]
                 if rest > 0:
                     rows = tile_rows(base, ids, low, high - (rest - 1 << level), level)
                     for tile in range(rest):

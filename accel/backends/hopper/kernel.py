@@ -5,7 +5,7 @@ queries, keys and values by TMA into a ring of buffers; two warpgroups compute 6
 and overlap the softmax of a tile with the matrix product of the tile before.
 
 All walk an item's tiles in one sequence: first the masked ones (level 0's partial blocks, then the
-first tile of each pooled level), then the rest of level 0 and of levels 1 to 3. A level-h tile
+first tile of each pooled level that needs a mask), then the rest of level 0 and of levels 1 to 3. A level-h tile
 gathers the pooled rows of 2**h blocks, 128 >> h rows each, so every tile has 128 keys; that each
 row stands for 2**h keys is h in the base-2 logits, the same for the whole tile.
 
@@ -13,8 +13,8 @@ A step of the ring holds the keys of one tile and the values of the tile before,
 need together: one barrier tells that they are there, one that they are used. The last values of an
 item share a step with the first keys of the next, which so arrive during the epilogue.
 
-A work item is 8 numbers: head, query block, the five offsets of its lists, row of `slots`
-(`ajour.lists.work_items`). Other layouts are those of the portable kernel.
+A work item is 16 numbers: head, query block, the five offsets of its lists, row of `slots`, then
+what is masked and how (`ajour.lists.work_items`). Other layouts are those of the portable kernel.
 """
 
 from triton.experimental import gluon
@@ -31,35 +31,23 @@ LN2 = gl.constexpr(0.6931471805599453)
 
 
 @gluon.jit
-def masked_bias(
-    tile, masked, peeled, n1, n2, item, ids, valid, LAYOUT: gl.constexpr, LEVELS: gl.constexpr
-):
-    """Base-2 logit bias (128,) of the keys of one of an item's first tiles; -inf for none.
+def masked_bias(word, LAYOUT: gl.constexpr, LEVELS: gl.constexpr):
+    """Base-2 logit bias (128,) of the keys of the tile that `word` describes; -inf for none.
 
-    Tiles before `peeled` may need it; tile 0 may ask for it in any case.
+    The word is one of `ajour.lists.masked_tiles`; it may describe a tile that needs no mask.
     """
     lane = gl.arange(0, BLOCK, layout=LAYOUT)
-    level = tile * 0
-    if LEVELS > 1:
-        ordinal = tile - masked
-        has1 = (n1 > 0).to(gl.int32)
-        has2 = has1 + (n2 > 0).to(gl.int32)
-        pooled = 1 + (ordinal >= has1).to(gl.int32) + (ordinal >= has2).to(gl.int32)
-        level = ((ordinal >= 0) & (tile < peeled)).to(gl.int32) * pooled
-    low = gl.load(item + 2 + level)
+    tokens = word >> 6
     if LEVELS == 1:
-        tokens = gl.load(valid + gl.load(ids + low + tile))
         bias = gl.where(lane < tokens, 0.0, float("-inf"))
     else:
         # Only the first of a list's entries can be a partial block.
-        high = gl.load(item + 3 + level)
-        entry = gl.where(level == 0, low + tile, low)
-        entries = gl.where(level == 0, 1, high - low - ((high - low - 1) >> level << level))
+        level = word & 3
         width = 1 << level
         size = BLOCK >> level
-        tokens = gl.load(valid + gl.load(ids + entry))
         members = gl.minimum(tokens - lane * width, width)
-        members = gl.where(lane < size, members, gl.where(lane < entries * size, width, 0))
+        present = (word >> 2 & 15) * size
+        members = gl.where(lane < size, members, gl.where(lane < present, width, 0))
         bias = gl.log2(gl.maximum(members, 1).to(gl.float32))
         bias = gl.where(members > 0, bias, float("-inf"))
     return bias
@@ -67,12 +55,11 @@ def masked_bias(
 
 @gluon.jit
 def masked_logits(
-    query, keys, empty, scale, tile, masked, peeled, n1, n2, item, ids, valid, zeros,
-    S: gl.constexpr, LEVELS: gl.constexpr,
+    query, keys, empty, scale, word, zeros, S: gl.constexpr, LEVELS: gl.constexpr
 ):  # fmt: skip
     """Base-2 logits (64, 128) of one of an item's first tiles, masked; frees its step."""
     token = warpgroup_mma(query, keys.permute((1, 0)), zeros, use_acc=False, is_async=True)
-    bias = masked_bias(tile, masked, peeled, n1, n2, item, ids, valid, gl.SliceLayout(0, S), LEVELS)
+    bias = masked_bias(word, gl.SliceLayout(0, S), LEVELS)
     logits = warpgroup_mma_wait(0, deps=[token])
     mbarrier.arrive(empty, count=1)
     return logits * scale + bias[None, :]
@@ -101,8 +88,8 @@ def soften(logits, peak, sums, scale, level):
 
 @gluon.jit
 def consume(
-    q_buffers, q_full, q_empty, ring, out, lse, slots, valid, work, ids, items, total, scale,
-    seq_len, heads, blocks, partial,
+    q_buffers, q_full, q_empty, ring, out, lse, slots, work, items, total, scale, seq_len, heads,
+    blocks,
     half: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, LEVELS: gl.constexpr,
 ):  # fmt: skip
     """A warpgroup's 64 query rows: online softmax over all tiles, then the scatter."""
@@ -126,18 +113,14 @@ def consume(
         block = gl.load(item + 1)
         order = gl.load(item + 7)
         batch = index // items
-        masked, n0, n1, n2, n3 = tile_counts(item, partial, LEVELS)
-        steps = n0 + n1 + n2 + n3
+        word = gl.load(item + 9)
+        masked, counts = tile_counts(item, LEVELS)
+        steps = counts[0] + counts[1] + counts[2] + counts[3]
         last = start + steps - 1
-        peeled = masked
-        end0 = steps
-        end1 = steps
-        end2 = steps
-        if LEVELS > 1:
-            peeled += gl.minimum(n1, 1) + gl.minimum(n2, 1) + gl.minimum(n3, 1)
-            end0 = start + (n0 - masked + peeled)
-            end1 = end0 + gl.maximum(n1 - 1, 0)
-            end2 = end1 + gl.maximum(n2 - 1, 0)
+        peeled = masked[0] + masked[1] + masked[2] + masked[3]
+        end0 = start + peeled + counts[0] - masked[0]
+        end1 = end0 + counts[1] - masked[1]
+        end2 = end1 + counts[2] - masked[2]
 
         acc = gl.zeros([HALF, D], gl.float32, O)
         peak = gl.full([HALF], float("-inf"), gl.float32, S_ROW)
@@ -150,10 +133,12 @@ def consume(
             mbarrier.wait(full.index(start % STAGES), (start // STAGES) & 1)
             for step in range(start, first):
                 stage = step % STAGES
+                following = gl.load(item + 10 + step - start)
                 logits = masked_logits(
-                    query, k_buffers.index(stage), empty.index(stage), scale, step - start, masked,
-                    peeled, n1, n2, item, ids, valid, zeros, S, LEVELS,
+                    query, k_buffers.index(stage), empty.index(stage), scale, word, zeros, S,
+                    LEVELS,
                 )  # fmt: skip
+                word = following
                 weights, peak, sums, shrink = soften(logits, peak, sums, 1.0, 0.0)
                 mbarrier.wait(full.index((step + 1) % STAGES), ((step + 1) // STAGES) & 1)
                 acc = acc * gl.convert_layout(shrink, O_ROW)[:, None]
@@ -162,8 +147,8 @@ def consume(
                 acc = warpgroup_mma_wait(0, deps=[token])
             # The last of them, or the first tile that has no mask: it begins the overlap.
             logits = masked_logits(
-                query, k_buffers.index(first % STAGES), empty.index(first % STAGES), scale,
-                first - start, masked, peeled, n1, n2, item, ids, valid, zeros, S, LEVELS,
+                query, k_buffers.index(first % STAGES), empty.index(first % STAGES), scale, word,
+                zeros, S, LEVELS,
             )  # fmt: skip
             weights, peak, sums, shrink = soften(logits, peak, sums, 1.0, 0.0)
             acc = acc * gl.convert_layout(shrink, O_ROW)[:, None]
@@ -212,8 +197,8 @@ def consume(
 
 @gluon.jit
 def attend_kernel(
-    q, k0, v0, k1, v1, k2, v2, k3, v3, out, lse, slots, valid, work, ids, scale, items, total,
-    seq_len, heads, blocks, partial,
+    q, k0, v0, k1, v1, k2, v2, k3, v3, out, lse, slots, work, ids, scale, items, total, seq_len,
+    heads, blocks,
     D: gl.constexpr, STAGES: gl.constexpr, LEVELS: gl.constexpr,
     PRODUCER_REGISTERS: gl.constexpr, CONSUMER_REGISTERS: gl.constexpr,
 ):  # fmt: skip
@@ -221,8 +206,7 @@ def attend_kernel(
 
     q, k0 and v0 are tensor descriptors of packed rows, with boxes of 64, 128 and 128 rows; k1 to v3
     of pooled rows, with boxes of 128 >> level rows by 64 channels, unused with LEVELS of 1. There
-    are `items` work items for each batch entry, `total` in all. `scale` includes log2(e);
-    `partial` is the number of partial blocks of the grid.
+    are `items` work items for each batch entry, `total` in all. `scale` includes log2(e).
     """
     dtype: gl.constexpr = q.dtype
     q_buffers = gl.allocate_shared_memory(dtype, [2, HALF, D], q.layout)
@@ -246,24 +230,22 @@ def attend_kernel(
             (
                 consume,
                 (
-                    q_buffers, q_full, q_empty, ring, out, lse, slots, valid, work, ids, items,
-                    total, scale, seq_len, heads, blocks, partial, gl.constexpr(0), D, STAGES,
-                    LEVELS,
+                    q_buffers, q_full, q_empty, ring, out, lse, slots, work, items, total, scale,
+                    seq_len, heads, blocks, gl.constexpr(0), D, STAGES, LEVELS,
                 ),
             ),
             (
                 consume,
                 (
-                    q_buffers, q_full, q_empty, ring, out, lse, slots, valid, work, ids, items,
-                    total, scale, seq_len, heads, blocks, partial, gl.constexpr(1), D, STAGES,
-                    LEVELS,
+                    q_buffers, q_full, q_empty, ring, out, lse, slots, work, items, total, scale,
+                    seq_len, heads, blocks, gl.constexpr(1), D, STAGES, LEVELS,
                 ),
             ),
             (
                 produce,
                 (
                     sources, q_buffers, q_full, q_empty, ring, work, ids, items, total, heads,
-                    blocks, partial, D, STAGES, LEVELS,
+                    blocks, D, STAGES, LEVELS,
                 ),
             ),
         ],

@@ -80,7 +80,6 @@ def attend_packed(
         out,
         lse,
         table.slots,
-        table.valid,
         table.work,
         table.ids,
         scale * math.log2(math.e),
@@ -89,7 +88,6 @@ def attend_packed(
         tokens,
         heads,
         blocks,
-        table.partial_blocks,
         **constants(head_dim, levels),
         **OPTIONS,
     )

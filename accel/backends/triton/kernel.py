@@ -43,14 +43,21 @@ def products(q, k, PRECISION: tl.constexpr):
 def accumulate(
     q, k, v, bias, acc, acc_rest, peak, total, total_rest, scale, PRECISION: tl.constexpr
 ):
-    """One step of the online softmax over a tile of keys; `bias` is in base 2, per key or 0.
+    """One step of the online softmax over a tile of keys; `bias` is in base 2, per key, or None.
+
+    Without it the scale is applied together with the peak, one operation per logit.
 
     In fp32 both sums are compensated (Kahan): a row may add a thousand tiles, and the rests keep
     what each addition rounds away.
     """
-    logits = products(q, k, PRECISION) * scale + bias
-    new_peak = tl.maximum(peak, tl.max(logits, axis=1))
-    weights = tl.exp2(logits - new_peak[:, None])
+    logits = products(q, k, PRECISION)
+    if bias is not None:
+        logits = logits * scale + bias
+        new_peak = tl.maximum(peak, tl.max(logits, axis=1))
+        weights = tl.exp2(logits - new_peak[:, None])
+    else:
+        new_peak = tl.maximum(peak, tl.max(logits, axis=1) * scale)
+        weights = tl.exp2(logits * scale - new_peak[:, None])
     shrink = tl.exp2(peak - new_peak)
     if PRECISION == "ieee":
         total *= shrink
@@ -223,7 +230,7 @@ def attend_kernel(
             key = load_rows(k_source + first_row * DP, first_key + key_lane, DP)
             value = load_rows(v_source + first_row * DP, first_key + key_lane, DP)
         acc, acc_rest, peak, total, total_rest = accumulate(
-            query, key, value, 0.0, acc, acc_rest, peak, total, total_rest, scale, PRECISION
+            query, key, value, None, acc, acc_rest, peak, total, total_rest, scale, PRECISION
         )
 
     for level in tl.static_range(1, LEVELS):
