@@ -124,7 +124,7 @@ def masked_tiles(offsets: torch.Tensor, ids: torch.Tensor, valid: torch.Tensor) 
         or, if there are none, the first tile: level + 4 * entries + 64 * tokens of the first entry.
     """
     device = offsets.device
-    level = torch.arange(LEVELS, device=device)
+    level = torch.arange(LEVELS, device=device)  # made on the device: nothing waits for it
     width = 1 << level
     count = (offsets[..., 1:] - offsets[..., :-1]).long()
     entries = count - ((count - 1).clamp(min=0) >> level << level)
@@ -133,11 +133,11 @@ def masked_tiles(offsets: torch.Tensor, ids: torch.Tensor, valid: torch.Tensor) 
     places = torch.cat([offsets[..., :1], seconds, offsets[..., 1:LEVELS]], -1).long()
     known = ids if len(ids) else ids.new_zeros(1)
     tokens = valid[known[places.clamp(max=room)].long()].long()
-    slot_level = torch.tensor([0, *range(LEVELS)], device=device)
+    slot_level = (torch.arange(LEVELS + 1, device=device) - 1).clamp(min=0)
     there = torch.cat([count[..., :1] > 0, count[..., :1] > 1, count[..., 1:] > 0], -1)
     entries = torch.cat([entries[..., :1], entries], -1)
     masked = there & ((entries < width[slot_level]) | (tokens < BLOCK))
-    bits = torch.tensor([1, 1, *(1 << (h + 1) for h in range(1, LEVELS))], device=device)
+    bits = torch.where(slot_level > 0, 2 << slot_level, 1)
     summary = (masked * bits).sum(-1, keepdim=True)
     # Without any masked tile, the first one.
     first = there & (there.cumsum(-1) == 1) & ~masked.any(-1, keepdim=True)

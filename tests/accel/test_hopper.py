@@ -1,9 +1,14 @@
 """The Hopper backend without a GPU: it compiles for sm_90, and says what it needs."""
 
+from itertools import pairwise
+
+import numpy as np
 import pytest
 import torch
 
+from ajour import BLOCK, TokenGrid
 from ajour.backends import backend_reason
+from tests.conftest import random_table
 
 triton = pytest.importorskip("triton", "3.6")
 
@@ -57,3 +62,43 @@ def test_it_says_what_it_needs(monkeypatch, capability, dtype, head_dim, reason)
     found = backend_reason("hopper", torch.device("cuda"), dtype, head_dim)
     assert (found is None) if reason is None else (reason in found)
     assert "Hopper GPU" in backend_reason("hopper", torch.device("cpu"), dtype, head_dim)
+
+
+def described(offsets, ids, valid):
+    """What `masked_tiles` says of one query block's lists, worked out entry by entry."""
+    lists = [ids[a:b] for a, b in pairwise(offsets)]
+    summary, words, first = 0, [], None
+    for block in lists[0]:
+        if valid[block] < BLOCK:
+            summary += 1
+            words.append(4 + 64 * valid[block])
+    if lists[0]:
+        first = 4 + 64 * valid[lists[0][0]]
+    for level in (1, 2, 3):
+        if lists[level]:
+            left = len(lists[level]) % 2**level or 2**level
+            word = level + 4 * left + 64 * valid[lists[level][0]]
+            first = word if first is None else first
+            if left < 2**level or valid[lists[level][0]] < BLOCK:
+                summary += 2 ** (level + 1)
+                words.append(word)
+    words = words or ([] if first is None else [first])
+    return [summary, *words, *[0] * (5 - len(words))]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_work_items_say_which_tiles_to_mask(seed):
+    rng = np.random.default_rng(seed)
+    grid = TokenGrid(*rng.integers(1, 12, 3).tolist(), *rng.integers(0, 200, 2).tolist())
+    table = random_table(grid, heads=3, seed=seed)
+    ids, valid = table.ids.tolist(), table.valid.tolist()
+    seen = set()
+    for item in table.work.tolist():
+        head, block, offsets, order = item[0], item[1], item[2:7], item[7]
+        row = int(table.head_rows[head])
+        assert offsets == table.offsets[row, block].tolist()
+        assert order == table.row_order[row]
+        assert item[8:14] == described(offsets, ids, valid)
+        assert item[14:] == [0, 0]
+        seen.add((head, block))
+    assert len(seen) == len(table.work) == 3 * grid.blocks

@@ -5,9 +5,9 @@ queries, keys and values by TMA into a ring of buffers; two warpgroups compute 6
 and overlap the softmax of a tile with the matrix product of the tile before.
 
 All walk an item's tiles in one sequence: first the masked ones (level 0's partial blocks, then the
-first tile of each pooled level that needs a mask), then the rest of level 0 and of levels 1 to 3. A level-h tile
-gathers the pooled rows of 2**h blocks, 128 >> h rows each, so every tile has 128 keys; that each
-row stands for 2**h keys is h in the base-2 logits, the same for the whole tile.
+first tile of each pooled level that needs a mask), then the rest of level 0 and of levels 1 to 3. A
+level-h tile gathers the pooled rows of 2**h blocks, 128 >> h rows each, so every tile has 128 keys;
+that each row stands for 2**h keys is h in the base-2 logits, the same for the whole tile.
 
 A step of the ring holds the keys of one tile and the values of the tile before, which the consumers
 need together: one barrier tells that they are there, one that they are used. The last values of an
