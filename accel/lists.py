@@ -125,7 +125,7 @@ def masked_tiles(offsets: torch.Tensor, ids: torch.Tensor, valid: torch.Tensor) 
     """
     device = offsets.device
     level = torch.arange(LEVELS, device=device)  # made on the device: nothing waits for it
-    width = 1 << level
+    width = 2**level
     count = (offsets[..., 1:] - offsets[..., :-1]).long()
     entries = count - ((count - 1).clamp(min=0) >> level << level)
     room = max(len(ids) - 1, 0)
@@ -137,7 +137,7 @@ def masked_tiles(offsets: torch.Tensor, ids: torch.Tensor, valid: torch.Tensor) 
     there = torch.cat([count[..., :1] > 0, count[..., :1] > 1, count[..., 1:] > 0], -1)
     entries = torch.cat([entries[..., :1], entries], -1)
     masked = there & ((entries < width[slot_level]) | (tokens < BLOCK))
-    bits = torch.where(slot_level > 0, 2 << slot_level, 1)
+    bits = torch.where(slot_level > 0, 2 * width[slot_level], 1)
     summary = (masked * bits).sum(-1, keepdim=True)
     # Without any masked tile, the first one.
     first = there & (there.cumsum(-1) == 1) & ~masked.any(-1, keepdim=True)
