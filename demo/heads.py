@@ -13,7 +13,7 @@ from ajour.demo.pieces import png
 from ajour.grid import BLOCK, TokenGrid
 from ajour.lowering import level_map
 from ajour.orders import order
-from ajour.patterns import Captured, GeometricPattern
+from ajour.patterns import FAMILIES, Captured, GeometricPattern
 from ajour.schedule import DENSE
 from ajour.search.candidates import density as density_of
 from ajour.search.pictures import FRAMES, SHADES
@@ -28,17 +28,6 @@ MOST_CELLS = 8192
 """A larger map is not drawn."""
 
 COLOURS = ("family", "density", "error")
-
-MEANING = {
-    "full": "everything",
-    "skip": "nothing",
-    "window": "a box around its own place and time",
-    "diagonal": "the frames around its own",
-    "multi_diagonal": "the same place through all frames",
-    "stripe": "the first frame and every n-th frame",
-    "pyramid": "near keys exactly, farther ones mean-pooled",
-    "captured": "the key blocks that received most attention in a dense step",
-}
 
 
 @dataclass(frozen=True)
@@ -168,7 +157,7 @@ def detail(shown: Shown, assignment: str, layer: int, head: int) -> str:
         "not measured yet" if errors is None else f"{errors[layer, head]:.2g} of the layer's output"
     )
     told = {
-        "Pattern": f"{named}: a query sees {MEANING[pattern.family]}",
+        "Pattern": f"{named}: a query sees {pattern.sees}",
         "Settings": ", ".join(f"{k} {v}" for k, v in pattern.to_dict().items() if k != "family"),
         "Token order": pattern.order,
         "Density": f"{_density(pattern, shown.grid):.3f} of dense attention's tiles",
@@ -246,7 +235,7 @@ def _legend(plan: Plan, assignment: str, colour: str, values: NDArray[np.float64
     if colour == "family":
         used = {plan.patterns[name].family for row in plan.assignments[assignment] for name in row}
         items = [
-            f'<li><i class="f-{family}"></i>{family}</li>' for family in MEANING if family in used
+            f'<li><i class="f-{family}"></i>{family}</li>' for family in FAMILIES if family in used
         ]
         return f'<ul class="aj-legend" aria-label="Families">{"".join(items)}</ul>'
     if values is None:

@@ -44,9 +44,9 @@ def build(site: Site) -> SearchTab:
     with gr.Row(elem_classes="aj-columns"):
         with gr.Column(scale=2, min_width=300):
             kind = gr.Radio(
-                [(name, key) for key, (name, _) in KINDS.items()], value="speedup", label="Target"
+                [(name, key) for key, (name, _) in KINDS.items()], value="psnr", label="Target"
             )
-            value = gr.Number(KINDS["speedup"][1], label="Value", elem_id="target")
+            value = gr.Number(KINDS["psnr"][1], label="Value", elem_id="target")
             minutes = gr.Slider(
                 0.5, MOST_MINUTES, 5, step=0.5, label="Time limit, minutes", elem_id="minutes"
             )

@@ -22,10 +22,12 @@ class Pattern(ABC):
 
     A pattern says at which pooling level video tokens see each other, if at all, and names the
     order whose blocks it is cheap in. Text is not its business: text blocks stay exact, as keys of
-    every row that has any key and as queries.
+    every row that has any key and as queries. `family` is the name in plan files, `sees` what a
+    query attends to, in a few words.
     """
 
     family: ClassVar[str]
+    sees: ClassVar[str]
 
     @property
     @abstractmethod

@@ -39,6 +39,7 @@ class Captured(Pattern):
     """
 
     family: ClassVar[str] = "captured"
+    sees: ClassVar[str] = "the key blocks that received most attention in a dense step"
 
     until: Sequence[float]
     by: str = "rank"

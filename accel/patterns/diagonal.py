@@ -30,6 +30,7 @@ class Diagonal(ExactPattern):
     """
 
     family: ClassVar[str] = "diagonal"
+    sees: ClassVar[str] = "the frames around its own"
 
     frames: float
     first_frame: bool = False

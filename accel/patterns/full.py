@@ -20,6 +20,7 @@ class Full(ExactPattern):
     """All keys."""
 
     family: ClassVar[str] = "full"
+    sees: ClassVar[str] = "everything"
 
     @property
     def order(self) -> str:

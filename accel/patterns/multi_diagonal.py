@@ -29,6 +29,7 @@ class MultiDiagonal(ExactPattern):
     """
 
     family: ClassVar[str] = "multi_diagonal"
+    sees: ClassVar[str] = "the same place through all frames"
 
     height: int
     width: int

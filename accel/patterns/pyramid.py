@@ -36,6 +36,7 @@ class Pyramid(GeometricPattern):
     """
 
     family: ClassVar[str] = "pyramid"
+    sees: ClassVar[str] = "near keys exactly, farther ones mean-pooled"
 
     frames: int
     height: int

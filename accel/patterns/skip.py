@@ -20,6 +20,7 @@ class Skip(ExactPattern):
     """No keys for video queries, text keys included. Text queries stay exact."""
 
     family: ClassVar[str] = "skip"
+    sees: ClassVar[str] = "nothing"
 
     @property
     def order(self) -> str:

@@ -30,6 +30,7 @@ class Stripe(ExactPattern):
     """
 
     family: ClassVar[str] = "stripe"
+    sees: ClassVar[str] = "the first frame and every n-th frame"
 
     stride: int
     offset: int = 0

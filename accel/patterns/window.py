@@ -31,6 +31,7 @@ class Window(ExactPattern):
     """
 
     family: ClassVar[str] = "window"
+    sees: ClassVar[str] = "a box around its own place and time"
 
     frames: int
     height: int
