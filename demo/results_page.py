@@ -28,7 +28,7 @@ def results_folder() -> Path:
 
 
 def page(folder: Path) -> str:
-    """All result files of a folder, by kind and then by name.
+    """All result files of a folder, by kind, those of fewest rows first.
 
     Args:
         folder: of JSON files as `benchmarks.record` writes them, and figures of searches; others
@@ -43,12 +43,12 @@ def page(folder: Path) -> str:
             rows = rows_of(data)
             if rows and isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
                 place = [*KINDS, OTHER].index(kind_of(rows))
-                parts.append((place, path.name, section(path.name, data)))
+                parts.append((place, len(rows), path.name, section(path.name, data)))
         except (ValueError, KeyError, TypeError):
             continue
     if not parts:
         return '<p class="aj-note">No stored results come with this installation.</p>'
-    return "".join(text for _, _, text in sorted(parts))
+    return "".join(text for *_, text in sorted(parts))
 
 
 def section(name: str, data: Mapping[str, Any]) -> str:

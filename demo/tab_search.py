@@ -44,9 +44,9 @@ def build(site: Site) -> SearchTab:
     with gr.Row(elem_classes="aj-columns"):
         with gr.Column(scale=2, min_width=300):
             kind = gr.Radio(
-                [(name, key) for key, (name, _) in KINDS.items()], value="psnr", label="Target"
+                [(name, key) for key, (name, _) in KINDS.items()], value="density", label="Target"
             )
-            value = gr.Number(KINDS["psnr"][1], label="Value", elem_id="target")
+            value = gr.Number(KINDS["density"][1], label="Value", elem_id="target")
             minutes = gr.Slider(
                 0.5, MOST_MINUTES, 5, step=0.5, label="Time limit, minutes", elem_id="minutes"
             )
@@ -196,12 +196,13 @@ def outcome(found: Found) -> str:
     if found.density is not None:
         boxes.append((f"{found.density:.2f}", "density over all steps"))
     items = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for value, name in boxes)
-    if found.met:
+    if found.density is not None and found.density > 0.999:
+        line = "Nothing sparse was faster than dense attention at this size; try a larger one."
+        kind = "bad"
+    elif found.met:
         line, kind = f"The target of {found.target} is met.", "good"
     else:
         line, kind = f"The target of {found.target} is missed; this is the nearest plan.", "bad"
-    if found.density is not None and found.density > 0.999:
-        line += " Nothing sparse was faster than dense attention; try a larger size."
     if not found.ended:
         line = f"Ended early, with the best plan so far. {line}"
     return f'{pieces.note(line, kind)}<dl class="aj-cards">{items}</dl>'

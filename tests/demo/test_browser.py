@@ -289,8 +289,10 @@ def test_heads_by_click_and_by_keyboard(open_page):
 def test_a_search_ends_in_a_plan_that_is_used_at_once(open_page):
     page = open_page()
     tab(page, "Search")
+    page.get_by_label("Speed-up").last.check()
+    expect(page.locator("#target input")).to_have_value("1.3")  # a kind's usual value comes first
     page.get_by_label("Density").last.check()
-    expect(page.locator("#target input")).to_have_value("0.4")  # its usual one comes first
+    expect(page.locator("#target input")).to_have_value("0.4")
     page.locator("#target input").fill("0.7")
     page.get_by_label("Steps").last.fill("4")
     page.get_by_label("Steps").last.press("Tab")
