@@ -209,7 +209,7 @@ def outcome(found: Found) -> str:
 
 
 def figure(news: SearchNews, target: Target, found: Found | None = None) -> str:
-    """The frontier: predicted as a line, verified plans as dots, the chosen one as a star."""
+    """The frontier: predicted as a line, verified plans as dots, the chosen one as a diamond."""
     chosen = [] if found is None else [(found.speedup, found.psnr_db)]
     tried = [point for point in news.tried if point not in chosen]
     series = [
