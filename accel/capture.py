@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from ajour.backends import backend_reason
 from ajour.grid import BLOCK
 from ajour.lists import LEVELS
 from ajour.orders import order as token_order
@@ -53,19 +54,41 @@ def block_mass(
     Returns:
         float32 (heads, Nv, Nv), rows sum to 1.
     """
-    batch, _, heads, dim = q.shape
+    dim, blocks, device = q.shape[-1], grid.video_blocks, q.device
     scale = 1.0 / math.sqrt(dim) if scale is None else scale
-    blocks, device = grid.video_blocks, q.device
     tokens = _blocked_tokens(grid, order, device)
     sizes = (tokens >= 0).sum(dim=1)
     # Evenly spread, but elsewhere in every stratum and block, lest strides meet those of the grid.
     strata = torch.arange(samples, device=device)
     jitter = (torch.arange(blocks, device=device)[:, None] * 0.618034 + strata * 0.754878) % 1
     chosen = tokens.gather(1, ((strata + jitter) / samples * sizes[:, None]).long())
-    keys = tokens.flatten()[: grid.video_tokens]
-    whole = grid.video_tokens // BLOCK * BLOCK
+    if samples.bit_count() == 1 and backend_reason("triton", device, q.dtype, dim) is None:
+        from ajour.backends.mass import shares_of_blocks
+
+        return shares_of_blocks(q, k, tokens, chosen, scale)
+    return eager_shares(q, k, tokens.flatten()[: grid.video_tokens], chosen, scale)
+
+
+def eager_shares(
+    q: torch.Tensor, k: torch.Tensor, keys: torch.Tensor, chosen: torch.Tensor, scale: float
+) -> torch.Tensor:
+    """Share of each query block's attention that goes to each key block, on any device.
+
+    Args:
+        q: (batch, tokens, heads, head_dim).
+        k: same shape.
+        keys: int64, the keys in the sequence of the blocks.
+        chosen: int64 (N, samples), the queries sampled from each block.
+        scale: factor on the logits.
+
+    Returns:
+        float32 (heads, N, N), the mean over the samples and the batch; rows sum to 1.
+    """
+    batch, _, heads, _ = q.shape
+    blocks, samples = chosen.shape
+    whole = len(keys) // BLOCK * BLOCK
     none = q.new_empty(())
-    mass = torch.zeros(heads, blocks, blocks, device=device)
+    mass = torch.zeros(heads, blocks, blocks, device=q.device)
     rows = max(1, CHUNK_BYTES // (4 * samples * blocks * BLOCK))
     for sample in range(batch):
         for head in range(heads):
@@ -75,7 +98,7 @@ def block_mass(
                 logits = torch.addmm(none, query, key.T, beta=0, alpha=scale)
                 weights = logits.softmax(dim=-1, dtype=mass.dtype)
                 shares = weights[:, :whole].unflatten(1, (-1, BLOCK)).sum(dim=-1)
-                if whole < grid.video_tokens:
+                if whole < len(keys):
                     rest = weights[:, whole:].sum(dim=-1, keepdim=True)
                     shares = torch.cat([shares, rest], dim=-1)
                 mass[head, start : start + rows] += shares.unflatten(0, (-1, samples)).mean(dim=1)

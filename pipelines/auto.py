@@ -140,6 +140,7 @@ class AutoPlanner:
         self.grid = grid
         self.patterns = auto.candidates(grid)
         self.queries = sample_queries(grid, QUERIES)
+        self.shares: dict[Pattern, torch.Tensor] = {}
         layers = model["layers"]
         self.errors: list[torch.Tensor | None] = [None] * layers
         self.costs: list[torch.Tensor | None] = [None] * layers
@@ -228,7 +229,9 @@ class AutoPlanner:
                 self.packed[layer][pattern] = packed
                 costs.append(tile_shares(levels))
             else:
-                costs.append(tile_shares(levels[None]).expand(heads))
+                if pattern not in self.shares:
+                    self.shares[pattern] = tile_shares(levels[None])
+                costs.append(self.shares[pattern].expand(heads))
         self.errors[layer] = head_errors(q, k, v, grid, candidates, self.queries, weight)
         self.costs[layer] = torch.stack(costs, dim=1)
 

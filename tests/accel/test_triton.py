@@ -16,6 +16,8 @@ triton = pytest.importorskip("triton")
 SHARED_LIMIT = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
 """Shared memory of a program in KiB, by compute capability times ten."""
 
+TYPES = ("bf16", "fp16", "fp32")
+
 CASES = [
     (TokenGrid(1, 1, 1), 16), (TokenGrid(2, 3, 4), 40), (TokenGrid(1, 8, 16), 16),
     (TokenGrid(3, 7, 9), 16), (TokenGrid(3, 7, 9), 24), (TokenGrid(3, 7, 9, 5, 11), 16),
@@ -43,12 +45,64 @@ def _child():
                 print(f"{number}-{str(dtype)[6:]}-{levels} {verdict}", flush=True)
 
 
-@pytest.fixture(scope="module")
-def verdicts():
+def _mass_child():
+    """Run by `test_the_mass_of_blocks_is_as_right_as_eager`, interpreted likewise."""
+    from ajour import capture
+    from tests.conftest import random_qkv
+
+    for number, (grid, head_dim) in enumerate(CASES):
+        for dtype in (torch.float32, torch.float16):
+            torch.manual_seed(number)
+            q, k, _ = random_qkv(grid, 2, head_dim, dtype, batch=2)
+            mass = capture.block_mass(q, k, grid, "bisection")
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(capture, "backend_reason", lambda *_: "eager is asked for")
+                eager = capture.block_mass(q, k, grid, "bisection")
+                exact = capture.block_mass(q.double(), k.double(), grid, "bisection")
+            errors = [float((x - exact).abs().max()) for x in (mass, eager)]
+            print(f"{number}-{str(dtype)[6:]} {errors[0]} {errors[1]}", flush=True)
+
+
+def interpreted(child):
     env = os.environ | {"TRITON_INTERPRET": "1"}
-    code = "from tests.accel.test_triton import _child; _child()"
+    code = f"from tests.accel.test_triton import {child} as child; child()"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
     return dict(line.split(" ", 1) for line in run.stdout.splitlines() if " " in line), run.stderr
+
+
+@pytest.fixture(scope="module")
+def verdicts():
+    return interpreted("_child")
+
+
+@pytest.mark.xdist_group("interpreter")
+def test_the_mass_of_blocks_is_as_right_as_eager():
+    found, stderr = interpreted("_mass_child")
+    assert len(found) == 2 * len(CASES), stderr[-2000:]
+    for name, errors in found.items():
+        ours, eager = map(float, errors.split())
+        assert ours <= 2 * eager + torch.finfo(torch.float32).eps, name
+
+
+@pytest.mark.parametrize(("capability", "dtype"), [(c, t) for c in SHARED_LIMIT for t in TYPES])
+def test_the_mass_kernel_compiles_offline(capability, dtype):
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from ajour.backends.mass import ROWS, compile_options, constants, mass_kernel
+
+    exact = dtype == "fp32"
+    fixed = constants(128, 8, exact)
+    kinds = dict.fromkeys(("q", "k"), f"*{dtype}") | dict.fromkeys(("tokens", "chosen"), "*i32")
+    kinds |= {"mass": "*fp32", "scale": "fp32"}
+    names = mass_kernel.arg_names
+    signature = {n: "constexpr" if n in fixed else kinds.get(n, "i32") for n in names}
+    target = GPUTarget("cuda", capability, 32)
+    compiled = triton.compile(
+        ASTSource(mass_kernel, signature, fixed), target=target, options=compile_options(exact)
+    )
+    assert compiled.metadata.shared <= SHARED_LIMIT[capability] * 1024
+    assert fixed["ROWS"] == ROWS
 
 
 @pytest.mark.xdist_group("interpreter")
