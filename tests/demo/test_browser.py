@@ -1,5 +1,6 @@
 """The page in a real browser, on a tiny random pipeline: what a user does, start to end."""
 
+import contextlib
 import json
 import re
 import time
@@ -9,7 +10,8 @@ import pytest
 
 from tests.pipelines.conftest import LATE
 
-expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+expect, TimeoutError = playwright.expect, playwright.TimeoutError
 pytestmark = [
     pytest.mark.xdist_group("demo-server"),
     pytest.mark.timeout(300),
@@ -339,16 +341,19 @@ def test_every_tab_fits_the_width(open_page, width, scheme):
         assert fits(page), name
 
 
+NAMELESS = """[...document.querySelectorAll('button, input, textarea, select')]
+  .filter((e) => e.offsetParent && !e.closest('[aria-hidden=true]') && e.type !== 'file')
+  .filter((e) => !(e.ariaLabel || e.innerText || e.title || e.labels?.length
+    || e.getAttribute('aria-labelledby')))
+  .map((e) => e.outerHTML.slice(0, 120))"""
+"""Says which controls of the page have no name."""
+
+
 def test_controls_have_names_and_states_are_said(open_page):
     page = open_page()
-    nameless = page.evaluate(
-        """() => [...document.querySelectorAll('button, input, textarea, select')]
-          .filter((e) => e.offsetParent && !e.closest('[aria-hidden=true]') && e.type !== 'file')
-          .filter((e) => !(e.ariaLabel || e.innerText || e.title || e.labels?.length
-            || e.getAttribute('aria-labelledby')))
-          .map((e) => e.outerHTML.slice(0, 120))"""
-    )
-    assert nameless == []
+    with contextlib.suppress(TimeoutError):  # Gradio writes an example's text after its button
+        page.wait_for_function(f"{NAMELESS}.length === 0", timeout=10_000)
+    assert page.evaluate(NAMELESS) == []
     generate(page)
     wait_for(page, "#status", "Finished")
     page.wait_for_function("document.querySelector('.aj-unseen').textContent.includes('Finished')")
