@@ -32,6 +32,8 @@ from tools.mini.prompts import held_out_prompts
 from tools.mini.reader import score
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ajour.pipelines.generate import Sample
 
 DEFAULTS = Defaults()
@@ -150,8 +152,13 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def run_plans(plans: list[tuple[str, Plan | Auto]], pipe: Any, args: argparse.Namespace) -> None:
-    """Runs every plan, prints a table, saves the JSON."""
+def run_plans(
+    plans: list[tuple[str, Plan | Auto]],
+    pipe: Any,
+    args: argparse.Namespace,
+    conclude: Callable[[list[dict[str, Any]]], dict[str, Any]] = lambda rows: {},
+) -> None:
+    """Runs every plan, prints a table, saves the JSON with what `conclude` makes of the rows."""
     prompts = [canonical(s) for s in held_out_prompts(args.prompts, args.prompt_seed)]
     dense = [
         sample(pipe, prompt, seed, "dense", **options(args))
@@ -172,6 +179,7 @@ def run_plans(plans: list[tuple[str, Plan | Auto]], pipe: Any, args: argparse.Na
         save(
             args.out,
             rows,
+            **conclude(rows),
             dense_adherence=adherence(verdicts),
             prompts=prompts,
             steps=args.steps,

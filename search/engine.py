@@ -146,7 +146,8 @@ class Search:
         baselines = []
         for name, choice in single_families(problem, list(self.candidates), best.seconds):
             one = Tried(choice, problem.seconds(choice), decibels(problem, choice), verify(choice))
-            baselines.append(self._point(one) | {"name": name})
+            simple = build_plan(self.model, self.candidates, choice, levels)
+            baselines.append(self._point(one) | {"name": name, "plan": simple.to_dict()})
         plan = build_plan(self.model, self.candidates, best.choice, levels)
         facts = {
             "target": asdict(self.settings.target),

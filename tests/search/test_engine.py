@@ -10,6 +10,7 @@ import pytest
 
 from ajour import Plan, sparse
 from ajour.search.engine import Search
+from ajour.search.verify import plan_key
 from ajour.search.work import Work
 from ajour.search.workers import Workers
 from tests.pipelines.conftest import run
@@ -34,6 +35,9 @@ def test_baselines_are_no_slower_than_the_plan_by_more_than_the_margin(plain):
     assert facts["baselines"]
     for one in facts["baselines"]:
         assert one["seconds"] <= 1.02 * facts["chosen"]["seconds"]
+        plan = Plan.from_dict(one["plan"])
+        assert plan_key(plan) == one["key"]
+        assert list(plan.patterns) == [one["name"]]
 
 
 def test_density_is_kept(pipe, tmp_path):
