@@ -1,0 +1,53 @@
+r"""A search's plan beside what is simple, on held-out prompts and in one run.
+
+The others are the plan made by hand and the search's own baselines: the best single patterns for
+all heads that are predicted to be no slower.
+
+    python -m benchmarks.search_mini --prompts 16 --repeats 5 \
+        --out benchmarks/results/search-mini.json
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ajour import Plan
+from ajour.pipelines.bundled import FOLDER, load_pipeline
+from benchmarks.mini import arguments, read_plan, run_plans
+
+BY_HAND = Path(__file__).parent / "plans" / "mini-by-hand.json"
+
+
+def main() -> None:
+    """Runs the plan that was searched, then the others."""
+    parser = arguments(__doc__)
+    parser.add_argument("--plan", type=Path, default=FOLDER / "plan.json")
+    parser.add_argument(
+        "--figures", type=Path, default="benchmarks/results/search-mini-figures.json"
+    )
+    args = parser.parse_args()
+    found = json.loads(args.figures.read_text())
+    chosen = found["chosen"]
+    single = [(one["name"], Plan.from_dict(one["plan"])) for one in found["baselines"]]
+    others = [*single, read_plan(str(BY_HAND))]
+
+    def conclude(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """The searched plan's figures, the best of the others, attention's time in a pass."""
+        first, *rest = rows
+        return {key: first[key] for key in ("speedup", "psnr_db", "ssim")} | {
+            "baseline_psnr_db": max((row["psnr_db"] for row in rest), default=None),
+            "predicted_ms": 1000 * chosen["predicted_attention_seconds"],
+            "measured_ms": 1000 * chosen["attention_seconds"],
+        }
+
+    torch.backends.cudnn.benchmark = True
+    pipe = load_pipeline(args.model, dtype=torch.float32)
+    run_plans([("searched", Plan.load(args.plan)), *others], pipe, args, conclude)
+
+
+if __name__ == "__main__":
+    main()
