@@ -16,7 +16,8 @@ class StepTracker:
     """Counts denoising steps by wrapping a scheduler's `set_timesteps` and `step`.
 
     The wrappers are bound methods set on the scheduler instance, so a deep copy of the scheduler
-    binds them to the copy, whose steps do not count. They hold the tracker weakly.
+    binds them to the copy, whose steps do not count. All trackers of a scheduler share them; they
+    hold the trackers weakly.
 
     Attributes:
         runs: calls of `set_timesteps` so far.
@@ -37,8 +38,9 @@ class StepTracker:
         self.steps_done = 0
         self.ran: dict[int, str] = {}
         self._levels: list[float] = []
+        self._begin = 0
         self._pipe = (lambda: None) if pipe is None else weakref.ref(pipe)
-        self._wrap(scheduler)
+        self._follow(scheduler)
 
     @property
     def noise_level(self) -> float:
@@ -72,10 +74,13 @@ class StepTracker:
 
     @property
     def index(self) -> int:
-        """Index of the next step within the scheduler's timesteps."""
-        scheduler = self._scheduler()
-        begin = getattr(scheduler, "begin_index", None) or 0
-        return begin + self.steps_done
+        """Index of the next step within the scheduler's timesteps.
+
+        A run that leaves out the first timesteps without telling the scheduler (video to video)
+        is taken for one from the start until its first step is done.
+        """
+        begin = _told_begin(self._scheduler())
+        return (self._begin if begin is None else begin) + self.steps_done
 
     def sync(self) -> None:
         """Follow the scheduler that the pipeline has now, if it is another one."""
@@ -83,51 +88,109 @@ class StepTracker:
         if scheduler is None or scheduler is self._scheduler():
             return
         self.release()
-        self._wrap(scheduler)
+        self._follow(scheduler)
         if scheduler.timesteps is not None:
             self._start(scheduler)
 
     def release(self) -> None:
-        """Take the wrappers off the scheduler."""
+        """Stop following; the last tracker of a scheduler takes the wrappers off it."""
         scheduler = self._scheduler()
-        if scheduler is not None:
-            for name in ("set_timesteps", "step"):
-                scheduler.__dict__.pop(name, None)
+        trackers = _TRACKERS.get(scheduler) if scheduler is not None else None
+        if trackers is None:
+            return
+        trackers.discard(self)
+        if not trackers:
+            _unwrap(scheduler)
+            del _TRACKERS[scheduler]
 
     def _start(self, scheduler: Any) -> None:
         self.runs += 1
         self.steps_done = 0
         self.ran = {}
+        self._begin = 0
         self._levels = noise_levels(scheduler)
 
-    def _wrap(self, scheduler: Any) -> None:
+    def _advance(self, scheduler: Any, timestep: Any) -> None:
+        if self.steps_done == 0 and timestep is not None and _told_begin(scheduler) is None:
+            self._begin = _place(scheduler, timestep)
+            self.ran = {self._begin + index: use for index, use in self.ran.items()}
+        self.steps_done += 1
+
+    def _follow(self, scheduler: Any) -> None:
         if not hasattr(scheduler, "sigmas") and not hasattr(scheduler, "alphas_cumprod"):
             raise TypeError(
                 f"{type(scheduler).__name__} has neither sigmas nor alphas_cumprod, so its noise "
                 "level is unknown; use a scheduler that has one of them"
             )
         self._scheduler = weakref.ref(scheduler)
-        tracker = weakref.ref(self)
-        kind = type(scheduler)
+        if scheduler not in _TRACKERS:
+            _TRACKERS[scheduler] = weakref.WeakSet()
+            _wrap(scheduler)
+        _TRACKERS[scheduler].add(self)
 
-        @wraps(kind.set_timesteps)  # pipelines read the signatures of both methods
-        def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> Any:
-            result = kind.set_timesteps(self, *args, **kwargs)
-            alive = tracker()
-            if alive is not None and alive._scheduler() is self:
-                alive._start(self)
-            return result
 
-        @wraps(kind.step)
-        def step(self: Any, *args: Any, **kwargs: Any) -> Any:
-            result = kind.step(self, *args, **kwargs)
-            alive = tracker()
-            if alive is not None and alive._scheduler() is self:
-                alive.steps_done += 1
-            return result
+_TRACKERS: weakref.WeakKeyDictionary[Any, weakref.WeakSet[StepTracker]] = (
+    weakref.WeakKeyDictionary()
+)
+"""Who follows a scheduler that is wrapped."""
 
-        scheduler.set_timesteps = types.MethodType(set_timesteps, scheduler)
-        scheduler.step = types.MethodType(step, scheduler)
+_METHODS = ("set_timesteps", "step")
+
+
+def _wrap(scheduler: Any) -> None:
+    """Tell a scheduler's trackers of each run and step; methods set on it before stay in use."""
+    own = {name: vars(scheduler).get(name) for name in _METHODS}
+    kind = type(scheduler)
+
+    def original(name: str, followed: Any) -> Any:
+        return own[name] or types.MethodType(getattr(kind, name), followed)
+
+    @wraps(kind.set_timesteps)  # pipelines read the signatures of both methods
+    def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original("set_timesteps", self)(*args, **kwargs)
+        for tracker in tuple(_TRACKERS.get(self, ())):
+            tracker._start(self)
+        return result
+
+    @wraps(kind.step)
+    def step(self: Any, *args: Any, **kwargs: Any) -> Any:
+        timestep = args[1] if len(args) > 1 else kwargs.get("timestep")
+        result = original("step", self)(*args, **kwargs)
+        for tracker in tuple(_TRACKERS.get(self, ())):
+            tracker._advance(self, timestep)
+        return result
+
+    for wrapper in (set_timesteps, step):
+        name = wrapper.__name__
+        if not _is_wrapper(own[name]):  # a copy of a wrapped scheduler, or one wrapped over again
+            wrapper.before = own[name]  # type: ignore[attr-defined]
+            setattr(scheduler, name, types.MethodType(wrapper, scheduler))
+
+
+def _unwrap(scheduler: Any) -> None:
+    """Undo `_wrap`; what was put over the wrappers stays."""
+    for name in _METHODS:
+        if _is_wrapper(vars(scheduler).get(name)):
+            before = vars(scheduler).pop(name).before
+            if before is not None:
+                setattr(scheduler, name, before)
+
+
+def _told_begin(scheduler: Any) -> int | None:
+    """Index of a run's first step if the pipeline has told the scheduler."""
+    begin: int | None = getattr(scheduler, "begin_index", None)
+    return begin
+
+
+def _is_wrapper(method: Any) -> bool:
+    return hasattr(method, "before")
+
+
+def _place(scheduler: Any, timestep: Any) -> int:
+    """Index of a timestep among the scheduler's; 0 if it is not among them."""
+    timesteps = torch.as_tensor(scheduler.timesteps).tolist()
+    found = torch.as_tensor(timestep).tolist()
+    return timesteps.index(found) if found in timesteps else 0
 
 
 def noise_levels(scheduler: Any) -> list[float]:

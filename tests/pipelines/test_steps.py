@@ -97,6 +97,52 @@ def test_a_partial_trajectory_starts_at_its_noise_level():
     assert tracker.noise_level == pytest.approx(scheduler.sigmas[4].item())
 
 
+@pytest.mark.parametrize("scheduler", SCHEDULERS, ids=lambda s: type(s).__name__)
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_left_out_timesteps_are_seen_in_the_first_step(scheduler):
+    scheduler = copy.deepcopy(scheduler)
+    tracker = StepTracker(scheduler)
+    scheduler.set_timesteps(10)
+    levels = noise_levels(scheduler)
+    sample = torch.randn(1, 4, 4, 4)
+    for done, t in enumerate(scheduler.timesteps[4:]):
+        tracker.ran[tracker.index] = f"step {done}"
+        scheduler.step(torch.zeros_like(sample), t, sample)
+        assert tracker.levels_done == levels[4 : 5 + done]
+    assert tracker.phases() == tuple(f"step {done}" for done in range(6))
+
+
+def test_trackers_share_a_scheduler_and_leave_it_as_it_was():
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    calls, sample = [], torch.randn(1, 4)
+    stock = scheduler.step
+    scheduler.step = lambda *args, **kwargs: (calls.append(1), stock(*args, **kwargs))[1]
+    patched = scheduler.step
+    one, other = StepTracker(scheduler), StepTracker(scheduler)
+    scheduler.set_timesteps(3)
+    scheduler.step(sample, scheduler.timesteps[0], sample)
+    assert (one.step, other.step, len(calls)) == ((1, 1), (1, 1), 1)
+    one.release()
+    scheduler.step(sample, scheduler.timesteps[1], sample)
+    assert (one.step[1], other.step[1], len(calls)) == (1, 2, 2)
+    other.release()
+    assert scheduler.step is patched
+    assert "set_timesteps" not in scheduler.__dict__
+
+
+def test_a_copy_of_a_followed_scheduler_can_be_followed_too():
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    tracker = StepTracker(scheduler)
+    twin = copy.deepcopy(scheduler)
+    other = StepTracker(twin)
+    twin.set_timesteps(3)
+    sample = torch.randn(1, 4)
+    twin.step(sample, twin.timesteps[0], sample)
+    assert (tracker.step, other.step) == ((0, 0), (1, 1))
+    other.release()
+    assert "step" not in twin.__dict__
+
+
 def test_a_dropped_tracker_leaves_a_working_scheduler():
     scheduler = FlowMatchEulerDiscreteScheduler()
     StepTracker(scheduler)
