@@ -16,29 +16,43 @@ from ajour.pipelines.steps import StepTracker
 from ajour.plan import Plan, PlanError
 from ajour.processors import supported_pipelines as _supported_pipelines
 from ajour.processors import supported_transformers
+from ajour.schedule import DENSE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _ATTRIBUTE = "_ajour"
+_NOT_ENABLED = "not enabled; call ajour.enable(pipe, plan) first"
 
 
 class Session:
-    """What `enable` leaves on a pipeline: the tracker and one runtime per transformer."""
+    """What `enable` leaves on a pipeline and its transformers: one runtime per transformer."""
 
-    def __init__(self, tracker: StepTracker, runtimes: list[TransformerRuntime]) -> None:
-        self.tracker = tracker
+    def __init__(self, runtimes: list[TransformerRuntime], holders: list[Any]) -> None:
         self.runtimes = runtimes
+        self.holders = holders
+        for holder in holders:
+            object.__setattr__(holder, _ATTRIBUTE, self)
+
+    @property
+    def tracker(self) -> StepTracker:
+        """The step tracker; transformers that were enabled one by one have equal ones."""
+        return self.runtimes[0].tracker
 
     def phases(self) -> tuple[str, ...]:
         """The assignment that ran in every step done since the last `set_timesteps`."""
-        return self.tracker.phases()
+        each = [tracker.phases() for tracker in {r.tracker: None for r in self.runtimes}]
+        steps = zip(*each, strict=False)
+        return tuple(next((use for use in uses if use != DENSE), DENSE) for uses in steps)
 
     def release(self) -> None:
         """Undo everything."""
         for runtime in self.runtimes:
             runtime.release()
-        self.tracker.release()
+            runtime.tracker.release()
+        for holder in self.holders:
+            if holder.__dict__.get(_ATTRIBUTE) is self:
+                del holder.__dict__[_ATTRIBUTE]
 
 
 def enable(
@@ -79,9 +93,9 @@ def enable(
     if backend is not None and backend not in BACKENDS:
         raise ValueError(f"unknown backend {backend!r}; backends are {', '.join(BACKENDS)}")
     transformers = transformers_of(pipe)
+    if is_enabled(pipe):
+        raise RuntimeError("already enabled; call ajour.disable() with the same argument first")
     for transformer in transformers:
-        if is_enabled(pipe) or is_enabled(transformer):
-            raise RuntimeError("already enabled; call ajour.disable() first")
         model = model_of(transformer)
         if isinstance(plan, Plan):
             plan.check_model(**model)
@@ -97,9 +111,7 @@ def enable(
         TransformerRuntime(transformer, plan, tracker, backend, strict, trim)
         for transformer in transformers
     ]
-    session = Session(tracker, runtimes)
-    for holder in {id(x): x for x in (pipe, *transformers)}.values():
-        object.__setattr__(holder, _ATTRIBUTE, session)
+    Session(runtimes, list({id(x): x for x in (pipe, *transformers)}.values()))
 
 
 def resolve_plan(plan: Any, density: float | None = None, speed: str | None = None) -> Plan | Auto:
@@ -136,14 +148,17 @@ def resolve_plan(plan: Any, density: float | None = None, speed: str | None = No
 def disable(pipe: Any) -> None:
     """Undo `enable`: from here on bit-identical to never having been enabled.
 
+    A pipeline and its transformers stand for each other: what was enabled by one is disabled by
+    any, and whatever else it enabled with it.
+
     Raises:
         RuntimeError: if not enabled.
     """
-    session = session_of(pipe)
-    session.release()
-    owners = [pipe, *(runtime.transformer for runtime in session.runtimes)]
-    for owner in owners:
-        owner.__dict__.pop(_ATTRIBUTE, None)
+    sessions = _sessions(pipe)
+    if not sessions:
+        raise RuntimeError(_NOT_ENABLED)
+    for session in sessions:
+        session.release()
 
 
 @contextmanager
@@ -172,7 +187,8 @@ def current_plan(pipe: Any) -> Plan:
     Raises:
         RuntimeError: if not enabled, or if nothing has been chosen yet.
     """
-    plans = [runtime.plan for runtime in session_of(pipe).runtimes if runtime.plan is not None]
+    runtimes = sorted(session_of(pipe).runtimes, key=lambda runtime: runtime.last_pass)
+    plans = [runtime.plan for runtime in runtimes if runtime.plan is not None]
     if not plans:
         raise RuntimeError(
             "no plan has been chosen yet: that happens in the last dense step of a run"
@@ -181,20 +197,29 @@ def current_plan(pipe: Any) -> Plan:
 
 
 def is_enabled(pipe: Any) -> bool:
-    """Whether `enable` holds on a pipeline or transformer."""
-    return pipe.__dict__.get(_ATTRIBUTE) is not None
+    """Whether `enable` holds on a pipeline, on one of its transformers, or on a transformer."""
+    return bool(_sessions(pipe))
 
 
 def session_of(pipe: Any) -> Session:
-    """The session that `enable` left.
+    """The session that `enable` left; one of all transformers if they were enabled one by one.
 
     Raises:
         RuntimeError: if not enabled.
     """
-    if not is_enabled(pipe):
-        raise RuntimeError("not enabled; call ajour.enable(pipe, plan) first")
-    session: Session = pipe.__dict__[_ATTRIBUTE]
-    return session
+    sessions = _sessions(pipe)
+    if not sessions:
+        raise RuntimeError(_NOT_ENABLED)
+    if len(sessions) == 1:
+        return sessions[0]
+    return Session([runtime for session in sessions for runtime in session.runtimes], [])
+
+
+def _sessions(pipe: Any) -> list[Session]:
+    """All that `enable` left on a pipeline and its transformers."""
+    modules = [getattr(pipe, name, None) for name in ("transformer", "transformer_2")]
+    found = (vars(x).get(_ATTRIBUTE) for x in (pipe, *modules) if x is not None)
+    return list(dict.fromkeys(session for session in found if session is not None))
 
 
 def transformers_of(pipe: Any) -> list[torch.nn.Module]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ajour.patterns import Full
 from ajour.pipelines.auto import Auto, AutoPlanner, model_of
+from ajour.pipelines.devices import check_devices, execution_device
 from ajour.pipelines.machine import device_name
 from ajour.pipelines.measure import CapturedMaps, Wanted, wanted
 from ajour.pipelines.tables import TableCache
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
     from ajour.table import BlockTable
 
 logger = logging.getLogger("ajour")
+
+_passes = count(1)
+"""Numbers the forward passes of all enabled transformers."""
 
 KEPT_BYTES = 128 * 2**20
 """Captured maps stay expanded to lists up to this size, all layers together."""
@@ -46,6 +52,11 @@ class TransformerRuntime:
         backend: the operator's backend, or None to choose.
         strict: raise instead of running dense where the plan cannot be followed.
         trim: leave text padding out of dense phases too, instead of masking it.
+
+    Attributes:
+        grid: of the last forward pass; None before it, and if that had to run dense.
+        device: that the last forward pass ran on; None before it.
+        last_pass: number of the last forward pass among those of all enabled transformers.
     """
 
     def __init__(
@@ -67,6 +78,8 @@ class TransformerRuntime:
         self.notes: list[str] = []
         self.phase = DENSE
         self.grid: TokenGrid | None = None
+        self.device: torch.device | None = None
+        self.last_pass = 0
         self._layers = self.family.layers(transformer)
         self.auto = plan if isinstance(plan, Auto) else None
         self.plan: Plan | None = None if isinstance(plan, Auto) else plan
@@ -89,17 +102,21 @@ class TransformerRuntime:
         self._hook.remove()
         for layer, context in zip(self._layers, self._contexts, strict=True):
             context.tables, context.rows, context.listener = (), (), None
-            if isinstance(layer.processor, SparseProcessor):
-                layer.processor = layer.processor.stock
+            processor = layer.processor
+            if isinstance(processor, SparseProcessor) and processor.context is context:
+                layer.processor = processor.stock
 
     def densities(self, assignment: str) -> list[float | None]:
-        """Density of every layer on the last grid; None where it is not known yet."""
+        """Density of every layer on the last grid, 1 if it runs dense; None if not known yet."""
         if self.plan is None or self.grid is None:
             return [None] * len(self._layers)
         tables = self._static_tables(self.grid, assignment, "cpu")
         found: list[float | None] = []
         for index, table in enumerate(tables):
             rows = self._rows(assignment, index)
+            if self._obstacle(index) is not None or (rows is None and self._maps):
+                found.append(1.0)
+                continue
             for one in rows or ():
                 table = one.to("cpu").apply(table)
             found.append(None if rows is None else table.density())
@@ -125,6 +142,7 @@ class TransformerRuntime:
     def _before(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: Any) -> None:
         """Forward pre-hook: choose what every layer runs."""
         self.tracker.sync()
+        self.last_pass = next(_passes)
         for context in self._contexts:
             context.tables, context.rows = (), ()
         self._settle()
@@ -132,20 +150,22 @@ class TransformerRuntime:
         grids: tuple[TokenGrid, ...] = ()
         try:
             grids = self.family.grids(module, args, kwargs)
+            check_devices(module)
         except Obstacle as obstacle:
             if self._names()[0] != DENSE:
                 self._fall_back(str(obstacle))
         self.grid = grids[0] if grids else None
         states = args[0] if args else kwargs["hidden_states"]
+        self.device = device = execution_device(module, states.device)
         if grids:
             self.phase, measuring = self._mode(grids[0])
             if measuring:
-                self._listen(grids, states.device)
+                self._listen(grids, device)
             elif self.phase != DENSE:
-                self._note_unverified(grids[0], states.device)
-                self._fill(grids, states.device)
+                self._note_unverified(grids[0], device)
+                self._fill(grids, device)
             elif self.trim and self._padded(module, args, kwargs, grids):
-                self._fill_dense(grids, states.device)
+                self._fill_dense(grids, device)
         self.tracker.ran[self.tracker.index] = self.phase
 
     def _levels(self) -> list[float]:
@@ -213,8 +233,8 @@ class TransformerRuntime:
         """Run every layer that can be densely through the operator."""
         patterns: list[list[Pattern]] = [[Full()] * layer.heads for layer in self._layers]
         tables = [self._tables.lowered(grid, DENSE, patterns, device) for grid in grids]
-        for index, (layer, context) in enumerate(zip(self._layers, self._contexts, strict=True)):
-            if self.family.obstacle(layer) is None:
+        for index, context in enumerate(self._contexts):
+            if self._obstacle(index) is None:
                 context.tables = tuple(one[index] for one in tables)
 
     def _padded(
@@ -230,20 +250,23 @@ class TransformerRuntime:
 
     def _settle(self) -> None:
         """After a measured pass: stop listening and keep what was found."""
-        if self._measure is None:
+        measure, self._measure = self._measure, None
+        if measure is None:
             return
         for context in self._contexts:
             context.listener = None
-        if isinstance(self._measure, AutoPlanner):
-            for layer, errors in zip(self._layers, self._measure.errors, strict=True):
-                if errors is None and self.family.obstacle(layer) is None:
+        if self._measured is None or self._measured[0] != self.tracker.runs:
+            return  # of a run that was broken off
+        if isinstance(measure, AutoPlanner):
+            for index, errors in enumerate(measure.errors):
+                if errors is None and self._obstacle(index) is None:
+                    self._measured = None
                     self._fall_back("a layer was skipped in the step that chose the automatic plan")
-            self.plan, self._maps = self._measure.decide()
+            self.plan, self._maps = measure.decide()
             self._tables.clear()
             self._wanted_by_name.clear()
         else:
-            self._maps = self._measure.rows
-        self._measure = None
+            self._maps = measure.rows
 
     def _fill(self, grids: tuple[TokenGrid, ...], device: torch.device) -> None:
         """Give every layer its tables for the phase, or note why it has none."""
@@ -254,8 +277,8 @@ class TransformerRuntime:
             known = [found or () for found in rows]
             tables = [self._tables.expanded(self.phase, one, known) for one in tables]
             rows = [None if found is None else () for found in rows]
-        for index, (layer, context) in enumerate(zip(self._layers, self._contexts, strict=True)):
-            reason = self.family.obstacle(layer)
+        for index, context in enumerate(self._contexts):
+            reason = self._obstacle(index)
             found = rows[index]
             if found is None:
                 reason = "a layer was skipped in the step that measured its captured patterns"
@@ -263,6 +286,13 @@ class TransformerRuntime:
                 context.tables, context.rows = tuple(one[index] for one in tables), found
             elif reason is not None:
                 self._fall_back(reason)
+
+    def _obstacle(self, index: int) -> str | None:
+        """Why a layer has to run dense as it is set up now, or None."""
+        processor = self._layers[index].processor
+        if isinstance(processor, SparseProcessor) and processor.context is not self._contexts[index]:
+            return "a layer's processor is of an earlier enable(); disable and enable again"
+        return self.family.obstacle(self._layers[index])
 
     def _rows(self, assignment: str, layer: int) -> tuple[CapturedRows, ...] | None:
         """A layer's captured rows; None if one is missing."""
@@ -286,9 +316,11 @@ class TransformerRuntime:
         made = {} if self.plan is None else self.plan.provenance
         if "verified" not in made:
             return
-        for key, value in (("grid", str(grid)), ("device", device_name(device))):
-            note = f"the plan was verified on {key} {made.get(key)}, not on {value}"
-            if key in made and made[key] != value and note not in self.notes:
+        shape = str(replace(grid, text_before=0, text_after=0))
+        for key, value in (("grid", shape), ("device", device_name(device))):
+            there = str(made.get(key)).split(" + ")[0]  # a grid's text may have any length
+            note = f"the plan was verified on {key} {there}, not on {value}"
+            if key in made and there != value and note not in self.notes:
                 self.notes.append(note)
                 logger.warning(note)
 

@@ -42,7 +42,7 @@ class Summary:
         layers: every layer of every assignment.
         schedule: (noise level from which it holds, assignment), noisiest first.
         grid: the grid of the last forward pass, if any.
-        backend: the operator's backend on this device.
+        backend: the operator's backend on the device of the last forward pass.
         fallbacks: reasons for which layers ran dense.
         notes: what a searched plan was not verified on.
     """
@@ -63,9 +63,15 @@ class Summary:
         return sum(values) / len(values) if values and len(values) == len(known) else None
 
     def mean_density(self, phases: Sequence[str]) -> float:
-        """Mean density over steps, by the assignments that ran in them; 1 without any."""
-        known = [self.density(use) or 0.0 for use in phases]
-        return sum(known) / len(known) if known else 1.0
+        """Mean density over steps, by the assignments that ran in them; 1 without any.
+
+        Raises:
+            ValueError: if the density of one of them is not known.
+        """
+        known = [self.density(use) for use in phases]
+        if None in known:
+            raise ValueError(f"no forward pass has run {phases[known.index(None)]!r} yet")
+        return sum(d for d in known if d is not None) / len(known) if known else 1.0
 
     def __str__(self) -> str:
         from rich.console import Console
@@ -109,12 +115,13 @@ def summary(pipe: Any) -> Summary:
                 families = Counter(p.family for p in plan.layer(name, layer))
                 rows.append(LayerSummary(number, name, layer, density, dict(families)))
     first = session.runtimes[0]
-    parameter = next(first.transformer.parameters())
-    head_dim = first.family.head_dim(first.transformer)
+    transformer: Any = first.transformer
+    device = first.device or transformer.device
+    head_dim = first.family.head_dim(transformer)
     backend = first.backend or next(
         name
         for name in BACKENDS
-        if backend_reason(name, parameter.device, parameter.dtype, head_dim) is None
+        if backend_reason(name, device, transformer.dtype, head_dim) is None
     )
     return Summary(
         layers=tuple(rows),

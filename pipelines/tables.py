@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ajour")
 
-MAX_GRIDS = 8
-"""Tables of this many grids and assignments are kept; the least recently used go first."""
+MAX_GRIDS = 16
+"""Tables of this many grids are kept, of all assignments; the least recently used go first."""
 
 
 class TableCache:
     """Tables by grid, assignment and device, and with captured rows by measured map."""
 
     def __init__(self) -> None:
-        self._lowered: dict[tuple[Any, ...], list[BlockTable]] = {}
+        self._lowered: dict[TokenGrid, dict[tuple[str, str], list[BlockTable]]] = {}
         self._expanded: dict[tuple[Any, ...], list[BlockTable]] = {}
 
     def lowered(
@@ -46,18 +46,17 @@ class TableCache:
             patterns: of every layer, one per head; always the same for a name.
             device: where the tables are to be.
         """
-        key = (grid, name, str(device))
-        cached = self._lowered.pop(key, None)
-        if cached is None:
+        key = (name, str(device))
+        tables = self._lowered[grid] = self._lowered.pop(grid, {})  # the last one used
+        if key not in tables:
             start = time.perf_counter()
             rows = list(dict.fromkeys(pattern for layer in patterns for pattern in layer))
             shared = lower(rows, grid).to(device)
-            cached = [shared.with_heads([rows.index(p) for p in layer]) for layer in patterns]
+            tables[key] = [shared.with_heads([rows.index(p) for p in layer]) for layer in patterns]
             logger.debug("lowered %s for %s in %.2f s", name, grid, time.perf_counter() - start)
-        self._lowered[key] = cached
         while len(self._lowered) > MAX_GRIDS:
             self._lowered.pop(next(iter(self._lowered)))
-        return cached
+        return tables[key]
 
     def expanded(
         self, name: str, tables: list[BlockTable], rows: Sequence[Sequence[CapturedRows]]

@@ -1,0 +1,38 @@
+"""Where transformers and pipelines run, which need not be where their weights are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ajour.processors import Obstacle
+
+
+def execution_device(transformer: torch.nn.Module, inputs: torch.device) -> torch.device:
+    """The device that a transformer's layers run on.
+
+    Args:
+        transformer: perhaps with one of accelerate's hooks, which moves inputs to its device.
+        inputs: where the inputs of its forward pass are.
+    """
+    hook = getattr(transformer, "_hf_hook", None)
+    told = (getattr(one, "execution_device", None) for one in getattr(hook, "hooks", [hook]))
+    return next((torch.device(device) for device in told if device is not None), inputs)
+
+
+def check_devices(transformer: torch.nn.Module) -> None:
+    """Raise Obstacle if a transformer's layers are spread over several devices."""
+    places = getattr(transformer, "hf_device_map", {}).values()
+    devices = {str(place) for place in places} - {"cpu", "disk"}
+    if len(devices) > 1:
+        raise Obstacle(
+            f"a device_map spreads the transformer over {', '.join(sorted(devices))}; "
+            "sparse attention needs all its layers on one device"
+        )
+
+
+def pipeline_device(pipe: Any) -> torch.device:
+    """The device that a pipeline runs on, also where its weights are offloaded."""
+    device: torch.device = getattr(pipe, "_execution_device", None) or pipe.device
+    return device
