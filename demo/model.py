@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ajour.demo.request import Size
 from ajour.pipelines.bundled import FOLDER, Defaults, bundled_plan, load_pipeline
+from ajour.pipelines.generate import call_parameters, check_promptable
 from ajour.pipelines.hub import load_plan
 from ajour.processors import supported_pipelines
 from ajour.search.settings import GENERAL_PROMPTS, MINI_PROMPTS
@@ -78,7 +78,7 @@ class Model:
         }
         if self.path is None:
             wanted["max_sequence_length"] = OWN.text_length
-        known = inspect.signature(pipe.__call__).parameters
+        known = call_parameters(pipe)
         return {name: value for name, value in wanted.items() if name in known}
 
 
@@ -115,18 +115,12 @@ def check_pipeline(pipe: Any) -> None:
             f"{name} is not supported; pipelines that run sparsely are "
             f"{', '.join(supported_pipelines())}"
         )
-    needed = [
-        argument.name
-        for argument in inspect.signature(pipe.__call__).parameters.values()
-        if argument.default is inspect.Parameter.empty and argument.kind is not argument.VAR_KEYWORD
-    ]
-    if any(argument != "prompt" for argument in needed):
-        raise TypeError(f"{name} needs more than a prompt ({', '.join(needed)}); use the library")
+    check_promptable(pipe)
 
 
 def sizes_of(pipe: Any) -> dict[str, Size]:
     """Sizes to offer for a pipeline that is not the bundled one: its own, and smaller ones."""
-    known = inspect.signature(pipe.__call__).parameters
+    known = call_parameters(pipe)
 
     def default(name: str, otherwise: int) -> int:
         value = known[name].default if name in known else None
@@ -147,7 +141,7 @@ def sizes_of(pipe: Any) -> dict[str, Size]:
 
 def steps_of(pipe: Any) -> tuple[int, float]:
     """A pipeline's own steps and guidance."""
-    known = inspect.signature(pipe.__call__).parameters
+    known = call_parameters(pipe)
     steps, guidance = (
         known[name].default if name in known else None
         for name in ("num_inference_steps", "guidance_scale")

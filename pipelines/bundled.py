@@ -39,6 +39,17 @@ class Defaults:
     )
     fps: int = 16
 
+    def call(self) -> dict[str, Any]:
+        """Arguments of the pipeline's call, prompt and seed aside."""
+        return {
+            "num_frames": self.frames,
+            "height": self.height,
+            "width": self.width,
+            "num_inference_steps": self.steps,
+            "guidance_scale": self.guidance,
+            "max_sequence_length": self.text_length,
+        }
+
 
 def load_pipeline(
     path: str | Path | None = None, device: str | None = None, dtype: Any = None

@@ -21,22 +21,26 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     from ajour.backends import BACKENDS
     from ajour.pipelines.bundled import Defaults
 
-    default = Defaults()
+    own = Defaults()
     make = commands.add_parser(
         "generate",
         help="make a video twice, dense and sparse, and compare",
-        description="Writes dense.mp4, sparse.mp4, compare.mp4, report.json and plan.json.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description="Writes dense.mp4, sparse.mp4, compare.mp4, report.json and plan.json. Sizes, "
+        "steps and guidance that are left out are the pipeline's own.",
     )
-    make.add_argument("--prompt", default=default.prompt)
-    make.add_argument("--seed", type=int, default=0, help="seed of the initial noise")
-    make.add_argument("--steps", type=positive, default=default.steps)
-    make.add_argument("--frames", type=positive, default=default.frames)
-    make.add_argument("--height", type=positive, default=default.height)
-    make.add_argument("--width", type=positive, default=default.width)
-    make.add_argument("--guidance", type=float, default=default.guidance)
-    make.add_argument("--fps", type=positive, default=default.fps)
-    make.add_argument("--model", help="pipeline folder or Hub id; the bundled model if left out")
+    make.add_argument("--prompt", default=own.prompt, help="default: %(default)s")
+    make.add_argument("--seed", type=int, default=0, help="of the initial noise (default: 0)")
+    for name, value in {
+        "steps": own.steps, "frames": own.frames, "height": own.height, "width": own.width,
+    }.items():  # fmt: skip
+        make.add_argument(f"--{name}", type=positive, help=f"bundled model: {value}")
+    make.add_argument("--guidance", type=float, help=f"bundled model: {own.guidance:g}")
+    make.add_argument("--fps", type=positive, default=own.fps, help="default: %(default)s")
+    make.add_argument(
+        "--model",
+        help="folder or Hub id of a pipeline that needs only a prompt; the bundled model if left "
+        "out",
+    )
     make.add_argument(
         "--plan",
         help="plan file, Hub repository, or auto; if left out, the bundled model's own, or auto",
@@ -44,7 +48,9 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     make.add_argument("--density", type=float, help="of an automatic plan, in sparse steps")
     make.add_argument("--backend", choices=BACKENDS, help="the fastest that can run if left out")
     make.add_argument("--device", help="for example cuda; a GPU where there is one if left out")
-    make.add_argument("--out", type=Path, default=Path("out"), help="folder for the results")
+    make.add_argument(
+        "--out", type=Path, default=Path("out"), help="folder for the results (default: out)"
+    )
     make.add_argument("--json", action="store_true", help="print the report as JSON")
     make.set_defaults(run=_generate)
 
@@ -68,7 +74,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _generate(args: argparse.Namespace) -> None:
     from ajour.pipelines.bundled import Defaults, bundled_plan, load_pipeline
     from ajour.pipelines.enable import resolve_plan
-    from ajour.pipelines.generate import compare
+    from ajour.pipelines.generate import call_parameters, check_promptable, compare
     from ajour.pipelines.video import side_by_side, write_mp4
 
     if args.plan is None and args.model is None and args.density is None:
@@ -77,22 +83,20 @@ def _generate(args: argparse.Namespace) -> None:
         plan = resolve_plan(args.plan or "auto", args.density)
     args.out.mkdir(parents=True, exist_ok=True)
     pipe = load_pipeline(args.model, args.device)
-    bundled: dict[str, Any] = {}
+    check_promptable(pipe)
+    options = {
+        "num_frames": args.frames,
+        "height": args.height,
+        "width": args.width,
+        "num_inference_steps": args.steps,
+        "guidance_scale": args.guidance,
+    }
     if args.model is None:
-        bundled = {"max_sequence_length": Defaults().text_length}
-    result = compare(
-        pipe,
-        plan,
-        args.prompt,
-        args.seed,
-        args.backend,
-        num_frames=args.frames,
-        height=args.height,
-        width=args.width,
-        num_inference_steps=args.steps,
-        guidance_scale=args.guidance,
-        **bundled,
-    )
+        options = Defaults().call() | {k: v for k, v in options.items() if v is not None}
+    given = {name: value for name, value in options.items() if value is not None}
+    if unknown := set(given) - set(call_parameters(pipe)):
+        raise TypeError(f"{type(pipe).__name__} takes no {', '.join(sorted(unknown))}")
+    result = compare(pipe, plan, args.prompt, args.seed, args.backend, **given)
     report = result.report
     dense, thin = result.dense.video, result.sparse.video
     labels = [

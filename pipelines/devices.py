@@ -18,7 +18,8 @@ def execution_device(transformer: torch.nn.Module, inputs: torch.device) -> torc
     """
     hook = getattr(transformer, "_hf_hook", None)
     told = (getattr(one, "execution_device", None) for one in getattr(hook, "hooks", [hook]))
-    return next((torch.device(device) for device in told if device is not None), inputs)
+    found = next((device for device in told if device is not None), inputs)
+    return torch.device("cuda", found) if isinstance(found, int) else torch.device(found)
 
 
 def check_devices(transformer: torch.nn.Module) -> None:

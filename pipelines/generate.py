@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ajour.pipelines.devices import pipeline_device
 from ajour.pipelines.enable import current_plan, is_enabled, session_of, sparse
 from ajour.pipelines.machine import device_name, versions
-from ajour.pipelines.quality import psnr, ssim
+from ajour.pipelines.quality import BEST_DB, psnr, ssim
 from ajour.pipelines.summary import summary
 from ajour.schedule import DENSE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     import numpy as np
@@ -58,7 +60,7 @@ class Report:
         dense_seconds: denoising time without the plan.
         sparse_seconds: denoising time with it.
         speedup: their ratio.
-        psnr_db: of the sparse video against the dense one.
+        psnr_db: of the sparse video against the dense one, 99 if they are equal.
         ssim: likewise.
         backend: which backend ran the sparse attention.
         device: where it ran.
@@ -98,6 +100,25 @@ class Comparison:
     plan: Plan
 
 
+def call_parameters(pipe: Any) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a pipeline's call, by name."""
+    return inspect.signature(pipe.__call__).parameters
+
+
+def check_promptable(pipe: Any) -> None:
+    """Raise TypeError unless a prompt is all that a pipeline needs."""
+    needed = [
+        parameter.name
+        for parameter in call_parameters(pipe).values()
+        if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
+    ]
+    if missing := [name for name in needed if name != "prompt"]:
+        raise TypeError(
+            f"{type(pipe).__name__} needs more than a prompt ({', '.join(missing)}); use "
+            "ajour.enable(pipe) and call it yourself"
+        )
+
+
 def sample(
     pipe: Any,
     prompt: str,
@@ -116,14 +137,23 @@ def sample(
         on_step: called after each step with the label, the step's index and the latents, in the
             pipeline's own layout. What it raises ends the run.
         options: further arguments of the pipeline's call.
+
+    Raises:
+        TypeError: if the pipeline does not tell when a step ends.
     """
+    if "callback_on_step_end" not in call_parameters(pipe):
+        raise TypeError(
+            f"{type(pipe).__name__} takes no callback_on_step_end, so its denoising cannot be "
+            "timed; use ajour.enable(pipe) and call it yourself"
+        )
+    device = pipeline_device(pipe)
     end = start = time.perf_counter()
     steps = 0
 
     def on_step_end(_pipe: Any, _step: int, _time: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
         nonlocal start, end, steps
-        if pipe.device.type == "cuda":
-            torch.cuda.synchronize()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         end = time.perf_counter()
         if on_step is not None:
             on_step(label, steps, kwargs["latents"])
@@ -134,7 +164,7 @@ def sample(
 
     pipe.set_progress_bar_config(**getattr(pipe, "_progress_bar_config", {}) | {"desc": label})
     found = pipe(
-        prompt,
+        prompt=prompt,
         generator=torch.Generator().manual_seed(seed),
         callback_on_step_end=on_step_end,
         output_type="np",
@@ -167,7 +197,8 @@ def compare(
         on_step: as of `sample`, with the labels `dense` and `sparse`.
         options: further arguments of the pipeline's call.
     """
-    runs = 2 if pipe.device.type == "cuda" else 1
+    device = pipeline_device(pipe)
+    runs = 2 if device.type == "cuda" else 1
     for _ in range(runs):
         dense = sample(pipe, prompt, seed, "dense", on_step, **options)
     with sparse(pipe, plan, backend=backend):
@@ -186,10 +217,10 @@ def compare(
         dense_seconds=dense.seconds,
         sparse_seconds=thin.seconds,
         speedup=dense.seconds / thin.seconds,
-        psnr_db=psnr(thin.video, dense.video),
+        psnr_db=min(psnr(thin.video, dense.video), BEST_DB),
         ssim=ssim(thin.video, dense.video),
         backend=state.backend,
-        device=device_name(pipe.device),
+        device=device_name(device),
         fallbacks=state.fallbacks,
         versions=versions(),
     )

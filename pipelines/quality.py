@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+BEST_DB = 99.0
+"""Written for equal videos, whose PSNR is infinite, which JSON cannot say."""
+
+
 def psnr(video: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
     """Peak signal-to-noise ratio over all frames.
 

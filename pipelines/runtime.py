@@ -149,8 +149,8 @@ class TransformerRuntime:
         self.phase = DENSE
         grids: tuple[TokenGrid, ...] = ()
         try:
-            grids = self.family.grids(module, args, kwargs)
             check_devices(module)
+            grids = self.family.grids(module, args, kwargs)
         except Obstacle as obstacle:
             if self._names()[0] != DENSE:
                 self._fall_back(str(obstacle))
@@ -290,7 +290,10 @@ class TransformerRuntime:
     def _obstacle(self, index: int) -> str | None:
         """Why a layer has to run dense as it is set up now, or None."""
         processor = self._layers[index].processor
-        if isinstance(processor, SparseProcessor) and processor.context is not self._contexts[index]:
+        if (
+            isinstance(processor, SparseProcessor)
+            and processor.context is not self._contexts[index]
+        ):
             return "a layer's processor is of an earlier enable(); disable and enable again"
         return self.family.obstacle(self._layers[index])
 

@@ -57,7 +57,13 @@ class SparseProcessor:
     stands_in_for: ClassVar[tuple[str, ...]]
     """Names of the diffusers processors whose computation this one knows."""
 
-    def __init__(self, stock: Any, context: LayerContext) -> None:
+    def __init__(self, stock: Any = None, context: LayerContext | None = None) -> None:
+        if stock is None or context is None:  # diffusers makes processors anew for IP adapters
+            raise RuntimeError(
+                f"{type(self).__name__} stands in for a stock processor and cannot be made without "
+                "one; call ajour.disable(pipe) before processors are replaced, such as by loading "
+                "or unloading an IP adapter, and enable again"
+            )
         self.stock = stock
         self.context = context
 
@@ -80,8 +86,17 @@ class SparseProcessor:
 
         Returns:
             (batch, kept, heads * head_dim): the rows of the longest grid, 0 for padding.
+
+        Raises:
+            RuntimeError: if the batch is not the one that the transformer was called with.
         """
         tables, backend = self.context.tables, self.context.backend
+        if len(tables) not in (1, len(query)):
+            raise RuntimeError(
+                f"the transformer was called with {len(tables)} samples of different text lengths, "
+                f"but attention sees {len(query)}: something changed the batch in between, such as "
+                "FasterCache, which cannot be used with guidance in one batch"
+            )
         kept = max(table.grid.seq_len for table in tables)
         samples = (
             [slice(None)] if len(tables) == 1 else [slice(i, i + 1) for i in range(len(tables))]
@@ -147,7 +162,10 @@ class Family(ABC):
         return int(transformer.config.attention_head_dim)  # type: ignore[union-attr, arg-type]
 
     def output_weight(self, layer: Any) -> torch.Tensor | None:
-        """Weight (channels, heads * head_dim) of a layer's output projection, if it has its own."""
+        """Weight (channels, heads * head_dim) of a layer's output projection.
+
+        None if it has none of its own, or it is quantised; heads are then weighed alike.
+        """
         projection = getattr(layer, "to_out", None)
         return None if projection is None else weight_of(projection[0])
 
@@ -206,9 +224,16 @@ class Family(ABC):
         return None
 
 
-def weight_of(module: Any) -> torch.Tensor:
-    """A module's weight, brought back for the moment where accelerate has offloaded it."""
+def weight_of(module: Any) -> torch.Tensor | None:
+    """A module's weight, brought back for the moment where accelerate has offloaded it.
+
+    Returns:
+        (outputs, inputs), or None where it is quantised and its values are not at hand.
+    """
     weight: torch.Tensor = module.weight
+    plain = type(weight) in (torch.Tensor, torch.nn.Parameter) and weight.is_floating_point()
+    if not plain or weight.ndim != 2:
+        return None
     if not weight.is_meta:
         return weight
     with align_module_device(module):

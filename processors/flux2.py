@@ -133,7 +133,8 @@ class Flux2(Family):
         """Of single-stream blocks the part of the projection that attention goes through."""
         if isinstance(layer.to_out, torch.nn.ModuleList):
             return super().output_weight(layer)
-        return weight_of(layer.to_out)[:, : layer.inner_dim]
+        weight = weight_of(layer.to_out)
+        return None if weight is None else weight[:, : layer.inner_dim]
 
     def grid(
         self, transformer: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]

@@ -10,9 +10,10 @@ import ajour
 from ajour import Captured, Full, Plan
 from ajour.pipelines.auto import SPEEDS, Auto, AutoPlanner, choose
 from ajour.pipelines.enable import session_of
-from tests.pipelines.conftest import SPARSE, make_transformer, run
+from tests.pipelines.conftest import SPARSE, latents, make_plan, make_transformer, run
 
 SIZE = (33, 192, 176)  # 9x12x11 tokens, ten blocks
+MAPPED = make_plan([Captured([0.5, 0.5, 0.5, 1.0]), Full()])
 
 
 def test_one_line_is_all(pipe):
@@ -184,3 +185,31 @@ def test_the_choice_is_close_to_the_best():
 def test_an_impossible_budget_takes_the_cheapest():
     errors, costs = np.array([[0.0, 1.0], [0.0, 1.0]]), np.array([[1.0, 0.6], [1.0, 0.5]])
     assert choose(errors, costs, 0.1).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("plan", ["auto", MAPPED])
+def test_a_run_broken_off_in_its_measured_step_is_forgotten(pipe, plan):
+    with ajour.sparse(pipe, plan, strict=True):
+        runtime = session_of(pipe).runtimes[0]
+
+        def stop(*_):
+            if runtime._measure is not None:
+                raise KeyboardInterrupt
+
+        hook = pipe.transformer.blocks[1].register_forward_pre_hook(stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(pipe, steps=4, size=SIZE)
+        hook.remove()
+        run(pipe, steps=4, size=SIZE)
+        assert runtime.fallbacks == []
+        assert set(session_of(pipe).phases()) > {"dense"}
+
+
+def test_the_current_plan_is_of_the_transformer_that_ran_last(make_pipe):
+    pipe = make_pipe(transformer_2=make_transformer(1), boundary_ratio=0.8)
+    with ajour.sparse(pipe):
+        run(pipe, steps=6, size=SIZE)
+        one, other = session_of(pipe).runtimes
+        assert ajour.current_plan(pipe) is other.plan
+        pipe.transformer(**latents((3, 7, 9)))
+        assert ajour.current_plan(pipe) is one.plan

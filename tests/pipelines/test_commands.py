@@ -1,10 +1,12 @@
 """The commands generate, inspect and doctor, on a tiny pipeline in a folder."""
 
+import functools
 import json
 
 import imageio.v3 as imageio
 import numpy as np
 import pytest
+from diffusers import WanPipeline
 
 from ajour import Plan
 from ajour.search.cli import main
@@ -55,6 +57,30 @@ def test_json_is_what_the_report_holds(folder, capsys):
     assert json.loads(capsys.readouterr().out) == json.loads(
         (folder / "out" / "report.json").read_text()
     )
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_what_is_left_out_is_the_pipelines_own(folder, monkeypatch):
+    seen, call = [], WanPipeline.__call__
+
+    @functools.wraps(call)
+    def small(self, **options):
+        seen.append(options)
+        size = {"num_frames": 5, "height": 64, "width": 64, "num_inference_steps": 2}
+        return call(self, **options | size)
+
+    monkeypatch.setattr(WanPipeline, "__call__", small)
+    model = ["--model", str(folder / "model"), "--device", "cpu", "--out", str(folder / "out")]
+    assert main(["generate", *model, "--guidance", "1"]) == 0
+    assert seen[0]["guidance_scale"] == 1
+    assert not {"num_frames", "height", "width", "num_inference_steps"} & set(seen[0])
+
+
+def test_what_the_pipeline_does_not_take_is_said(folder, monkeypatch, capsys):
+    monkeypatch.setattr(WanPipeline, "__call__", lambda self, prompt, height=64: None)
+    assert generate(folder) == 1
+    said = "WanPipeline takes no num_frames, num_inference_steps, width"
+    assert said in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_missing_plan_is_said(folder, capsys):

@@ -1,15 +1,19 @@
 """Off is bit-identical to never on; full is stock; bad input changes nothing."""
 
 import copy
+import importlib
 import logging
 from dataclasses import replace
 
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, UNet2DConditionModel
+from accelerate.hooks import AlignDevicesHook, SequentialHook
+from diffusers import FlowMatchEulerDiscreteScheduler, UNet2DConditionModel, WanPipeline
 
 import ajour
 from ajour import PlanError
+from ajour.backends import backend_reason
+from ajour.pipelines.devices import execution_device
 from ajour.pipelines.enable import session_of
 from tests.pipelines.conftest import (
     FULL,
@@ -314,3 +318,91 @@ def test_a_searched_plan_says_where_it_was_not_verified(pipe, caplog):
     assert "verified on device some GPU, not on" in said[0]
     assert said[1] == "the plan was verified on grid 3x8x7, not on 3x8x8"
     assert said[1] in str(ajour.summary(pipe))
+
+
+def test_transformers_can_be_enabled_one_by_one(make_pipe):
+    pipe = make_pipe(transformer_2=make_transformer(1), boundary_ratio=0.8)
+    before, stock = run(pipe), processors(pipe)
+    with ajour.sparse(pipe, SPARSE):
+        together = run(pipe)
+        phases = session_of(pipe).phases()
+    for transformer in (pipe.transformer, pipe.transformer_2):
+        ajour.enable(transformer, SPARSE, scheduler=pipe.scheduler)
+    assert torch.equal(run(pipe), together)
+    assert session_of(pipe).phases() == phases
+    assert {row.transformer for row in ajour.summary(pipe).layers} == {0, 1}
+    with pytest.raises(RuntimeError, match="already enabled"):
+        ajour.enable(pipe, SPARSE)
+    ajour.disable(pipe.transformer)
+    assert ajour.summary(pipe.transformer_2).layers
+    ajour.disable(pipe)
+    assert torch.equal(run(pipe), before)
+    assert processors(pipe) == stock
+    assert not {"step", "set_timesteps"} & set(vars(pipe.scheduler))
+
+
+def test_a_pipeline_and_its_transformer_are_disabled_by_each_other(make_pipe):
+    pipe = make_pipe()
+    twin = WanPipeline(**pipe.components)
+    before, stock = run(pipe), processors(pipe)
+    for one, other in [(pipe, pipe.transformer), (pipe.transformer, pipe), (pipe, twin)]:
+        ajour.enable(one, SPARSE, scheduler=pipe.scheduler)
+        with pytest.raises(RuntimeError, match="already enabled"):
+            ajour.enable(other, SPARSE, scheduler=pipe.scheduler)
+        ajour.disable(other)
+        for holder in (one, other):
+            with pytest.raises(RuntimeError, match="not enabled"):
+                ajour.disable(holder)
+        assert processors(pipe) == stock
+    assert torch.equal(run(pipe), before)
+
+
+def test_processors_of_an_earlier_enable_run_dense_and_are_said(pipe):
+    before = run(pipe)
+    ajour.enable(pipe, SPARSE)
+    old = processors(pipe)
+    ajour.disable(pipe)
+    ajour.enable(pipe, SPARSE)
+    pipe.transformer.blocks[0].attn1.processor = old[0]
+    run(pipe)
+    found = ajour.summary(pipe)
+    assert any("earlier enable" in reason for reason in found.fallbacks)
+    assert [row.density == 1 for row in found.layers if row.assignment == "sparse"] == [True, False]
+    ajour.disable(pipe)
+    pipe.transformer.blocks[0].attn1.processor = old[0].stock
+    assert torch.equal(run(pipe), before)
+
+
+def test_layers_on_several_devices_run_dense_and_are_said(pipe):
+    before = run(pipe)
+    pipe.transformer.hf_device_map = {"blocks.0": 0, "blocks.1": 1, "proj_out": "cpu"}
+    with ajour.sparse(pipe, SPARSE):
+        assert torch.equal(run(pipe), before)
+        assert "device_map spreads the transformer over 0, 1" in ajour.summary(pipe).fallbacks[0]
+
+
+def test_the_backend_is_that_of_the_weights_in_use(pipe, tmp_path, monkeypatch):
+    pipe.transformer.save_pretrained(tmp_path)
+    loaded = type(pipe.transformer).from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert next(loaded.parameters()).dtype == torch.float32  # diffusers keeps some so
+    seen = []
+
+    def reason(name, device, dtype, head_dim):
+        seen.append((device.type, dtype))
+        return backend_reason(name, device, dtype, head_dim)
+
+    module = importlib.import_module("ajour.pipelines.summary")
+    monkeypatch.setattr(module, "backend_reason", reason)
+    with ajour.sparse(loaded, SPARSE, scheduler=pipe.scheduler):
+        ajour.summary(loaded)
+    assert set(seen) == {("cpu", torch.bfloat16)}
+
+
+def test_inputs_are_not_where_the_layers_run():
+    module = torch.nn.Linear(1, 1)
+    cpu, gpu = torch.device("cpu"), torch.device("cuda:1")
+    assert execution_device(module, cpu) == cpu
+    module._hf_hook = AlignDevicesHook(execution_device=1)
+    assert execution_device(module, cpu) == gpu
+    module._hf_hook = SequentialHook(AlignDevicesHook(), AlignDevicesHook(execution_device=gpu))
+    assert execution_device(module, cpu) == gpu

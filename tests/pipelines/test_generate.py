@@ -1,13 +1,14 @@
 """Hooks of the main job: every step is told, and what the hook raises ends the run."""
 
+import json
 import time
 
 import numpy as np
 import pytest
 
 from ajour.pipelines.enable import is_enabled
-from ajour.pipelines.generate import compare, sample
-from tests.pipelines.conftest import SPARSE
+from ajour.pipelines.generate import check_promptable, compare, sample
+from tests.pipelines.conftest import FULL, SPARSE
 
 CALL = {
     "num_frames": 5, "height": 64, "width": 64, "num_inference_steps": 3, "guidance_scale": 1.0,
@@ -47,3 +48,27 @@ def test_what_on_step_raises_ends_the_run_and_leaves_the_pipeline_as_it_was(pipe
         compare(pipe, SPARSE, "a red circle", 0, on_step=stop, **CALL)
     assert steps[-1] == ("sparse", 1)
     assert not is_enabled(pipe)
+
+
+def test_equal_videos_are_written_as_a_number(pipe, monkeypatch):
+    monkeypatch.setattr("ajour.pipelines.generate.psnr", lambda *_: float("inf"))
+    report = compare(pipe, FULL, "a red circle", 0, **CALL).report
+    assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["psnr_db"] == 99
+
+
+def test_a_pipeline_that_does_not_tell_its_steps_is_refused():
+    class Silent:
+        def __call__(self, prompt):
+            raise AssertionError
+
+    with pytest.raises(TypeError, match=r"Silent takes no callback_on_step_end.*ajour.enable"):
+        sample(Silent(), "a red circle", 0)
+
+
+def test_a_pipeline_that_needs_an_image_is_refused():
+    class FromImage:
+        def __call__(self, image, prompt=None, *, height=64, **more):
+            raise AssertionError
+
+    with pytest.raises(TypeError, match=r"FromImage needs more than a prompt \(image\)"):
+        check_promptable(FromImage())
