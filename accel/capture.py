@@ -173,10 +173,18 @@ class PackedLevels:
 
     @classmethod
     def pack(cls, levels: torch.Tensor, possible: tuple[int, ...]) -> PackedLevels:
-        """Pack an int8 level map; every value must be one of `possible`."""
-        digits = torch.zeros_like(levels, dtype=torch.uint8)
+        """Pack an int8 level map.
+
+        Every value must be one of `possible`: on a CPU another one raises RuntimeError, on a GPU
+        it fails an assertion of the device's, since nothing here waits for it.
+        """
+        unknown = len(possible)
+        digits = torch.full_like(levels, unknown, dtype=torch.uint8)
         for digit, level in enumerate(possible):
             digits = torch.where(levels == level, digit, digits)
+        torch._assert_async(
+            (digits < unknown).all(), f"a level map to pack has levels other than {possible}"
+        )
         per_byte, base = cls._per_byte(len(possible)), max(2, len(possible))
         flat = torch.nn.functional.pad(digits.flatten(), (0, -levels.numel() % per_byte))
         data = flat.view(-1, per_byte)

@@ -108,8 +108,12 @@ class Captured(Pattern):
         return torch.where(first_frame, inside, outside)
 
     def assign(self, before: torch.Tensor, alike: torch.Tensor | None = None) -> torch.Tensor:
-        """Levels from what comes before each block; the rest as of `select`."""
-        levels = torch.full(before.shape, DROPPED, dtype=torch.int8, device=before.device)
+        """Levels from what comes before each block; the rest as of `select`.
+
+        Rounding may put the last blocks at 1: they get the coarsest level if nothing is dropped.
+        """
+        rest = DROPPED if self.until[-1] < 1 else self.levels[-1]
+        levels = torch.full(before.shape, rest, dtype=torch.int8, device=before.device)
         for level in reversed(range(LEVELS)):
             levels = torch.where(before < self.until[level], level, levels)
         for level in range(LEVELS - 1, 0, -1):

@@ -110,6 +110,25 @@ def test_mass_thresholds_are_cumulative():
     assert levels.tolist() == [[[3, 0, 2, 1]]]
 
 
+@pytest.mark.parametrize(
+    ("until", "coarsest"),
+    [([0.5, 0.5, 0.5, 1.0], 3), ([0.5, 1.0, 1.0, 1.0], 1), ([1.0] * 4, 0)],
+)
+def test_nothing_is_dropped_where_the_numbers_end_at_one(until, coarsest):
+    mass = torch.tensor([[[1.0, 0.0, 0.0, 0.0], [0.7, 0.3, 0.0, 0.0]]])
+    pattern = Captured(until, by="mass")
+    levels = pattern.select(mass, torch.zeros(4, dtype=torch.bool))
+    assert levels[0, :, 0].tolist() == [0, 0]
+    assert (levels[0, :, 2:] == coarsest).all()
+    assert torch.equal(PackedLevels.pack(levels, pattern.levels).unpack(), levels)
+
+
+def test_unknown_levels_are_not_packed():
+    levels = torch.tensor([[[0, 3], [3, -1]]], dtype=torch.int8)
+    with pytest.raises(RuntimeError, match=r"levels other than \(0, 3\)"):
+        PackedLevels.pack(levels, (0, 3))
+
+
 @pytest.mark.parametrize(("by", "scope"), [("rank", "block"), ("rank", "layer"), ("mass", "block")])
 def test_the_first_frame_keeps_its_share(by, scope):
     first = torch.arange(8) < 2
