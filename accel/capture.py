@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ajour.backends import backend_reason
+from ajour.backends import backend_reason, on_device
 from ajour.grid import BLOCK
-from ajour.lists import LEVELS
+from ajour.lists import LEVELS, indices
 from ajour.orders import order as token_order
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ def block_mass(
     if samples.bit_count() == 1 and backend_reason("triton", device, q.dtype, dim) is None:
         from ajour.backends.mass import shares_of_blocks
 
-        return shares_of_blocks(q, k, tokens, chosen, scale)
+        with on_device(device):
+            return shares_of_blocks(q, k, tokens, chosen, scale)
     return eager_shares(q, k, tokens.flatten()[: grid.video_tokens], chosen, scale)
 
 
@@ -223,7 +224,7 @@ class CapturedRows:
     def of(cls, levels: torch.Tensor, heads: Sequence[int], pattern: Captured) -> CapturedRows:
         """Pack the level map (rows, Nv, Nv) of a pattern for some heads."""
         packed = PackedLevels.pack(levels, pattern.levels)
-        return cls(packed, torch.tensor(list(heads), device=levels.device))
+        return cls(packed, indices(heads, levels.device))
 
     @property
     def nbytes(self) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ajour.backends import BACKENDS, backend_reason, load_backend
+from ajour.backends import BACKENDS, backend_reason, load_backend, on_device
 
 if TYPE_CHECKING:
     from ajour.prologue import Prologue
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ajour")
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
-"""Dtypes that every backend takes. `reference` and `cpu` also take float64."""
+"""Dtypes of the operator, which also takes float64 on `reference` and `cpu`."""
 
 _chosen: set[tuple[str, str]] = set()
 
@@ -41,7 +41,8 @@ def run(
     reason = backend_reason(name, q.device, q.dtype, q.shape[-1])
     if reason is not None:
         raise RuntimeError(f"backend {name!r} cannot run this: {reason}")
-    return load_backend(name)(q, k, v, table, scale, prologue)
+    with on_device(q.device):
+        return load_backend(name)(q, k, v, table, scale, prologue)
 
 
 def _choose(q: torch.Tensor) -> str:

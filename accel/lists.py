@@ -9,6 +9,8 @@ import torch
 from ajour.grid import BLOCK
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ajour.grid import TokenGrid
 
 LEVELS = 4
@@ -16,6 +18,17 @@ LEVELS = 4
 
 DROPPED = -1
 """The level of a key block that a query block does not attend to."""
+
+
+def indices(numbers: Iterable[int], device: torch.device) -> torch.Tensor:
+    """Numbers known to the host as int64 on a device: made there, so that nothing waits for it."""
+    runs: list[list[int]] = [[0, 0]]
+    for number in numbers:
+        if number == runs[-1][1]:
+            runs[-1][1] += 1
+        else:
+            runs.append([number, number + 1])
+    return torch.cat([torch.arange(start, stop, device=device) for start, stop in runs])
 
 
 def key_lists(levels: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

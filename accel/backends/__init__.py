@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from importlib.metadata import version
+from contextlib import nullcontext
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from ajour.prologue import Prologue
     from ajour.table import BlockTable
@@ -35,6 +37,11 @@ def load_backend(name: str) -> Backend:
     return function
 
 
+def on_device(device: torch.device) -> AbstractContextManager[object]:
+    """Makes a GPU the current one, on which Triton launches kernels whatever its arguments."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
 def backend_reason(
     name: str, device: torch.device, dtype: torch.dtype, head_dim: int
 ) -> str | None:
@@ -43,7 +50,7 @@ def backend_reason(
         return None
     if name == "cpu":
         return None if device.type == "cpu" else f"tensors are on {device.type}"
-    if importlib.util.find_spec("triton") is None:
+    if not _triton_is_installed():
         return "Triton is not installed (pip install triton)"
     if name == "hopper":
         return _hopper_reason(device, dtype, head_dim)
@@ -63,10 +70,12 @@ def backend_reason(
 def _hopper_reason(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
     if device.type != "cuda":
         return f"needs a Hopper GPU, tensors are on {device.type}"
+    if torch.version.hip is not None:
+        return "needs a Hopper GPU, this one is AMD's"
     capability = torch.cuda.get_device_capability(device)
     if capability != (9, 0):
         return f"needs compute capability 9.0, this GPU has {capability[0]}.{capability[1]}"
-    installed = version("triton")
+    installed = _triton_version()
     if tuple(int(part) for part in installed.split(".")[:2]) < HOPPER_TRITON:
         return f"needs Triton {'.'.join(map(str, HOPPER_TRITON))} or newer, got {installed}"
     if dtype not in (torch.float16, torch.bfloat16):
@@ -74,3 +83,14 @@ def _hopper_reason(device: torch.device, dtype: torch.dtype, head_dim: int) -> s
     if head_dim not in (64, 128):
         return f"head_dim must be 64 or 128, got {head_dim}"
     return None
+
+
+@cache
+def _triton_is_installed() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+@cache
+def _triton_version() -> str:
+    version: str = importlib.import_module("triton").__version__
+    return version

@@ -15,12 +15,14 @@ from ajour import (
     order,
 )
 from ajour.capture import (
+    CapturedRows,
     PackedLevels,
     block_mass,
     capture,
     first_frame_blocks,
     self_similarity,
 )
+from ajour.lists import indices
 from ajour.lowering import level_map
 from tests.conftest import random_qkv
 
@@ -195,6 +197,18 @@ def test_rows_set_at_run_time_equal_rows_lowered(grid):
         again, lse_again = attention(q, k, v, expected, backend=backend, return_lse=True)
         assert torch.equal(out, again)
         assert torch.equal(lse, lse_again)
+
+
+@pytest.mark.parametrize("numbers", [(0,), (2, 3, 4, 7, 1, 0), range(5), ()], ids=str)
+def test_indices_are_made_without_a_copy(numbers, monkeypatch):
+    expected = torch.tensor(list(numbers), dtype=torch.int64)
+    for name in ("tensor", "as_tensor", "from_numpy"):
+        monkeypatch.setattr(torch, name, None)
+    found = indices(numbers, torch.device("cpu"))
+    assert torch.equal(found, expected)
+    levels = torch.zeros(len(numbers), 2, 2, dtype=torch.int8)
+    rows = CapturedRows.of(levels, list(numbers), Captured([1.0] * 4))
+    assert torch.equal(rows.heads, expected)
 
 
 def test_before_it_is_measured_a_captured_head_sees_no_video():

@@ -144,3 +144,18 @@ def test_offsets_beyond_two_to_the_31(backend):
     out = attention(q, k, v, table, backend=backend)
     last = attention(q[-1:], k[-1:], v[-1:], table, backend=backend)
     assert torch.equal(out[-1:], last)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_a_second_gpu_needs_not_be_the_current_one(backend):
+    grid = TokenGrid(3, 9, 11)
+    table = random_table(grid, heads=2, seed=0).to("cuda:1")
+    q, k, v = random_qkv(grid, 2, 64, torch.bfloat16, device="cuda:1")
+    norm = Norm(torch.ones(64, device="cuda:1", dtype=q.dtype), 1e-6)
+    prologue = Prologue(norm, norm)
+    assert torch.cuda.current_device() == 0
+    out, lse = attention(q, k, v, table, prologue=prologue, backend=backend, return_lse=True)
+    assert_matches_oracle(q, k, v, table, out, lse, prologue)
+    assert torch.cuda.current_device() == 0
+    compiled = torch.compile(attention, fullgraph=True)
+    assert torch.equal(compiled(q, k, v, table, prologue=prologue, backend=backend), out)

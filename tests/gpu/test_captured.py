@@ -50,11 +50,23 @@ def test_nothing_waits_for_the_device(pattern):
     grid = TokenGrid(9, 20, 30, text_after=77)
     q, k, v = random_qkv(grid, 4, 64, torch.bfloat16, device="cuda")
     table = lower([pattern] * 4, grid).to("cuda")
-    rows = CapturedRows.of(capture(q, k, grid, pattern), range(4), pattern)
-    attention(q, k, v, rows.apply(table))
+
+    def step(heads):
+        levels = capture(q, k, grid, pattern)[: len(heads)]
+        attention(q, k, v, CapturedRows.of(levels, heads, pattern).apply(table))
+
+    step(range(4))
     torch.cuda.set_sync_debug_mode("error")
     try:
-        capture(q, k, grid, pattern)
-        attention(q, k, v, rows.apply(table))
+        for heads in (range(4), (0, 2, 3), (1,)):
+            step(heads)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_mass_is_measured_on_a_gpu_that_is_not_the_current_one():
+    q, k, _ = random_qkv(GRIDS[0], 2, 64, torch.bfloat16, device="cuda:1")
+    found = block_mass(q, k, GRIDS[0], "raster")
+    expected = block_mass(q.to("cuda:0"), k.to("cuda:0"), GRIDS[0], "raster")
+    assert torch.equal(found.cpu(), expected.cpu())

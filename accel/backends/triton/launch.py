@@ -40,7 +40,7 @@ def choose_config(capability: int, itemsize: int, channels: int) -> Config:
     """The kernel configuration for a GPU.
 
     Args:
-        capability: compute capability times ten, for example 90; 0 in the interpreter.
+        capability: compute capability times ten, for example 90; 0 in the interpreter and on AMD.
         itemsize: bytes per element of q, k and v.
         channels: padded head_dim, a power of two.
     """
@@ -148,8 +148,8 @@ def attend_packed(
 
 
 def _capability(device: torch.device) -> int:
-    """Compute capability times ten; 0 in the interpreter."""
-    if os.environ.get("TRITON_INTERPRET") == "1":
+    """Compute capability times ten; 0 in the interpreter and on AMD, which counts otherwise."""
+    if os.environ.get("TRITON_INTERPRET") == "1" or torch.version.hip is not None:
         return 0
     major, minor = torch.cuda.get_device_capability(device)
     return major * 10 + minor
