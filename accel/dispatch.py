@@ -32,7 +32,7 @@ def run(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Check everything, then run one backend; arguments, result and errors as of `attention`."""
     _check(q, k, v, table)
-    prologue.check(table.grid, q.shape[2], q.shape[3])
+    prologue.check(table.grid, q.shape[2], q.shape[3], q.device)
     if not scale > 0:
         raise ValueError(f"scale must be positive, got {scale}")
     name = backend if backend is not None else _choose(q)

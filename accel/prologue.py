@@ -59,8 +59,8 @@ class Prologue:
             rotate(normalise(k, self.k_norm), self.rope),
         )
 
-    def check(self, grid: TokenGrid, heads: int, head_dim: int) -> None:
-        """Raise ValueError unless all shapes fit tensors (batch, tokens, heads, head_dim)."""
+    def check(self, grid: TokenGrid, heads: int, head_dim: int, device: torch.device) -> None:
+        """Raise ValueError unless all fits tensors (batch, tokens, heads, head_dim) there."""
         for name, norm in (("q_norm", self.q_norm), ("k_norm", self.k_norm)):
             allowed = {(heads * head_dim,), (head_dim,)}
             if norm is not None and tuple(norm.weight.shape) not in allowed:
@@ -68,7 +68,18 @@ class Prologue:
                     f"{name}: the weight must have {heads * head_dim} channels (all heads) or "
                     f"{head_dim} (each head), got shape {tuple(norm.weight.shape)}"
                 )
+            if norm is not None and norm.weight.device != device:
+                raise ValueError(
+                    f"{name}: the weight must be on {device} like q, k and v, "
+                    f"got {norm.weight.device}"
+                )
         if self.rope is not None:
+            for part in (self.rope.cosines, self.rope.sines):
+                if part.device != device:
+                    raise ValueError(
+                        f"rope: cosines and sines must be on {device} like q, k and v, "
+                        f"got {part.device}"
+                    )
             shape = tuple(self.rope.cosines.shape)
             if shape != tuple(self.rope.sines.shape) or len(shape) != 2 or shape[1] != head_dim:
                 raise ValueError(

@@ -52,12 +52,15 @@ def prepare(
         packed.view(batch * heads, blocks * BLOCK, channels).index_fill_(1, table.empty_slots, 0)
     wide_heads = triton.next_power_of_2(heads)
     rows = max(1, ELEMENTS // (wide_heads * channels))
+    weight = x if norm is None else norm.weight.contiguous()
+    cosines = x if rope is None else rope.cosines.contiguous()
+    sines = x if rope is None else rope.sines.contiguous()
     across = norm is not None and norm.weight.shape[0] == heads * head_dim
     prologue_kernel[(triton.cdiv(tokens, rows), batch)](
         x,
-        x if norm is None else norm.weight,
-        x if rope is None else rope.cosines,
-        x if rope is None else rope.sines,
+        weight,
+        cosines,
+        sines,
         packed,
         table.places,
         table.row_order,

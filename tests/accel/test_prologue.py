@@ -25,6 +25,16 @@ def random_prologue(heads, head_dim, start=0, tokens=None, across=True, dtype=to
     )
 
 
+def spread(prologue):
+    """The same prologue in tensors that are not contiguous."""
+    q, k, rope = prologue.q_norm, prologue.k_norm, prologue.rope
+    return Prologue(
+        *(Norm(n.weight.repeat_interleave(2)[::2], n.eps) for n in (q, k)),
+        Rope(rope.cosines.T.contiguous().T, rope.sines.repeat(1, 2)[:, : len(rope.sines[0])],
+             rope.start),
+    )  # fmt: skip
+
+
 def test_the_norm_is_rms_norm():
     x = torch.randn(2, 5, 3, 8)
     weight = torch.randn(24)
@@ -65,6 +75,8 @@ def test_what_does_not_fit_is_refused():
         (Prologue(k_norm=Norm(torch.ones(2, 16), 1e-6)), "k_norm"),
         (Prologue(rope=Rope(ones, ones[:, :8])), r"must both be \(n, 16\)"),
         (Prologue(rope=Rope(ones, ones, start=1)), "must lie in 0 to"),
+        (Prologue(Norm(torch.ones(32, device="meta"), 1e-6)), "q_norm: .* on cpu .*, got meta"),
+        (Prologue(rope=Rope(ones, ones.to("meta"))), "rope: .* on cpu .*, got meta"),
     ]
     for prologue, message in cases:
         with pytest.raises(ValueError, match=message):
@@ -88,6 +100,8 @@ def _child():
         prologue = random_prologue(
             heads, head_dim, grid.text_before, grid.video_tokens, across, dtype
         )
+        if number % 2:
+            prologue = spread(prologue)
         out, lse = attention(q, k, v, table, prologue=prologue, backend="triton", return_lse=True)
         try:
             assert_matches_oracle(q, k, v, table, out, lse, prologue)
