@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ajour.pipelines.devices import pipeline_device
 from ajour.plan import Plan
 from ajour.schedule import DENSE, Phase, Schedule
 from ajour.search.passes import ROUNDS, SKIPPED, pass_turns
@@ -121,11 +122,9 @@ def measure_costs(
         backend: the operator's backend; None chooses.
         call: further arguments of the pipeline's call.
     """
-    dtype = next(pipe.transformer.parameters()).dtype
+    dtype, device = pipe.transformer.dtype, pipeline_device(pipe)
     patterns, names = list(candidates.values()), list(candidates)
-    layers = time_layers(
-        patterns, grid, model["heads"], model["head_dim"], dtype, pipe.device, backend
-    )
+    layers = time_layers(patterns, grid, model["heads"], model["head_dim"], dtype, device, backend)
     shape = (model["layers"], model["heads"])
     mixes = np.random.default_rng(1).integers(0, len(names), (MIXES, *shape))
     assignments = {

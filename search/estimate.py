@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ajour.pipelines.devices import pipeline_device
 from ajour.search.baselines import SHOWN
 from ajour.search.calibrate import SAMPLES, band_starts, full_plan, score
 from ajour.search.candidates import default_candidates
@@ -40,15 +41,15 @@ def estimate(pipe: Any, settings: Settings, processes: int = 1) -> list[dict[str
     grid = found.grid
     model = full_plan(pipe.transformer).model
     candidates = default_candidates(grid)
-    parameter = next(pipe.transformer.parameters())
+    dtype, device = pipe.transformer.dtype, pipeline_device(pipe)
     shape = (1, grid.seq_len, model["heads"], model["head_dim"])
-    q, k, v = (torch.randn(shape, device=pipe.device, dtype=parameter.dtype) for _ in range(3))
+    q, k, v = (torch.randn(shape, device=device, dtype=dtype) for _ in range(3))
     patterns = list(candidates.values())
 
     def scored() -> object:
         return score(q, k, v, grid, patterns, None, SAMPLES)
 
-    scoring = min(seconds(scored, pipe.device) for _ in range(2))
+    scoring = min(seconds(scored, device) for _ in range(2))
     steps = found.steps
     starts = band_starts(steps, settings.bands)
     attention = max(0.0, found.dense_pass - found.skip_pass)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ajour.patterns import Captured, Skip
+from ajour.pipelines.devices import pipeline_device
 from ajour.pipelines.enable import session_of, sparse
 from ajour.schedule import DENSE, Phase, Schedule
 from ajour.search.timing import seconds
@@ -75,8 +76,9 @@ def pass_turns(
         schedule=Schedule(phases),
     )
     spent: dict[str, list[float]] = {name: [] for name in names}
+    args, kwargs = first_call(pipe, prompt, **call)
+    device = pipeline_device(pipe)
     with sparse(pipe, every, backend=backend, strict=True):
-        args, kwargs = first_call(pipe, prompt, **call)
         tracker = session_of(pipe).tracker
         tracker.levels[:] = [phase.below for phase in phases]
 
@@ -87,7 +89,7 @@ def pass_turns(
         for _ in range(rounds + 1):
             for step, name in enumerate(names):
                 tracker.steps_done = step
-                spent[name].append(seconds(run, pipe.device))
+                spent[name].append(seconds(run, device))
     return {name: times[1:] for name, times in spent.items()}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
+from ajour.pipelines.devices import pipeline_device
 from ajour.pipelines.machine import device_name, versions
 
 if TYPE_CHECKING:
@@ -19,10 +20,15 @@ SAMPLED = 64
 
 
 def fingerprint(transformer: torch.nn.Module) -> str:
-    """Sixteen hex digits that stand for a model's weights: shapes and sampled values."""
+    """Sixteen hex digits that stand for a model's weights: shapes and sampled values.
+
+    Weights that are offloaded out of the module count by their shape alone.
+    """
     found = hashlib.sha256()
     for name, value in sorted(transformer.state_dict().items()):
         found.update(f"{name} {tuple(value.shape)} ".encode())
+        if value.is_meta:
+            continue
         flat = value.flatten()
         step = max(1, len(flat) // SAMPLED)
         found.update(flat[::step][:SAMPLED].float().cpu().numpy().tobytes())
@@ -35,8 +41,8 @@ def origin(pipe: Any) -> dict[str, Any]:
     return {
         "pipeline": type(pipe).__name__,
         "fingerprint": fingerprint(transformer),
-        "device": device_name(pipe.device),
-        "dtype": str(next(transformer.parameters()).dtype).removeprefix("torch."),
+        "device": device_name(pipeline_device(pipe)),
+        "dtype": str(transformer.dtype).removeprefix("torch."),
         "versions": versions(),
     }
 

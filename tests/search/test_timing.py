@@ -3,16 +3,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from diffusers import WanTransformer3DModel
 
 from ajour import Captured, Diagonal, Full, Phase, Plan, Schedule, Skip, TokenGrid
 from ajour.pipelines.enable import session_of
+from ajour.search import costs, estimate
 from ajour.search.calibrate import full_plan
 from ajour.search.costs import Costs, measure_costs
 from ajour.search.passes import pass_turns, steps_run, time_passes
 from ajour.search.probe import probe
+from ajour.search.provenance import origin
 from ajour.search.timing import fit, time_layers, typical_times
-from tests.pipelines.conftest import HEADS, LATE, LAYERS
-from tests.search.conftest import CALL, GRID, given_costs
+from tests.pipelines.conftest import HEADS, LATE, LAYERS, make_transformer
+from tests.search.conftest import CALL, GRID, given_costs, settings
 
 
 def test_less_work_costs_less():
@@ -50,13 +53,13 @@ def test_a_machine_of_changing_speed_is_seen_through():
 
 
 def test_costs_survive_json_and_predict_a_pass():
-    costs = Costs.from_dict(given_costs())
-    assert Costs.from_dict(costs.to_dict()) == costs
+    given = Costs.from_dict(given_costs())
+    assert Costs.from_dict(given.to_dict()) == given
     choice = np.zeros((LAYERS, HEADS), dtype=np.int64)
-    assert costs.attention(choice) == LAYERS * HEADS * costs.heads[0]
-    costs = replace(costs, layer=0.1, first=0.5)
-    assert costs.attention(choice) == pytest.approx(LAYERS * (0.1 + (HEADS + 0.5) * costs.heads[0]))
-    assert costs.error == pytest.approx((0.1 / 1.1 + 0.1 / 1.9) / 2)
+    assert given.attention(choice) == LAYERS * HEADS * given.heads[0]
+    given = replace(given, layer=0.1, first=0.5)
+    assert given.attention(choice) == pytest.approx(LAYERS * (0.1 + (HEADS + 0.5) * given.heads[0]))
+    assert given.error == pytest.approx((0.1 / 1.1 + 0.1 / 1.9) / 2)
 
 
 def test_measured_costs_predict_the_passes_they_were_fitted_to(pipe):
@@ -78,6 +81,46 @@ def test_bad_costs_are_refused(change):
         Costs.from_dict(given_costs() | change)
     with pytest.raises(ValueError, match="not a table of costs"):
         Costs.from_dict({"names": []})
+
+
+@pytest.fixture
+def loaded_pipe(make_pipe, tmp_path):
+    """A pipeline whose transformer was loaded in bfloat16: what it keeps in float32 comes first."""
+    make_transformer().save_pretrained(tmp_path)
+    transformer = WanTransformer3DModel.from_pretrained(tmp_path, torch_dtype=torch.bfloat16)
+    assert next(transformer.parameters()).dtype == torch.float32
+    return make_pipe(transformer=transformer.requires_grad_(False))
+
+
+class Seen(Exception):
+    pass
+
+
+def by_costs(pipe):
+    model = full_plan(pipe.transformer).model
+    measure_costs(pipe, model, {"full": Full()}, GRID, 1, "a star", None, CALL)
+
+
+def by_estimate(pipe):
+    estimate.estimate(pipe, settings())
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "timed"),
+    [(costs, "time_layers", by_costs), (estimate, "score", by_estimate)],
+)
+def test_attention_is_timed_in_the_dtype_that_it_runs_in(
+    loaded_pipe, monkeypatch, where, name, timed
+):
+    def see(*args):
+        tensors = [x.dtype for x in args if isinstance(x, torch.Tensor)]
+        raise Seen(*tensors, *(x for x in args if isinstance(x, torch.dtype)))
+
+    monkeypatch.setattr(where, name, see)
+    with pytest.raises(Seen) as seen:
+        timed(loaded_pipe)
+    assert set(seen.value.args) == {torch.bfloat16}
+    assert origin(loaded_pipe)["dtype"] == "bfloat16"
 
 
 def test_a_probe_tells_grid_steps_and_passes(pipe):
@@ -114,7 +157,8 @@ def test_the_step_that_measures_captured_patterns_counts_as_dense():
     ]  # fmt: skip
 
 
-def test_all_captured_assignments_are_timed_sparse(pipe):
+@pytest.mark.parametrize("steps", [2, 4])  # of 2, the second alone would ask for captured maps
+def test_all_captured_assignments_are_timed_sparse(pipe, steps):
     captured = Captured((0.2, 0.2, 0.2, 1.0))
     plan = Plan(
         LATE.model, {"near": Diagonal(1.0), "best": captured},
@@ -125,6 +169,6 @@ def test_all_captured_assignments_are_timed_sparse(pipe):
     hook = pipe.transformer.register_forward_hook(
         lambda *_: ran.append(session_of(pipe).runtimes[0].phase)
     )
-    pass_turns(pipe, plan, "a star", None, 1, **CALL)
+    pass_turns(pipe, plan, "a star", None, 1, **CALL | {"num_inference_steps": steps})
     hook.remove()
     assert ran == ["dense", "best", "near", "skipped"] * 2
