@@ -59,8 +59,9 @@ def block_mass(
     tokens = _blocked_tokens(grid, order, device)
     sizes = (tokens >= 0).sum(dim=1)
     # Evenly spread, but elsewhere in every stratum and block, lest strides meet those of the grid.
-    strata = torch.arange(samples, device=device)
-    jitter = (torch.arange(blocks, device=device)[:, None] * 0.618034 + strata * 0.754878) % 1
+    strata = torch.arange(samples, dtype=torch.float32, device=device)
+    block = torch.arange(blocks, dtype=torch.float32, device=device)[:, None]
+    jitter = (block * 0.618034 + strata * 0.754878) % 1
     chosen = tokens.gather(1, ((strata + jitter) / samples * sizes[:, None]).long())
     if samples.bit_count() == 1 and backend_reason("triton", device, q.dtype, dim) is None:
         from ajour.backends.mass import shares_of_blocks
@@ -89,7 +90,7 @@ def eager_shares(
     blocks, samples = chosen.shape
     whole = len(keys) // BLOCK * BLOCK
     none = q.new_empty(())
-    mass = torch.zeros(heads, blocks, blocks, device=q.device)
+    mass = q.new_zeros(heads, blocks, blocks, dtype=torch.float32)
     rows = max(1, CHUNK_BYTES // (4 * samples * blocks * BLOCK))
     for sample in range(batch):
         for head in range(heads):
@@ -119,16 +120,18 @@ def self_similarity(k: torch.Tensor, grid: TokenGrid, order: str) -> torch.Tenso
         levels 1 to 3 (Pyramid Sparse Attention, arXiv 2512.04025).
     """
     tokens = _blocked_tokens(grid, order, k.device)
-    unit = torch.nn.functional.normalize(k.float(), dim=-1)
-    found = []
+    found = k.new_empty(k.shape[2], grid.video_blocks, LEVELS - 1, dtype=torch.float32)
     for level in range(1, LEVELS):
         groups = tokens.unflatten(1, (-1, 1 << level))
         members = (groups >= 0).sum(dim=2)
-        last = groups.gather(2, (members - 1).clamp(min=0)[..., None])[..., 0]
-        first, last = (unit[:, x.clamp(min=0)] for x in (groups[..., 0], last))
-        cosine = (first * last).sum(-1).mean(0) * (members > 0)[..., None]
-        found.append(cosine.sum(1) / (members > 0).sum(1, keepdim=True))
-    return torch.stack(found, dim=-1).transpose(0, 1)
+        ends = [groups[..., 0], groups.gather(2, (members - 1).clamp(min=0)[..., None])[..., 0]]
+        first, last = (end.clamp(min=0).flatten() for end in ends)
+        there = members > 0
+        for head, key in enumerate(k.unbind(2)):
+            cosine = torch.cosine_similarity(key[:, first].float(), key[:, last].float(), dim=-1)
+            cosine = cosine.mean(0).view_as(there) * there
+            found[head, :, level - 1] = cosine.sum(1) / there.sum(1)
+    return found
 
 
 def first_frame_blocks(
@@ -152,8 +155,7 @@ def capture(q: torch.Tensor, k: torch.Tensor, grid: TokenGrid, pattern: Captured
         int8 (heads, Nv, Nv), -1 where dropped.
     """
     mass = block_mass(q, k, grid, pattern.order)
-    gated = any(limit > -1 for limit in pattern.alike)
-    alike = self_similarity(k, grid, pattern.order) if gated else None
+    alike = self_similarity(k, grid, pattern.order) if pattern.gated else None
     return pattern.select(mass, first_frame_blocks(grid, pattern.order, q.device), alike)
 
 

@@ -63,7 +63,8 @@ def sample_queries(grid: TokenGrid, count: int, seed: int = 0) -> torch.Tensor:
     count = min(count, grid.video_tokens)
     generator = torch.Generator().manual_seed(seed)
     share = grid.video_tokens / count
-    places = (torch.arange(count) + torch.rand(count, generator=generator)) * share
+    within = torch.rand(count, generator=generator, dtype=torch.float32)
+    places = (torch.arange(count) + within) * share
     return places.long().clamp(max=grid.video_tokens - 1) + grid.text_before
 
 
@@ -79,6 +80,7 @@ def lay_out(
         grid: the token grid.
     """
     mass: dict[str, torch.Tensor] = {}
+    alike: dict[str, torch.Tensor] = {}
     before: dict[tuple[Any, ...], torch.Tensor] = {}
     found = []
     for pattern in patterns:
@@ -92,9 +94,9 @@ def lay_out(
             if ranking not in before:
                 first = first_frame_blocks(grid, order, q.device)
                 before[ranking] = pattern.before(mass[order], first)
-            gated = any(limit > -1 for limit in pattern.alike)
-            alike = self_similarity(k, grid, order) if gated else None
-            levels = pattern.assign(before[ranking], alike)
+            if pattern.gated and order not in alike:
+                alike[order] = self_similarity(k, grid, order)
+            levels = pattern.assign(before[ranking], alike.get(order))
             found.append(Candidate(order, with_text(levels, grid), pattern.levels))
     return found
 
@@ -142,7 +144,7 @@ def head_errors(
     weight = None if weight is None else weight.to(q.device)
     gram = _gram(weight, heads, dim, q.device)
     errors = torch.zeros(heads, len(candidates), dtype=torch.float64, device=q.device)
-    dense = torch.empty(batch, len(queries), heads, dim, device=q.device)
+    dense = q.new_empty(batch, len(queries), heads, dim, dtype=torch.float32)
     for name in dict.fromkeys(candidate.order for candidate in candidates):
         members = [i for i, candidate in enumerate(candidates) if candidate.order == name]
         used = {level for i in members for level in candidates[i].occurring()}
@@ -219,7 +221,7 @@ def _partial_sums(
     keys, values = order.pack(k), order.pack(v)
     dim, blocks = q.shape[-1], len(order.valid)
     sums = query.new_empty(q.shape[1], len(order.queries), blocks, len(levels), dim + 1)
-    peak = torch.zeros(())
+    peak = query.new_zeros(())
     for index, level in enumerate(levels):
         logits = query @ pool_blocks(keys, order.valid, level).transpose(2, 3)
         logits += group_bias(order.valid, level).float()[:, None]
@@ -257,7 +259,7 @@ def _mix(
 def _gram(weight: torch.Tensor | None, heads: int, dim: int, device: torch.device) -> torch.Tensor:
     """W_h^T W_h of every head: (heads, head_dim, head_dim)."""
     if weight is None:
-        return torch.eye(dim, device=device).expand(heads, dim, dim)
+        return torch.eye(dim, dtype=torch.float32, device=device).expand(heads, dim, dim)
     parts = weight.detach().float().unflatten(1, (heads, dim))
     return torch.einsum("chd,che->hde", parts, parts)
 

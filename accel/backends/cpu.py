@@ -52,7 +52,7 @@ def attend(
     total = batch * tokens * heads
     # Empty slots write to an extra row.
     out = q.new_empty(total + 1, dim)
-    lse = torch.empty(total + 1)
+    lse = torch.empty(total + 1, dtype=torch.float32)
     first = torch.arange(batch)[:, None] * tokens
     for row in table.head_rows.unique().tolist():
         slots = table.slots[int(table.row_order[row])].long()

@@ -44,7 +44,8 @@ def attend(
     if prologue is not None:
         q, k = prologue.apply(q, k)
     out = torch.zeros_like(q)
-    lse = torch.full((q.shape[0], q.shape[2], q.shape[1]), -math.inf, device=q.device)
+    shape = (q.shape[0], q.shape[2], q.shape[1])
+    lse = torch.full(shape, -math.inf, dtype=torch.float32, device=q.device)
     offsets, valid = table.offsets.tolist(), table.valid.tolist()
     for head, row in enumerate(table.head_rows.tolist()):
         one = torch.tensor([head], device=q.device)

@@ -68,10 +68,15 @@ class Captured(Pattern):
         return self.curve
 
     @property
+    def gated(self) -> bool:
+        """Whether any similarity is asked for."""
+        return any(limit > -1 for limit in self.alike)
+
+    @property
     def levels(self) -> tuple[int, ...]:
         """Every level that a block can get, -1 for dropped, ascending."""
         wide = [h for h in range(LEVELS) if self.until[h] > (self.until[h - 1] if h else 0)]
-        if any(limit > -1 for limit in self.alike):
+        if self.gated:
             wide = list(range(max(wide) + 1))
         return (*([DROPPED] if self.until[-1] < 1 else []), *wide)
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ajour import (
     BLOCK,
@@ -78,6 +79,26 @@ def test_similarity_is_that_of_first_and_last_key(grid):
             ]
             expected = torch.stack(cosines).mean(0)
             torch.testing.assert_close(found[:, index, level - 1], expected)
+
+
+class Largest(TorchDispatchMode):
+    """Watches how many elements the largest result of an operator has; views do not count."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor) and not func.is_view:
+            self.elements = max(self.elements, out.numel())
+        return out
+
+
+def test_similarity_copies_the_keys_of_a_head_at_a_time():
+    _, k, _ = random_qkv(GRIDS[1], 8, 32)
+    self_similarity(k, GRIDS[1], "raster")
+    with Largest() as largest:
+        self_similarity(k, GRIDS[1], "raster")
+    assert 0 < largest.elements <= k.numel() / 8
 
 
 def test_first_frame_blocks():

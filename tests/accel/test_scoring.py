@@ -2,7 +2,20 @@ import numpy as np
 import pytest
 import torch
 
-from ajour import Diagonal, Full, MultiDiagonal, Pyramid, Skip, Stripe, TokenGrid, attention, lower
+from ajour import (
+    Captured,
+    Diagonal,
+    Full,
+    MultiDiagonal,
+    Pyramid,
+    Skip,
+    Stripe,
+    TokenGrid,
+    attention,
+    lower,
+    scoring,
+)
+from ajour.capture import capture
 from ajour.lowering import level_map
 from ajour.scoring import Candidate, head_errors, sample_queries
 
@@ -65,6 +78,27 @@ def test_levels_of_each_head_and_chunks_of_heads(monkeypatch):
         q, k, v, grid, [Candidate(order, torch.stack(maps), (-1, 0, 1, 2, 3))], queries
     )
     torch.testing.assert_close(stacked[:, 0], single.diagonal())
+
+
+def test_captured_candidates_of_an_order_are_measured_together(monkeypatch):
+    grid = TokenGrid(2, 9, 15)
+    q, k, _ = (torch.randn(1, grid.seq_len, 2, 16) for _ in range(3))
+    patterns = [
+        Captured([0.2, 0.3, 0.6, 1.0], alike=[limit, 0.1, 0.2], curve=curve)
+        for limit in (0.0, 0.1)
+        for curve in ("raster", "bisection")
+    ] + [Captured([0.2, 0.3, 0.6, 1.0])]
+    expected = [capture(q, k, grid, pattern) for pattern in patterns]
+    calls = []
+    for name in ("block_mass", "self_similarity"):
+        measure = getattr(scoring, name)
+        monkeypatch.setattr(
+            scoring, name, lambda *args, f=measure: calls.append(args[-1]) or f(*args)
+        )
+    found = scoring.lay_out(patterns, q, k, grid)
+    assert sorted(calls) == ["bisection"] * 2 + ["raster"] * 2
+    for candidate, levels in zip(found, expected, strict=True):
+        assert torch.equal(candidate.levels, levels)
 
 
 def test_a_query_whose_kept_keys_all_weigh_nothing_scores_as_nothing():

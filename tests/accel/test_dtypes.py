@@ -1,0 +1,42 @@
+"""The default dtype of torch, which pipelines change while they load, changes no result."""
+
+import pytest
+import torch
+
+from ajour import Captured, Pyramid, TokenGrid, attention, lower
+from ajour.capture import block_mass, capture
+from ajour.lowering import level_map
+from ajour.scoring import Candidate, head_errors, sample_queries
+from tests.conftest import random_qkv, random_table
+
+GRID = TokenGrid(4, 9, 11, text_after=9)
+
+
+def everything(q, k, v):
+    """What the core computes in float32."""
+    table = random_table(GRID, heads=2, seed=0)
+    found = [
+        attention(q, k, v, table, backend=backend, return_lse=True)[1]
+        for backend in ("reference", "cpu")
+    ]
+    found += [block_mass(q, k, GRID, "bisection"), sample_queries(GRID, 20)]
+    pyramid = Pyramid(1, 1, 1)
+    chosen = [Candidate(pyramid.order, torch.from_numpy(level_map(pyramid, GRID)))]
+    found.append(head_errors(q, k, v, GRID, chosen, sample_queries(GRID, 20)))
+    pattern = Captured([0.2, 0.3, 0.4, 1.0], alike=[0.1, 0.1, 0.1], scope="layer")
+    levels = capture(q, k, GRID, pattern)
+    rows = lower([pattern] * 2, GRID).with_rows(levels, torch.arange(2), 3)
+    return [*found, levels, attention(q, k, v, rows, backend="cpu")]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_the_default_dtype_changes_nothing(dtype):
+    inputs = random_qkv(GRID, 2, 16)
+    expected = everything(*inputs)
+    torch.set_default_dtype(dtype)
+    try:
+        found = everything(*inputs)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
