@@ -8,11 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ajour.demo.heads import Shown, parse_grid
 from ajour.demo.pieces import note
 from ajour.grid import TokenGrid
 from ajour.pipelines.auto import model_of
 from ajour.pipelines.enable import transformers_of
+from ajour.pipelines.generate import call_parameters
 from ajour.plan import Plan, PlanError
 
 if TYPE_CHECKING:
@@ -105,14 +108,19 @@ def download(plan: Plan) -> str:
 
 
 def snippet(model: Model, pipe: Any) -> str:
-    """Python that runs the downloaded plan."""
+    """Python that loads the model as the page does and runs the downloaded plan."""
     kind = "DiffusionPipeline" if pipe is None else type(pipe).__name__
     if model.path is None:
         load = "from ajour.pipelines.bundled import load_pipeline\n\npipe = load_pipeline()"
     else:
         name = json.dumps(Path(model.path).name if Path(model.path).exists() else model.path)
+        device = model.device or ("cuda" if torch.cuda.is_available() else "cpu")
         load = f"from diffusers import {kind}\n\npipe = {kind}.from_pretrained({name})"
+        if device != "cpu":
+            load = f'import torch\n{load[:-1]}, dtype=torch.bfloat16).to("{device}")'
+    images = pipe is not None and "num_frames" not in call_parameters(pipe)
+    result = 'image = pipe("...").images[0]' if images else 'video = pipe("...").frames[0]'
     return (
         f'import ajour\n{load}\najour.enable(pipe, "plan.json")\n'
-        'video = pipe("...").frames[0]\nprint(ajour.summary(pipe))\n'
+        f"{result}\nprint(ajour.summary(pipe))\n"
     )

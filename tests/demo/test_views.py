@@ -136,6 +136,22 @@ def test_plans_are_downloaded_whole_and_run_by_the_snippet(tmp_path):
     assert str(tmp_path.parent) not in snippet(Model(str(tmp_path)), None)
 
 
+def test_the_snippet_loads_the_model_as_the_page_does():
+    class Images:
+        def __call__(self, prompt, height=8):
+            raise NotImplementedError
+
+    on_cpu = snippet(Model("owner/name", device="cpu"), None)
+    assert 'DiffusionPipeline.from_pretrained("owner/name")\n' in on_cpu
+    on_gpu = snippet(Model("owner/name", device="cuda"), Images())
+    compile(on_gpu, "snippet", "exec")
+    load = 'Images.from_pretrained("owner/name", dtype=torch.bfloat16).to("cuda")\n'
+    assert "import torch\n" in on_gpu
+    assert load in on_gpu
+    assert ".images[0]" in on_gpu
+    assert ".frames[0]" in snippet(Model(), None)
+
+
 def test_figures_and_videos_are_escaped_and_complete(tmp_path):
     text = pieces.cards(REPORT)
     Checker(text)
