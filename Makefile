@@ -7,7 +7,10 @@ STAMP := $(VENV)/.installed
 
 install: $(STAMP)
 
-# torch first and by its exact version: a looser requirement would fetch gigabytes of CUDA builds.
+# torch first and by its exact version, so that the rest finds it there. Which build comes depends
+# on pip's index: PyPI's for Linux brings gigabytes of CUDA and a Triton of its own. For the CPU
+# build, which constraints.txt goes with, set
+# PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu.
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch

@@ -3,10 +3,11 @@ r"""The bundled model under plans: speed, PSNR, SSIM and prompt adherence on hel
 Every plan is compared with dense attention at the same seeds in one run. Adherence is the share of
 true claims (colour, start place, motion of every thing of the caption) by `tools.mini.reader`.
 
-    python -m benchmarks.mini --prompts 8 --repeats 5 --out benchmarks/results/mini-cpu.json
+    python -m benchmarks.mini --prompts 16 --repeats 5 --plan pipelines/mini/plan.json auto \
+        --out benchmarks/results/mini-cpu.json
     python -m benchmarks.mini --prompts 64 --out benchmarks/results/mini-adherence.json
-    python -m benchmarks.mini --prompts 16 --repeats 5 --plan auto auto:0.25 \
-        --out benchmarks/results/auto-cpu.json
+
+Quality is over all prompts, speed-up over `--repeats` pairs on the first one, in turns.
 """
 
 from __future__ import annotations

@@ -3,8 +3,12 @@ r"""Whole transformers with random weights: stock diffusers against sparse phase
 First one layer is checked: with a plan of `full` everywhere its error against float32 must be at
 most twice that of stock diffusers in the same dtype. Then every arm is timed, eager and compiled.
 
-    python -m benchmarks.transformer flux-4k wan2.1-14b-720p --compiled wan2.1-14b-720p \
+    python -m benchmarks.transformer wan2.2-5b-704p wan2.1-1.3b-480p wan2.1-14b-720p \
+        cogvideox1.5-5b-81f flux-4k hunyuanvideo-720p \
+        --compiled wan2.2-5b-704p wan2.1-1.3b-480p wan2.1-14b-720p \
         --out benchmarks/results/transformers-h200.json
+
+HunyuanVideo was run by itself, at the commit that its rows name.
 """
 
 from __future__ import annotations

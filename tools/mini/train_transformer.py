@@ -216,7 +216,7 @@ def export(
 
 
 def save_weights(path: Path, average: Average, seconds: float) -> None:
-    """Writes the averaged weights in fp16: small enough to carry away from a lent machine."""
+    """Writes the averaged weights in fp16: small enough to copy."""
     part = path.with_suffix(".part")
     torch.save({"seconds": seconds, "weights": [p.half().cpu() for p in average.mean]}, part)
     part.replace(path)
