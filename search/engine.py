@@ -20,7 +20,7 @@ from ajour.search.costs import Costs, measure_costs
 from ajour.search.measure import Calibration, gains
 from ajour.search.passes import steps_run, time_passes
 from ajour.search.probe import look
-from ajour.search.provenance import provenance
+from ajour.search.provenance import origin, provenance
 from ajour.search.solve import Problem, frontier
 from ajour.search.verify import Verifier, plan_key
 
@@ -82,6 +82,11 @@ class Search:
         workers: the processes that share the work.
         candidates: patterns by name, `full` first; the default list of the grid if None.
         watch: called once the choices are known, and after each verified plan.
+
+    Raises:
+        TypeError: if the pipeline has no supported transformer, or more than one.
+        WorkError: if the work was begun on another device or with other weights, versions or
+            candidates.
     """
 
     def __init__(
@@ -99,9 +104,12 @@ class Search:
         self.work = work
         self.workers = workers
         self.model = full_plan(pipe.transformer).model
+        workers.claim(work, "identity/origin", origin(pipe))
         self.facts = self.workers.first_only(work, "probe", self._probe)
         self.grid = TokenGrid(*self.facts["grid"])
         self.candidates = dict(candidates or default_candidates(self.grid))
+        known = {name: pattern.to_dict() for name, pattern in self.candidates.items()}
+        workers.claim(work, "identity/candidates", {"candidates": known})
         self.verifier = Verifier(
             pipe,
             settings.verification,

@@ -98,7 +98,10 @@ class Settings:
         return dict(json.loads(json.dumps(asdict(self))))
 
     def identity(self) -> dict[str, Any]:
-        """What measurements depend on: all but the target, which may change between runs."""
+        """What measurements depend on: all but the target, which may change between runs.
+
+        A `Search` adds the pipeline's origin and the candidates.
+        """
         return {name: value for name, value in self.to_dict().items() if name != "target"}
 
 

@@ -11,8 +11,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+SHORT = 60
+"""Characters up to which a differing value is shown."""
+
+MOST = 4
+"""Differing entries of a value that are told one by one."""
+
+
 class WorkError(ValueError):
-    """The folder of unfinished work belongs to another search."""
+    """The folder of unfinished work is damaged, or belongs to another search."""
 
 
 class Work:
@@ -48,25 +55,29 @@ class Work:
         for file in files:
             for key, value in _read(file):
                 self._done.setdefault(key, value)
-        wanted = json.loads(json.dumps(dict(identity)))
-        found = self._done.get("identity", wanted)
-        differing = sorted(
-            key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key)
-        )
-        if differing:
-            raise WorkError(
-                f"the work in {folder} was begun with another {', '.join(differing)}; give the "
-                "same arguments, or another --out"
-            )
+        self._check("identity", identity)
         _cut_off(self._file)
-        if "identity" not in self._done:
-            self.put("identity", wanted)
+        self.claim("identity", identity)
 
     def __contains__(self, key: str) -> bool:
         return key in self._done
 
     def __getitem__(self, key: str) -> Any:
         return self._done[key]
+
+    def claim(self, key: str, identity: Mapping[str, Any]) -> None:
+        """Note more of what the work is for; later starts must give the same.
+
+        Args:
+            key: of this part of the identity.
+            identity: as JSON.
+
+        Raises:
+            WorkError: if the work was begun for something else, saying what differs.
+        """
+        self._check(key, identity)
+        if key not in self._done:
+            self.put(key, identity)
 
     def put(self, key: str, value: Any) -> None:
         """Note a finished unit; its value is JSON, and is read back as such."""
@@ -83,10 +94,50 @@ class Work:
             self.put(key, compute())
         return self._done[key]
 
+    def _check(self, key: str, identity: Mapping[str, Any]) -> None:
+        wanted = json.loads(json.dumps(dict(identity)))
+        differing = _differences(self._done.get(key, wanted), wanted)
+        if differing:
+            raise WorkError(
+                f"the work in {self.folder} was begun with another {', '.join(differing)}; go on "
+                "with the same arguments, weights, device and versions, or start over with "
+                "another --out"
+            )
+
+
+def _differences(found: Any, wanted: Any) -> list[str]:
+    """What differs between two JSON objects, with its values where they are short."""
+    differing = []
+    for name in sorted(wanted.keys() | found.keys()):
+        then, now = found.get(name), wanted.get(name)
+        if then == now:
+            continue
+        if isinstance(then, dict) and isinstance(now, dict):
+            parts = _differences(then, now)
+            more = [f"{len(parts) - MOST} more"] if len(parts) > MOST else []
+            differing.append(f"{name} ({', '.join(parts[:MOST] + more)})")
+        elif max(len(str(then)), len(str(now))) <= SHORT:
+            differing.append(f"{name}: {then} then, {now} now")
+        else:
+            differing.append(name)
+    return differing
+
 
 def _read(file: Path) -> list[tuple[str, Any]]:
     lines = file.read_bytes().split(b"\n")[:-1]  # what follows the last line break was cut off
-    return [(key, value) for key, value in map(json.loads, lines)]
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            key, value = json.loads(line)
+            if not isinstance(key, str):
+                raise TypeError(key)
+        except (TypeError, ValueError) as error:
+            raise WorkError(
+                f"{file}, line {number}, is damaged: it holds no finished unit of work; delete "
+                "the line, and the unit is done again"
+            ) from error
+        found.append((key, value))
+    return found
 
 
 def _cut_off(file: Path) -> None:

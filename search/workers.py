@@ -77,6 +77,10 @@ class Workers:
         self._gather(None)
         return work or Work(folder, identity, True, self.rank)
 
+    def claim(self, work: Work, key: str, identity: Mapping[str, Any]) -> None:
+        """Note what the work is for, as the first process sees it; as of `Work.claim`."""
+        work.claim(key, self._gather(dict(identity))[0])
+
     def share(
         self, work: Work, keys: Sequence[str], compute: Callable[[str], Any]
     ) -> dict[str, Any]:

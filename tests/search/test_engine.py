@@ -1,6 +1,7 @@
 """Whole searches: targets, interruptions, several processes."""
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -9,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from ajour import Plan, sparse
+from ajour.search import provenance
 from ajour.search.engine import Search
 from ajour.search.verify import plan_key
-from ajour.search.work import Work
+from ajour.search.work import Work, WorkError
 from ajour.search.workers import Workers
-from tests.pipelines.conftest import run
-from tests.search.conftest import run_search, settings, what_it_does
+from tests.pipelines.conftest import make_transformer, run
+from tests.search.conftest import CANDIDATES, run_search, settings, what_it_does
 
 
 def test_a_plan_meets_its_speed_and_says_where_it_comes_from(plain, pipe, tmp_path):
@@ -88,6 +90,25 @@ def test_interrupted_and_resumed_gives_the_same_plan(plain, pipe, tmp_path, monk
     assert what_it_does(outcome.plan) == what_it_does(plain[0].plan)
     keys = [json.loads(line)[0] for line in (tmp_path / "work-0.jsonl").read_text().splitlines()]
     assert len(keys) == len(set(keys)), "a finished unit was computed again"
+
+
+def test_another_device_other_weights_or_candidates_are_not_gone_on_with(
+    plain, make_pipe, tmp_path, monkeypatch
+):
+    shutil.copytree(plain[1], tmp_path / "work")
+
+    def go_on(pipe, **changes):
+        work = Workers().open(tmp_path / "work", settings().to_dict(), True)
+        Search(pipe, settings(), work, Workers(), **changes)
+
+    go_on(make_pipe())
+    with pytest.raises(WorkError, match="begun with another fingerprint: .* then, .* now"):
+        go_on(make_pipe(transformer=make_transformer(seed=5)))
+    with pytest.raises(WorkError, match=r"another candidates \(skip: .* then, None now\)"):
+        go_on(make_pipe(), candidates={k: v for k, v in CANDIDATES.items() if k != "skip"})
+    monkeypatch.setattr(provenance, "device_name", lambda _: "another GPU")
+    with pytest.raises(WorkError, match="begun with another device: .* then, another GPU now"):
+        go_on(make_pipe())
 
 
 def test_two_processes_find_the_same_plan(plain, tmp_path):
