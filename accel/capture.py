@@ -47,8 +47,8 @@ def block_mass(
         k: same shape.
         grid: the token grid.
         order: name of the order that forms the blocks.
-        samples: queries per block; the cost relative to the logits of dense attention is
-            `samples` / 128.
+        samples: queries per block; `samples` / 128 of dense attention's logits are computed, on
+            a GPU twice.
         scale: factor on the logits; 1 / sqrt(head_dim) by default.
 
     Returns:

@@ -3,6 +3,7 @@
 import math
 
 import torch
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from ajour.dispatch import run
 from ajour.grid import TokenGrid
@@ -10,6 +11,9 @@ from ajour.prologue import Norm, Prologue, Rope
 from ajour.table import BlockTable
 
 NO_PROLOGUE = Prologue()
+
+_derived = WeakTensorKeyDictionary()
+"""What backends keep with a table, by its `ids`: compiled code makes the table anew each time."""
 
 
 def attention(
@@ -136,6 +140,7 @@ def attend(
         empty_slots,
         work,
         highest_level,
+        _derived.setdefault(ids, {}),
     )
     out, lse = run(q, k, v, whole, prologue, scale, backend)
     return out.contiguous(), lse

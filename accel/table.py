@@ -48,7 +48,7 @@ class BlockTable:
         empty_slots: int64 (n,), slots without a token, the same in every order; n is below 256.
         work: int32 (heads * N, 16), see `ajour.lists.work_items`.
         highest_level: the highest level that has an entry; 0 for an empty table.
-        derived: what backends work out from the table and keep with it.
+        derived: what backends work out from `offsets` and `ids` and keep with them.
     """
 
     grid: TokenGrid

@@ -1,5 +1,8 @@
 """The operator under torch.compile: one node, no graph break, the same result."""
 
+import gc
+from functools import partial
+
 import pytest
 import torch
 
@@ -46,3 +49,25 @@ def test_compiled_equals_eager_without_graph_break(prologue):
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     for table in tables:
         torch.testing.assert_close(compiled(q, k, v, table), layer(q, k, v, table))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiled_calls_are_laid_out_once_per_table(monkeypatch):
+    from ajour import ops
+    from ajour.backends import cpu
+
+    laid_out = []
+    original = cpu._calls
+    monkeypatch.setattr(cpu, "_calls", lambda blocks: laid_out.append(1) or original(blocks))
+    q, k, v = random_qkv(GRID, 2, 16)
+    compiled = torch.compile(partial(attention, backend="cpu"), fullgraph=True, backend="aot_eager")
+    kept, counts = len(ops._derived), []
+    for seed in (0, 1):
+        table = random_table(GRID, heads=2, seed=seed)
+        for _ in range(3):
+            compiled(q, k, v, table)
+            counts.append(len(laid_out))
+        assert len(ops._derived) == kept + 1
+        del table
+        gc.collect()
+    assert counts[0] == counts[2] < counts[3] == counts[5]

@@ -42,7 +42,7 @@ def tile_counts(item, LEVELS: gl.constexpr):
 def tile_rows(first_row, ids, begin, stop, LEVEL: gl.constexpr):
     """Where the parts of the tile of blocks ids[stop - 2**LEVEL : stop] begin: 2**LEVEL rows.
 
-    Entries before `begin` are missing; the first block stands in, and the consumer masks it.
+    Entries before `begin` are missing; the last block stands in, and the consumer masks it.
     """
     first = stop - (1 << LEVEL)
     shift = gl.maximum(begin - first, 0)
