@@ -76,6 +76,8 @@ def eager_shares(
 ) -> torch.Tensor:
     """Share of each query block's attention that goes to each key block, on any device.
 
+    Logits are computed in float32 or better, whatever the inputs: on a CPU that is fastest, too.
+
     Args:
         q: (batch, tokens, heads, head_dim).
         k: same shape.
@@ -89,14 +91,15 @@ def eager_shares(
     batch, _, heads, _ = q.shape
     blocks, samples = chosen.shape
     whole = len(keys) // BLOCK * BLOCK
-    none = q.new_empty(())
+    wide = torch.promote_types(q.dtype, torch.float32)
+    none = q.new_empty((), dtype=wide)
     mass = q.new_zeros(heads, blocks, blocks, dtype=torch.float32)
     rows = max(1, CHUNK_BYTES // (4 * samples * blocks * BLOCK))
     for sample in range(batch):
         for head in range(heads):
-            key = k[sample, keys, head]
+            key = k[sample, keys, head].to(wide)
             for start in range(0, blocks, rows):
-                query = q[sample, chosen[start : start + rows].flatten(), head]
+                query = q[sample, chosen[start : start + rows].flatten(), head].to(wide)
                 logits = torch.addmm(none, query, key.T, beta=0, alpha=scale)
                 weights = logits.softmax(dim=-1, dtype=mass.dtype)
                 shares = weights[:, :whole].unflatten(1, (-1, BLOCK)).sum(dim=-1)

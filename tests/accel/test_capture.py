@@ -58,6 +58,14 @@ def test_mass_is_the_share_of_attention(grid, name):
     torch.testing.assert_close(block_mass(q, k, grid, name).sum(-1), torch.ones(2, len(blocks)))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_mass_is_not_rounded_to_the_dtype_of_the_keys(dtype):
+    q, k, _ = random_qkv(GRIDS[1], 2, 16, dtype)
+    exact = block_mass(q.double(), k.double(), GRIDS[1], "raster")
+    found = block_mass(q, k, GRIDS[1], "raster")
+    torch.testing.assert_close(found, exact, rtol=1e-5, atol=0)
+
+
 def test_mass_does_not_depend_on_how_it_is_cut(monkeypatch):
     grid = TokenGrid(3, 9, 11)
     q, k, _ = random_qkv(grid, 2, 16)
