@@ -8,6 +8,7 @@ import torch
 
 from ajour import BLOCK, TokenGrid
 from ajour.backends import backend_reason
+from tests.accel.test_triton import aligned
 from tests.conftest import random_table
 
 triton = pytest.importorskip("triton", "3.6")
@@ -38,7 +39,7 @@ def test_the_kernel_compiles_offline(dtype, head_dim, levels):
     names = attend_kernel.arg_names
     signature = {n: "constexpr" if n in fixed else kinds.get(n, "i32") for n in names}
     compiled = triton.compile(
-        GluonASTSource(attend_kernel, signature, fixed),
+        GluonASTSource(attend_kernel, signature, fixed, aligned(signature)),
         target=GPUTarget("cuda", 90, 32),
         options=OPTIONS,
     )
