@@ -17,7 +17,7 @@ import torch
 from ajour.backends import backend_reason, on_device
 from ajour.grid import BLOCK
 from ajour.lists import LEVELS, indices
-from ajour.orders import order as token_order
+from ajour.table import token_slots
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ajour.patterns import Captured
     from ajour.table import BlockTable
 
-CHUNK_BYTES = 256 * 2**20
+LOGITS_BYTES = 256 * 2**20
 """Logits that exist at a time."""
 
 
@@ -94,7 +94,7 @@ def eager_shares(
     wide = torch.promote_types(q.dtype, torch.float32)
     none = q.new_empty((), dtype=wide)
     mass = q.new_zeros(heads, blocks, blocks, dtype=torch.float32)
-    rows = max(1, CHUNK_BYTES // (4 * samples * blocks * BLOCK))
+    rows = max(1, LOGITS_BYTES // (4 * samples * blocks * BLOCK))
     for sample in range(batch):
         for head in range(heads):
             key = k[sample, keys, head].to(wide)
@@ -238,7 +238,10 @@ class CapturedRows:
 
     @property
     def expanded_nbytes(self) -> int:
-        """Bytes of the lists that a block table makes of it."""
+        """Bytes of the lists of video keys that a block table makes of it.
+
+        The new table also holds a copy of the old one's `ids`.
+        """
         return 4 * int(np.prod(self.levels.shape))
 
     def to(self, device: torch.device | str) -> CapturedRows:
@@ -254,6 +257,5 @@ class CapturedRows:
 @lru_cache(maxsize=32)
 def _blocked_tokens(grid: TokenGrid, order: str, device: torch.device) -> torch.Tensor:
     """Model-order index of the token in each slot of each video block: int64 (Nv, 128), or -1."""
-    slots = np.full(grid.video_blocks * BLOCK, -1, dtype=np.int64)
-    slots[: grid.video_tokens] = token_order(order, grid.shape) + grid.text_before
-    return torch.from_numpy(slots).view(-1, BLOCK).to(device)
+    slots = token_slots(grid, order)[: grid.video_blocks * BLOCK]
+    return torch.from_numpy(slots).long().view(-1, BLOCK).to(device)

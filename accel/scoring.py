@@ -21,7 +21,7 @@ from ajour.grid import BLOCK
 from ajour.lists import with_text
 from ajour.lowering import level_map
 from ajour.patterns import Captured, GeometricPattern
-from ajour.table import block_sizes, token_slots
+from ajour.table import block_sizes, token_places, token_slots
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ajour.grid import TokenGrid
     from ajour.patterns import Pattern
 
-CHUNK_BYTES = 256 * 2**20
+SUMS_BYTES = 256 * 2**20
 """Heads are taken together as long as their partial sums stay within this."""
 
 
@@ -151,7 +151,7 @@ def head_errors(
         levels = [0, *sorted(level for level in used if level > 0)]
         order = _Order(grid, name, queries)
         size = 4 * len(queries) * grid.blocks * (2 * BLOCK + len(levels) * (dim + 1))
-        together = max(1, CHUNK_BYTES // size)
+        together = max(1, SUMS_BYTES // size)
         for sample in range(batch):
             for start in range(0, heads, together):
                 part = slice(start, start + together)
@@ -187,11 +187,8 @@ def _layout(
     grid: TokenGrid, name: str, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Token of each slot (or -1), tokens of each block, slot of each token."""
-    slots = token_slots(grid, name).astype(np.int64)
-    places = np.empty(grid.seq_len, dtype=np.int64)
-    filled = np.flatnonzero(slots >= 0)
-    places[slots[filled]] = filled
-    arrays = (slots, block_sizes(grid), places)
+    slots = token_slots(grid, name)
+    arrays = (slots.astype(np.int64), block_sizes(grid), token_places(slots, grid))
     slots_, valid, places_ = (torch.from_numpy(x).to(device) for x in arrays)
     return slots_, valid, places_
 

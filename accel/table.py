@@ -107,7 +107,7 @@ class BlockTable:
         offsets, ids = key_lists(torch.from_numpy(np.stack(levels)), torch.from_numpy(valid))
         offsets, ids = compact(offsets, ids)
         slots = np.stack([token_slots(grid, name) for name in names])
-        places = np.argsort(slots, axis=1, kind="stable")[:, -grid.seq_len :]
+        places = token_places(slots, grid)
         row_order = torch.tensor([names.index(name) for name in orders], dtype=torch.int32)
         heads = torch.tensor(list(head_rows), dtype=torch.int32)
         return cls(
@@ -146,7 +146,8 @@ class BlockTable:
     ) -> BlockTable:
         """Give some heads a row of their own, in the order of the row that they have now.
 
-        Everything happens on the table's device and nothing waits for it.
+        Everything happens on the table's device and nothing waits for it. So nobody knows which
+        rows no head has any more: all lists are kept, in `ids` of its own.
 
         Args:
             levels: int8 (rows, Nv, Nv), levels of video keys for video queries, -1 where
@@ -211,3 +212,8 @@ def token_slots(grid: TokenGrid, name: str) -> NDArray[np.int32]:
     start = grid.video_blocks * BLOCK
     flat[start : start + grid.text_tokens] = text
     return flat
+
+
+def token_places(slots: NDArray[np.int32], grid: TokenGrid) -> NDArray[np.int64]:
+    """Slot of each token, the inverse of `token_slots`: (..., N * 128) to int64 (..., tokens)."""
+    return np.argsort(slots, axis=-1, kind="stable")[..., -grid.seq_len :]

@@ -70,7 +70,7 @@ def test_mass_does_not_depend_on_how_it_is_cut(monkeypatch):
     grid = TokenGrid(3, 9, 11)
     q, k, _ = random_qkv(grid, 2, 16)
     whole = block_mass(q, k, grid, "bisection")
-    monkeypatch.setattr("ajour.capture.CHUNK_BYTES", 1)
+    monkeypatch.setattr("ajour.capture.LOGITS_BYTES", 1)
     torch.testing.assert_close(block_mass(q, k, grid, "bisection"), whole)
 
 

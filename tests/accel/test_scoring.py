@@ -73,7 +73,7 @@ def test_levels_of_each_head_and_chunks_of_heads(monkeypatch):
     maps = [torch.from_numpy(level_map(p, grid)) for p in (Pyramid(1, 1, 1), Skip(), Full())]
     order = Pyramid(1, 1, 1).order
     single = head_errors(q, k, v, grid, [Candidate(order, m) for m in maps], queries)
-    monkeypatch.setattr("ajour.scoring.CHUNK_BYTES", 1)
+    monkeypatch.setattr("ajour.scoring.SUMS_BYTES", 1)
     stacked = head_errors(
         q, k, v, grid, [Candidate(order, torch.stack(maps), (-1, 0, 1, 2, 3))], queries
     )
