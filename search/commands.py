@@ -38,7 +38,12 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     look.add_argument("--calibrate", type=positive, default=2, help="prompts to measure on")
     look.add_argument("--verify", type=positive, default=3, help="other prompts to verify on")
     look.add_argument("--bands", type=positive, default=5, help="bands of steps")
-    look.add_argument("--costs", type=Path, help="costs of an earlier search, not measured again")
+    look.add_argument(
+        "--costs",
+        type=Path,
+        help="costs of an earlier search on this device, not measured again: a target of "
+        "speed is then met by prediction",
+    )
     look.add_argument("--out", type=Path, default=Path("plan.json"), help="plan file")
     look.add_argument(
         "--resume", action="store_true", help="go on with earlier work; the target may differ"
@@ -183,7 +188,7 @@ def _dry_run(args: argparse.Namespace, settings: Settings) -> None:
 
 def _write(args: argparse.Namespace, outcome: Outcome, video: Video) -> None:
     """Plan, figures, costs and report, then a summary on stdout."""
-    from ajour.search.report import write_report
+    from ajour.search.report import verdict, write_report
 
     args.out.parent.mkdir(parents=True, exist_ok=True)
     outcome.plan.save(args.out)
@@ -192,16 +197,16 @@ def _write(args: argparse.Namespace, outcome: Outcome, video: Video) -> None:
     figures.write_text(json.dumps(outcome.facts, indent=1) + "\n")
     report = args.out.with_suffix(".html")
     write_report(outcome, video, report, _command(args))
-    chosen = outcome.facts["chosen"]
+    chosen, target = outcome.facts["chosen"], outcome.facts["target"]
     if args.json:
         print(json.dumps(outcome.plan.provenance, indent=1))
         return
     rows = [
         ("plan", str(args.out)),
         ("report", str(report)),
-        ("target", f"{outcome.facts['target']['kind']} {outcome.facts['target']['value']:g}"),
+        ("target", f"{target['kind']} {target['value']:g}, {verdict(outcome.facts)}"),
         ("verified", f"{chosen['psnr_db']:.2f} dB, SSIM {chosen['ssim']:.4f}"),
-        ("speed-up", f"{chosen['speedup']:.2f}x, density {outcome.facts['density']:.3f}"),
+        ("speed-up", f"{chosen['speedup']:.2f}x measured, density {outcome.facts['density']:.3f}"),
     ]
     rows += [
         ("one pattern", f"{one['name']}: {one['psnr_db']:.2f} dB, {one['speedup']:.2f}x")
@@ -214,9 +219,11 @@ def _write(args: argparse.Namespace, outcome: Outcome, video: Video) -> None:
 def _what_can(outcome: Outcome, out: Path) -> str:
     chosen, target = outcome.facts["chosen"], outcome.facts["target"]
     goal = {"psnr": "PSNR of {:g} dB", "speedup": "speed-up of {:g}x", "density": "density {:g}"}
+    by = "" if outcome.facts["met_by"] == "measurement" else " by prediction from the given costs"
     return (
-        f"no plan reaches the {goal[target['kind']].format(target['value'])}: the best found has "
-        f"{chosen['psnr_db']:.2f} dB at {chosen['speedup']:.2f}x; it was written to {out}"
+        f"no plan reaches the {goal[target['kind']].format(target['value'])}{by}: the best found "
+        f"has {chosen['psnr_db']:.2f} dB at {chosen['speedup']:.2f}x, measured; it was written to "
+        f"{out}"
     )
 
 

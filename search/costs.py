@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ajour.backends import BACKENDS, backend_reason
 from ajour.pipelines.devices import pipeline_device
+from ajour.pipelines.machine import device_name
 from ajour.plan import Plan
 from ajour.schedule import DENSE, Phase, Schedule
 from ajour.search.passes import ROUNDS, SKIPPED, pass_turns
 from ajour.search.timing import time_layers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -27,6 +29,9 @@ MIXES = 4
 
 MOST_SCALED = 1.5
 """Layers' times are scaled by no more than this to fit whole passes: tiny models' are all noise."""
+
+SINGLE = ("layer", "dense_layer", "dense_pass", "other", "first")
+"""The single times among a table's fields."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class Costs:
         passes: passes of a denoising step.
         first: what the first head of a pattern in a layer costs beyond a further one, as a share.
         held_out: (predicted, measured) seconds of random mixes that the model has not seen.
+        conditions: what else they hold for, as of `conditions`.
     """
 
     names: tuple[str, ...]
@@ -54,6 +60,7 @@ class Costs:
     passes: int
     first: float = 0.0
     held_out: tuple[tuple[float, float], ...] = ()
+    conditions: dict[str, Any] = field(default_factory=dict)
 
     def attention(self, choice: NDArray[np.int64]) -> float:
         """Seconds that a pass spends in the operator.
@@ -80,21 +87,91 @@ class Costs:
         """From what `to_dict` gave.
 
         Raises:
-            ValueError: if entries are missing, unknown, or of the wrong kind.
+            ValueError: if entries are missing, unknown, or of the wrong kind, or if a time is no
+                finite number of at least 0.
         """
-        try:
-            lists = {"names": tuple(data["names"]), "heads": tuple(map(float, data["heads"]))}
-            pairs = tuple((float(a), float(b)) for a, b in data["held_out"])
-            costs = cls(**data | lists | {"held_out": pairs})
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"not a table of costs: {error!r}") from error
-        if len(costs.names) != len(costs.heads) or not costs.dense_pass > 0 or costs.passes < 1:
+        if not isinstance(data, dict):
+            raise ValueError(f"not a table of costs: an object is needed, got {data!r:.40}")
+        known = {field.name for field in fields(cls)}
+        missing = sorted(known - set(data) - {"first"})
+        if missing or set(data) - known:
+            extra = f"unknown {', '.join(sorted(set(data) - known))}" if set(data) - known else ""
+            lacks = f"lacks {', '.join(missing)}" if missing else ""
             raise ValueError(
-                "a table of costs needs one time per name, a positive dense_pass and at least one "
-                f"pass, got {len(costs.names)} names, {len(costs.heads)} times, "
-                f"{costs.dense_pass!r} and {costs.passes!r}"
+                f"not a table of costs: {lacks or extra}; a search of this version without --costs "
+                "writes one"
             )
+        try:
+            costs = cls(
+                names=tuple(map(str, data["names"])),
+                heads=tuple(map(_time, data["heads"])),
+                held_out=tuple((_time(a), _time(b)) for a, b in data["held_out"]),
+                passes=data["passes"],
+                conditions=dict(data["conditions"]),
+                **{name: _time(data.get(name, 0.0)) for name in SINGLE},
+            )
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"not a table of costs: {error}") from error
+        if type(costs.passes) is not int or costs.passes < 1:
+            raise ValueError(
+                f"a table of costs needs an integer of at least 1 as passes, got {costs.passes!r}"
+            )
+        if len(costs.names) != len(costs.heads) or not costs.dense_pass > 0:
+            raise ValueError(
+                "a table of costs needs one time per name and a positive dense_pass, "
+                f"got {len(costs.names)} names, {len(costs.heads)} times and {costs.dense_pass!r}"
+            )
+        if not all(measured > 0 for _, measured in costs.held_out):
+            raise ValueError("a table of costs needs positive measured times in held_out")
         return costs
+
+    def check(self, conditions: Mapping[str, Any], names: Sequence[str], passes: int) -> None:
+        """Raise unless the costs hold for a search.
+
+        Args:
+            conditions: of the search.
+            names: its candidates.
+            passes: its passes of a denoising step.
+
+        Raises:
+            ValueError: saying what differs.
+        """
+        there, here = self.conditions | {"passes": self.passes}, {**conditions, "passes": passes}
+        differing = [
+            f"{name}: {there.get(name)} there, {here.get(name)} here"
+            for name in sorted(there.keys() | here.keys())
+            if there.get(name) != here.get(name)
+        ]
+        if self.names != tuple(names):
+            others = sorted(set(self.names) ^ set(names))
+            differing.append(f"candidates: {', '.join(others) or 'in another order'}")
+        if differing:
+            raise ValueError(
+                f"the table of costs is of another search ({'; '.join(differing)}); leave out "
+                "--costs to measure them here"
+            )
+
+
+def conditions(
+    pipe: Any, model: Mapping[str, Any], grid: TokenGrid, backend: str | None
+) -> dict[str, Any]:
+    """What times depend on besides the candidates.
+
+    Args:
+        pipe: a supported pipeline with one transformer.
+        model: the plan's `model`.
+        grid: the token grid; how much text it has does not count.
+        backend: the operator's backend; None chooses.
+    """
+    dtype, device = pipe.transformer.dtype, pipeline_device(pipe)
+    usual = (x for x in BACKENDS if backend_reason(x, device, dtype, model["head_dim"]) is None)
+    return {
+        **model,
+        "grid": "x".join(map(str, grid.shape)),
+        "device": device_name(device),
+        "dtype": str(dtype).removeprefix("torch."),
+        "backend": backend or next(usual),
+    }
 
 
 def measure_costs(
@@ -148,4 +225,13 @@ def measure_costs(
         passes=passes,
         first=layers.first,
         held_out=layers.held_out,
+        conditions=conditions(pipe, model, grid, backend),
     )
+
+
+def _time(value: Any) -> float:
+    """Seconds, or a share of them, as a float."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value < float("inf"):
+        raise ValueError(f"a time must be a finite number of at least 0, got {value!r:.40}")
+    return float(value)

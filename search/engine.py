@@ -16,7 +16,7 @@ from ajour.search.baselines import single_families
 from ajour.search.build import build_plan
 from ajour.search.calibrate import band_starts, full_plan
 from ajour.search.candidates import default_candidates, density
-from ajour.search.costs import Costs, measure_costs
+from ajour.search.costs import Costs, conditions, measure_costs
 from ajour.search.measure import Calibration, gains
 from ajour.search.passes import steps_run, time_passes
 from ajour.search.probe import look
@@ -46,7 +46,8 @@ class Outcome:
 
     Attributes:
         plan: the chosen plan, with its provenance.
-        met: whether the target holds.
+        met: whether the target holds: as measured, or where times were given for a target of
+            speed, as predicted by them (`met_by` of the facts).
         costs: the cost model that was used.
         facts: everything else that the report shows, as JSON.
     """
@@ -124,8 +125,11 @@ class Search:
         """Do everything that is not done yet.
 
         Raises:
-            ValueError: if the target cannot be met by any choice.
+            ValueError: if the target cannot be met by any choice, or the costs that were given
+                are of another device, grid or the like.
         """
+        if self.settings.costs is not None:
+            self._costs()  # refuses what does not fit before anything is measured
         found = self._calibrate()
         costs = self._costs()
         problem, densities = self._problems(found, costs)
@@ -146,7 +150,7 @@ class Search:
         tell()
 
         def clock(choice: Choice) -> float:
-            if self.settings.costs is not None:  # given times are taken as true
+            if self._predicts:
                 return float(problem.dense.sum()) / problem.seconds(choice)
             return float(self._clock(choice, levels)["speedup"])
 
@@ -160,6 +164,7 @@ class Search:
         facts = {
             "target": asdict(self.settings.target),
             "met": met,
+            "met_by": "prediction" if self._predicts else "measurement",
             "grid": str(self.grid),
             "steps": len(levels),
             "levels": levels,
@@ -182,6 +187,11 @@ class Search:
         return Outcome(
             replace(plan, provenance=provenance(self.pipe, self.settings, facts)), met, costs, facts
         )
+
+    @property
+    def _predicts(self) -> bool:
+        """Whether the target is one of speed and times are given, which are taken as true."""
+        return self.settings.costs is not None and self.settings.target.kind == "speedup"
 
     def _probe(self) -> dict[str, Any]:
         settings = self.settings
@@ -218,11 +228,8 @@ class Search:
         """The cost model: given, or measured by the first process."""
         if self.settings.costs is not None:
             costs = Costs.from_dict(self.settings.costs)
-            if costs.names != tuple(self.candidates):
-                raise ValueError(
-                    "the table of costs is for other candidates than this search's: "
-                    f"{', '.join(sorted(set(costs.names) ^ set(self.candidates))) or 'order'}"
-                )
+            here = conditions(self.pipe, self.model, self.grid, self.settings.backend)
+            costs.check(here, tuple(self.candidates), self.facts["passes"])
             return costs
         return Costs.from_dict(self.workers.first_only(self.work, "costs", self._time))
 

@@ -68,6 +68,7 @@ def provenance(pipe: Any, settings: Settings, facts: Mapping[str, Any]) -> dict[
         "prompts": settings.prompts_digest,
         "target": facts["target"],
         "target_met": facts["met"],
+        "target_met_by": facts["met_by"],
         "density": round(facts["density"], 4),
         "predicted": {
             "seconds": round(chosen["seconds"], 4),

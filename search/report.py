@@ -98,6 +98,15 @@ def write_report(
     )
 
 
+def verdict(facts: Mapping[str, Any]) -> str:
+    """Whether the target is met, and by what, if not by measurement."""
+    word = "met" if facts["met"] else "missed"
+    if facts["met_by"] == "measurement":
+        return word
+    predicted = facts["dense_seconds"] / facts["chosen"]["seconds"]
+    return f"{word} by prediction ({predicted:.2f}x)"
+
+
 def _head(facts: Mapping[str, Any], plan: Plan) -> str:
     chosen, where = facts["chosen"], plan.provenance
     target = facts["target"]
@@ -107,7 +116,7 @@ def _head(facts: Mapping[str, Any], plan: Plan) -> str:
         (f"{chosen['psnr_db']:.1f} dB", "PSNR against dense", ""),
         (f"{chosen['ssim']:.3f}", "SSIM", ""),
         (f"{facts['density']:.3f}", "density over all steps", ""),
-        (goal, *(("target met", "good") if facts["met"] else ("target missed", "bad"))),
+        (goal, f"target {verdict(facts)}", "good" if facts["met"] else "bad"),
     ]  # fmt: skip
     boxes = "".join(
         f'<div class="card {kind}"><b>{value}</b><span>{name}</span></div>'

@@ -7,6 +7,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ajour.plan import MAX_BYTES
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -138,15 +140,20 @@ def read_costs(path: Path) -> dict[str, Any]:
     """The table of costs that an earlier search wrote.
 
     Raises:
-        ValueError: if the file cannot be read or holds no such table.
+        ValueError: if the file cannot be read, is larger than 16 MiB, or holds no such table.
     """
     from ajour.search.costs import Costs
 
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ValueError(f"cannot read costs {str(path)!r}: {error.strerror}") from error
-    except ValueError as error:
+    if len(raw) > MAX_BYTES:
+        raise ValueError(f"costs {str(path)!r} are larger than {MAX_BYTES >> 20} MiB")
+    try:
+        data = json.loads(raw)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"costs {str(path)!r} are not JSON: {error}") from error
     try:
         return Costs.from_dict(data).to_dict()

@@ -1,13 +1,15 @@
 """A search on a tiny random pipeline, with times that are given, not measured."""
 
 import pytest
+import torch
 
 from ajour import TokenGrid, lower
+from ajour.pipelines.machine import device_name
 from ajour.search.candidates import default_candidates
 from ajour.search.engine import Search
 from ajour.search.settings import Settings, Target
 from ajour.search.workers import Workers
-from tests.pipelines.conftest import HEADS, LAYERS, _parts, make_pipe, pipe
+from tests.pipelines.conftest import HEAD_DIM, HEADS, LAYERS, _parts, make_pipe, pipe
 
 __all__ = ["_parts", "make_pipe", "pipe"]
 
@@ -26,6 +28,11 @@ def given_costs():
         "names": list(CANDIDATES), "heads": heads, "layer": 0.0, "dense_layer": float(HEADS),
         "dense_pass": 2.0 * HEADS * LAYERS, "other": float(HEADS * LAYERS), "passes": 1,
         "held_out": [[1.0, 1.1], [2.0, 1.9]],
+        "conditions": {
+            "transformer": "WanTransformer3DModel", "layers": LAYERS, "heads": HEADS,
+            "head_dim": HEAD_DIM, "grid": "3x8x7", "device": device_name(torch.device("cpu")),
+            "dtype": "float32", "backend": "cpu",
+        },
     }  # fmt: skip
 
 

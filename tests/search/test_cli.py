@@ -40,7 +40,9 @@ def test_a_search_writes_plan_report_figures_and_costs(folder, capsys):
     assert json.loads((folder / "plan.figures.json").read_text())["met"] is True
     assert json.loads((folder / "plan.costs.json").read_text()) == given_costs() | {"first": 0.0}
     out = capsys.readouterr().out
-    assert "1.2" in out
+    assert "speedup 1.2, met by prediction (1." in out
+    assert "met by prediction" in (folder / "plan.html").read_text()
+    assert plan.provenance["target_met_by"] == "prediction"
     assert f"ajour.enable(pipe, '{folder / 'plan.json'}')" in out
     # Again without --resume: the work is not thrown away by accident.
     assert search(folder, "--target-speedup", "1.2") == 1
@@ -58,7 +60,7 @@ def test_a_search_writes_plan_report_figures_and_costs(folder, capsys):
 def test_a_missed_target_is_exit_3_and_says_what_can(folder, capsys):
     assert search(folder, "--target-speedup", "90") == 3
     err = capsys.readouterr().err
-    assert "no plan reaches the speed-up of 90x: the best found has" in err
+    assert "no plan reaches the speed-up of 90x by prediction from the given costs" in err
     assert (folder / "plan.json").exists()
 
 
@@ -151,11 +153,45 @@ def test_bad_values_are_said_before_any_work(tmp_path, capsys, words, said):
     assert not (tmp_path / "plan.search").exists()
 
 
-def test_costs_of_another_grid_are_refused(folder, capsys):
-    costs = given_costs() | {"names": [f"x{i}" for i in range(len(given_costs()["names"]))]}
+def test_costs_of_another_grid_are_refused_before_any_measurement(folder, capsys):
+    assert search(folder, "--density", "0.5", "--height", "144") == 1
+    err = capsys.readouterr().err
+    assert "grid: 3x8x7 there, 3x9x7 here" in err
+    assert "leave out --costs" in err
+    assert "prompt/" not in (folder / "plan.search" / "work-0.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"device": "NVIDIA H200"}, "device: NVIDIA H200 there"),
+        ({"dtype": "bfloat16"}, "dtype: bfloat16 there, float32 here"),
+        ({"backend": "triton"}, "backend: triton there, cpu here"),
+        ({"heads": 12}, "heads: 12 there, 2 here"),
+        (["passes"], "passes: 2 there, 1 here"),
+        (["names"], "candidates: skip, skipped"),
+    ],
+    ids=str,
+)
+def test_costs_of_other_conditions_are_refused(folder, capsys, change, said):
+    costs = given_costs()
+    if change == ["passes"]:
+        costs["passes"] = 2
+    elif change == ["names"]:
+        costs["names"] = [name.replace("skip", "skipped") for name in costs["names"]]
+    else:
+        costs["conditions"] |= change
     (folder / "costs.json").write_text(json.dumps(costs))
     assert search(folder, "--density", "0.5") == 1
-    assert "for other candidates" in capsys.readouterr().err
+    assert said in capsys.readouterr().err
+
+
+def test_costs_of_absurd_size_are_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("ajour.search.settings.MAX_BYTES", 2**20)
+    (tmp_path / "costs.json").write_bytes(b" " * (2**20 + 1))
+    words = ["search", "mini", "--density", "0.5", "--costs", str(tmp_path / "costs.json")]
+    assert main([*words, "--out", str(tmp_path / "plan.json")]) == 1
+    assert "are larger than 1 MiB" in capsys.readouterr().err
 
 
 def test_a_missing_model_is_said(tmp_path, capsys):

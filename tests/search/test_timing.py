@@ -67,20 +67,37 @@ def test_measured_costs_predict_the_passes_they_were_fitted_to(pipe):
     model = full_plan(pipe.transformer).model
     found = measure_costs(pipe, model, candidates, GRID, 1, "a star", None, CALL)
     assert found.names == tuple(candidates)
+    assert found.conditions == given_costs()["conditions"]
     assert min(found.dense_pass, found.other) > 0
     assert min(found.heads) >= 0
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"names": ["full"]}, {"heads": ["fast"]}, {"dense_pass": 0}, {"passes": 0}, {"extra": 1}],
-    ids=str,
-)
+    [
+        {"names": ["full"]}, {"heads": ["fast"]}, {"dense_pass": 0}, {"passes": 0}, {"extra": 1},
+        {"layer": float("nan")}, {"other": float("inf")}, {"dense_layer": -1e-9}, {"first": "0.1"},
+        {"heads": [10**400]}, {"passes": 1.0}, {"passes": True}, {"passes": None},
+        {"held_out": [[1.0, 0.0]]}, {"held_out": [[1.0]]}, {"held_out": 7}, {"conditions": 7},
+    ],
+    ids=lambda change: f"{change!s:.40}",
+)  # fmt: skip
 def test_bad_costs_are_refused(change):
     with pytest.raises(ValueError, match="table of costs"):
         Costs.from_dict(given_costs() | change)
+
+
+@pytest.mark.parametrize("data", [{"names": []}, [], 7, None], ids=str)
+def test_what_is_no_table_of_costs_is_refused(data):
     with pytest.raises(ValueError, match="not a table of costs"):
-        Costs.from_dict({"names": []})
+        Costs.from_dict(data)
+
+
+def test_costs_of_an_earlier_version_tell_what_they_lack():
+    costs = given_costs()
+    del costs["conditions"]
+    with pytest.raises(ValueError, match="lacks conditions; a search of this version"):
+        Costs.from_dict(costs)
 
 
 @pytest.fixture
