@@ -41,8 +41,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     look.add_argument(
         "--costs",
         type=Path,
-        help="costs of an earlier search on this device, not measured again: a target of "
-        "speed is then met by prediction",
+        help="costs of an earlier search on this device, not measured again: a target of speed is "
+        "then met by prediction",
     )
     look.add_argument("--out", type=Path, default=Path("plan.json"), help="plan file")
     look.add_argument(

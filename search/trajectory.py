@@ -56,7 +56,7 @@ class Trajectory:
         """
         answered = round(share * len(self.outputs))
         transformer = self.pipe.transformer
-        compute = transformer.forward
+        compute, own = transformer.forward, vars(transformer).get("forward")
         calls = 0
 
         def forward(*args: Any, **kwargs: Any) -> Any:
@@ -69,6 +69,8 @@ class Trajectory:
             yield
         finally:
             del transformer.forward
+            if own is not None:  # of accelerate's hooks, for example
+                transformer.forward = own
 
     def change(self, calls: Sequence[tuple[Any, Any, Any]]) -> float:
         """Relative squared error of the outputs of kept calls if they are computed again now."""

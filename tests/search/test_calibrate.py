@@ -95,6 +95,23 @@ def test_a_replay_starts_in_the_middle(pipe):
     assert relative_error(half, exact) > 1e-9
 
 
+def test_a_replay_leaves_a_forward_of_the_instance_as_it_was(pipe):
+    trajectory = Trajectory(pipe)
+    calls, transformer = [], pipe.transformer
+
+    def forward(*args, **kwargs):
+        calls.append(1)
+        return type(transformer).forward(transformer, *args, **kwargs)
+
+    transformer.forward = forward
+    with trajectory.record(lambda: False):
+        exact = latents(pipe, "a star", 1, **CALL)
+    with trajectory.replay(0.5):
+        assert torch.equal(latents(pipe, "a star", 1, **CALL), exact)
+    assert transformer.forward is forward
+    assert len(calls) == 4 + 2
+
+
 def test_kept_calls_are_computed_again(pipe):
     trajectory = Trajectory(pipe)
     with trajectory.record(lambda: True):
