@@ -156,7 +156,7 @@ def _search(args: argparse.Namespace) -> None:
     workers = Workers.join()
     folder = args.out.with_suffix(".search")
     work = workers.open(folder, settings.identity(), args.resume)
-    pipe = load(args.model, args.device or workers.device)
+    pipe = load(args.model, workers.place(args.device))
     try:
         search = Search(pipe, settings, work, workers)
         outcome = search.run()
@@ -176,7 +176,13 @@ def _dry_run(args: argparse.Namespace, settings: Settings) -> None:
     from ajour.search.estimate import estimate
     from ajour.search.workers import Workers
 
-    stages = estimate(load(args.model, args.device), settings, Workers.launched())
+    workers = Workers.join()
+    try:
+        if not workers.first:
+            return
+        stages = estimate(load(args.model, workers.place(args.device)), settings, workers.count)
+    finally:
+        workers.leave()
     total = sum(stage["seconds"] for stage in stages)
     if args.json:
         print(json.dumps({"stages": stages, "seconds": round(total, 1)}, indent=1))
@@ -250,7 +256,7 @@ def _bench(args: argparse.Namespace) -> None:
     call = (known if isinstance(known, dict) else {}) | call_options(args, "")
     prompts = prompts_for(plan, args.prompts, args.verify)
     workers = Workers.join()
-    pipe = load(model, args.device or workers.device)
+    pipe = load(model, workers.place(args.device))
     try:
         found = bench(pipe, plan, prompts, args.seed, workers, args.backend, call)
     finally:

@@ -56,12 +56,24 @@ class Workers:
         """How many processes the launcher started."""
         return int(os.environ.get("WORLD_SIZE", "1"))
 
-    @property
-    def device(self) -> str | None:
-        """The GPU of this process where a launcher started several on one host, else None."""
-        if self.count == 1 or not torch.cuda.is_available():
-            return None
-        return f"cuda:{int(os.environ.get('LOCAL_RANK', '0'))}"
+    def place(self, device: str | None = None) -> str | None:
+        """The device of this process; a GPU is made the current one, where kernels are launched.
+
+        Args:
+            device: that is asked for. Where a launcher started several processes, `cuda` and None
+                are a GPU of its own for each process of a host.
+
+        Returns:
+            The device; None if there is nothing to choose.
+        """
+        if not torch.cuda.is_available():
+            return device
+        if self.count > 1 and device in (None, "cuda"):
+            device = f"cuda:{int(os.environ.get('LOCAL_RANK', '0'))}"
+        chosen = torch.device(device or "cpu")
+        if chosen.type == "cuda" and chosen.index is not None:
+            torch.cuda.set_device(device)
+        return device
 
     @property
     def first(self) -> bool:
