@@ -22,8 +22,8 @@ def single_families(
 ) -> list[tuple[str, Choice]]:
     """The best choices with one pattern throughout that are no slower than a plan.
 
-    For each pattern the fewest dense bands at the start that keep within the time; then the
-    patterns of least predicted error, one per family.
+    A pattern runs after as many dense bands as keep within the time, if that is of less error
+    than fewer; then the patterns of least predicted error, one per family.
 
     Args:
         problem: what to choose from.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ajour.pipelines.enable import session_of, sparse
 from ajour.search.passes import first_call, time_passes
+from ajour.search.probe import searched
 from ajour.search.provenance import origin
 from ajour.search.settings import GENERAL_PROMPTS, MINI_PROMPTS, read_prompts
 from ajour.search.verify import Verifier
@@ -42,9 +43,13 @@ def bench(
         call: further arguments of the pipeline's call.
 
     Returns:
-        What `Verifier.check` measures, `speedup` by passes timed in turns, `predicted_seconds`
-        and `predicted_psnr_db` as the plan's search had them, and the origin of the figures.
+        What `Verifier.check` and `time_passes` measure; `searched`, what the plan's search
+        predicted and verified, as its provenance has it; and the origin of the figures.
+
+    Raises:
+        TypeError: if the pipeline has no supported transformer, or more than one.
     """
+    searched(pipe)
     folder = Path(tempfile.mkdtemp(prefix="ajour-bench-"))
     try:
         work = Work(folder, {"plan": plan.to_dict()}, rank=workers.rank)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ajour.patterns import Full
+from ajour.pipelines.auto import model_of
 from ajour.plan import Plan
-from ajour.processors import family_of
 from ajour.schedule import Phase, Schedule
 from ajour.scoring import head_errors, lay_out, sample_queries
 
@@ -34,15 +34,8 @@ SAMPLES = 256
 
 def full_plan(transformer: torch.nn.Module) -> Plan:
     """The plan that gives every head `full` in every step: dense attention by the operator."""
-    family = family_of(transformer)
-    layers = family.layers(transformer)
-    model = {
-        "transformer": type(transformer).__name__,
-        "layers": len(layers),
-        "heads": layers[0].heads,
-        "head_dim": family.head_dim(transformer),
-    }
-    assignment = (("full",) * layers[0].heads,) * len(layers)
+    model = model_of(transformer)
+    assignment = (("full",) * model["heads"],) * model["layers"]
     schedule = Schedule((Phase(1.0, "everything"),))
     return Plan(model, {"full": Full()}, {"everything": assignment}, schedule)
 

@@ -48,7 +48,11 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     look.add_argument(
         "--resume", action="store_true", help="go on with earlier work; the target may differ"
     )
-    look.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    look.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="load the model, time a few passes, and say what would be done and for how long",
+    )
     look.set_defaults(run=_search)
 
     test = commands.add_parser(
@@ -150,11 +154,12 @@ def _search(args: argparse.Namespace) -> None:
     from ajour.search.workers import Workers
 
     settings = _settings(args)
+    check_out(args.out)
     if args.dry_run:
         _dry_run(args, settings)
         return
     workers = Workers.join()
-    folder = args.out.with_suffix(".search")
+    folder = beside(args.out, ".search")
     work = workers.open(folder, settings.identity(), args.resume)
     pipe = load(args.model, workers.place(args.device))
     try:
@@ -198,10 +203,10 @@ def _write(args: argparse.Namespace, outcome: Outcome, video: Video) -> None:
 
     args.out.parent.mkdir(parents=True, exist_ok=True)
     outcome.plan.save(args.out)
-    args.out.with_suffix(".costs.json").write_text(json.dumps(outcome.costs.to_dict()) + "\n")
-    figures = args.out.with_suffix(".figures.json")
+    beside(args.out, ".costs.json").write_text(json.dumps(outcome.costs.to_dict()) + "\n")
+    figures = beside(args.out, ".figures.json")
     figures.write_text(json.dumps(outcome.facts, indent=1) + "\n")
-    report = args.out.with_suffix(".html")
+    report = beside(args.out, ".html")
     write_report(outcome, video, report, _command(args))
     chosen, target = outcome.facts["chosen"], outcome.facts["target"]
     if args.json:
@@ -255,6 +260,7 @@ def _bench(args: argparse.Namespace) -> None:
     known = plan.provenance.get("call")
     call = (known if isinstance(known, dict) else {}) | call_options(args, "")
     prompts = prompts_for(plan, args.prompts, args.verify)
+    check_out(args.out)
     workers = Workers.join()
     pipe = load(model, workers.place(args.device))
     try:
@@ -270,6 +276,21 @@ def _bench(args: argparse.Namespace) -> None:
         return
     rows = [(key, f"{value:.4g}") for key, value in found.items() if isinstance(value, float)]
     print_table(f"ajour bench, written to {args.out}", ("", ""), rows)
+
+
+def beside(out: Path, suffix: str) -> Path:
+    """A file beside a plan file: `.json` gives way to the suffix, other names keep their dots."""
+    return out.with_name(out.name.removesuffix(".json") + suffix)
+
+
+def check_out(out: Path) -> None:
+    """Raise ValueError if JSON cannot be written to a file, before anything else is done."""
+    if out.is_dir():
+        raise ValueError(f"--out {out} is a folder; name a file, such as {out / 'plan.json'}")
+    if out.suffix == ".html":
+        raise ValueError(f"--out {out} names a JSON file; give {out.with_suffix('.json')}")
+    if not out.parent.is_dir() and out.parent.exists():
+        raise ValueError(f"--out {out} cannot be written: {out.parent} is no folder")
 
 
 def duration(seconds: float) -> str:

@@ -10,16 +10,17 @@ import numpy as np
 from tqdm import tqdm
 
 from ajour.grid import TokenGrid
+from ajour.pipelines.auto import model_of
 from ajour.schedule import DENSE
 from ajour.search.balance import Tried, balance, decibels
 from ajour.search.baselines import single_families
 from ajour.search.build import build_plan
-from ajour.search.calibrate import band_starts, full_plan
+from ajour.search.calibrate import band_starts
 from ajour.search.candidates import default_candidates, density
 from ajour.search.costs import Costs, conditions, measure_costs
 from ajour.search.measure import Calibration, gains
 from ajour.search.passes import steps_run, time_passes
-from ajour.search.probe import look
+from ajour.search.probe import look, searched
 from ajour.search.provenance import origin, provenance
 from ajour.search.solve import Problem, frontier
 from ajour.search.verify import Verifier, plan_key
@@ -104,7 +105,7 @@ class Search:
         self.settings = settings
         self.work = work
         self.workers = workers
-        self.model = full_plan(pipe.transformer).model
+        self.model = model_of(searched(pipe))
         workers.claim(work, "identity/origin", origin(pipe))
         self.facts = self.workers.first_only(work, "probe", self._probe)
         self.grid = TokenGrid(*self.facts["grid"])
@@ -267,7 +268,11 @@ class Search:
         )
         shares = [density(p, self.grid) for p in self.candidates.values()]
         densities = Problem(
-            errors, np.outer(passes, shares), np.zeros(len(passes)), passes * layers * heads
+            errors,
+            np.outer(passes, shares),
+            np.zeros(len(passes)),
+            passes * layers * heads,
+            unit="density",
         )
         return problem, densities
 

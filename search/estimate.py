@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ajour.pipelines.auto import model_of
 from ajour.pipelines.devices import pipeline_device
 from ajour.search.baselines import SHOWN
-from ajour.search.calibrate import SAMPLES, band_starts, full_plan, score
+from ajour.search.calibrate import SAMPLES, band_starts, score
 from ajour.search.candidates import default_candidates
 from ajour.search.costs import MIXES
 from ajour.search.measure import layer_groups, probed_steps
@@ -39,7 +40,7 @@ def estimate(pipe: Any, settings: Settings, processes: int = 1) -> list[dict[str
     """
     found = probe(pipe, settings.calibration[0], settings.backend, **settings.call)
     grid = found.grid
-    model = full_plan(pipe.transformer).model
+    model = model_of(pipe.transformer)
     candidates = default_candidates(grid)
     dtype, device = pipe.transformer.dtype, pipeline_device(pipe)
     shape = (1, grid.seq_len, model["heads"], model["head_dim"])

@@ -54,6 +54,27 @@ class Probe(Look):
     around: float
 
 
+def searched(pipe: Any) -> torch.nn.Module:
+    """The one transformer of a pipeline that search and bench can handle.
+
+    Raises:
+        TypeError: if the pipeline has no transformer, more than one, or only a second one.
+    """
+    found = transformers_of(pipe)
+    if len(found) > 1:
+        raise TypeError(
+            f"{type(pipe).__name__} has two transformers; ajour search and ajour bench handle one. "
+            "A plan can be given to each: ajour.enable(pipe.transformer, plan, "
+            "scheduler=pipe.scheduler)"
+        )
+    if getattr(pipe, "transformer", None) is None:
+        raise TypeError(
+            f"{type(pipe).__name__} has a transformer_2 but no transformer; ajour search and ajour "
+            "bench handle pipelines with just a transformer"
+        )
+    return found[0]
+
+
 def look(
     pipe: Any, prompt: str, backend: str | None = None, decode: bool = False, **options: Any
 ) -> Look:
@@ -70,11 +91,7 @@ def look(
         TypeError: if the pipeline has no supported transformer, or more than one.
         RuntimeError: if the operator cannot run its attention, saying why.
     """
-    if len(transformers_of(pipe)) > 1:
-        raise TypeError(
-            f"{type(pipe).__name__} has two transformers; the search handles one: give the plan "
-            "of a search on each, or write one by hand"
-        )
+    searched(pipe)
     calls = 0
 
     def count(*_: Any) -> None:

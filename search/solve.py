@@ -33,6 +33,7 @@ class Problem:
         dense: (bands,), seconds of a band that runs dense, without error.
         first: what the first head of a candidate in a layer costs beyond a further one, as a
             share of `costs`.
+        unit: `s`, or `density` where shares of dense attention stand in place of seconds.
     """
 
     errors: NDArray[np.float64]
@@ -40,6 +41,13 @@ class Problem:
     fixed: NDArray[np.float64]
     dense: NDArray[np.float64]
     first: float = 0.0
+    unit: str = "s"
+
+    def told(self, cost: float) -> str:
+        """A cost for people, in its unit."""
+        if self.unit == "density":
+            return f"density {cost / float(self.dense.sum()):.4g}"
+        return f"{cost:.4g} s"
 
     def seconds(self, choice: Choice) -> float:
         """Predicted seconds of a choice."""
@@ -101,7 +109,7 @@ def solve(problem: Problem, budget: float) -> Choice:
 
     Args:
         problem: what to choose from.
-        budget: seconds.
+        budget: seconds, or whatever the problem's costs are.
 
     Returns:
         The choice; the same for the same input.
@@ -117,7 +125,8 @@ def solve(problem: Problem, budget: float) -> Choice:
     least = float(np.minimum(problem.fixed + layers * cheapest, problem.dense).sum())
     if least > budget:
         raise ValueError(
-            f"the budget of {budget:.4g} s cannot be met: the cheapest choice costs {least:.4g} s"
+            f"a budget of {problem.told(budget)} cannot be met: the cheapest choice has "
+            f"{problem.told(least)}"
         )
     useful = _useful(problem)
     band, layer, head, candidate = useful.nonzero()

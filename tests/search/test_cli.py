@@ -1,11 +1,13 @@
 """The commands search and bench, on a tiny pipeline in a folder."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from ajour import Plan
 from ajour.search.cli import main
+from ajour.search.commands import beside
 from ajour.search.work import Work
 from tests.pipelines.conftest import LATE
 from tests.search.conftest import given_costs, what_it_does
@@ -151,6 +153,32 @@ def test_bad_values_are_said_before_any_work(tmp_path, capsys, words, said):
     assert err.startswith("ajour search: ")
     assert said in err
     assert not (tmp_path / "plan.search").exists()
+
+
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("", "is a folder; name a file, such as"),
+        ("plan.html", "names a JSON file; give"),
+        ("one.txt/plan.json", "is no folder"),
+    ],
+)
+@pytest.mark.parametrize("command", ["search", "bench"])
+def test_a_useless_out_is_said_before_any_work(tmp_path, capsys, out, said, command):
+    (tmp_path / "one.txt").write_text("")
+    LATE.save(tmp_path / "late.json")
+    words = {
+        "search": ["search", "nowhere", "--density", "0.5"],
+        "bench": ["bench", str(tmp_path / "late.json"), "--model", "nowhere"],
+    }[command]
+    assert main([*words, "--out", str(tmp_path / out)]) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_names_beside_a_plan_keep_its_dots():
+    assert beside(Path("out/plan.json"), ".search") == Path("out/plan.search")
+    assert beside(Path("wan2.1"), ".search") == Path("wan2.1.search")
+    assert beside(Path("wan2.1.json"), ".html") == Path("wan2.1.html")
 
 
 def test_costs_of_another_grid_are_refused_before_any_measurement(folder, capsys):

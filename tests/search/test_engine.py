@@ -11,11 +11,12 @@ import pytest
 
 from ajour import Plan, sparse
 from ajour.search import provenance
+from ajour.search.bench import bench
 from ajour.search.engine import Search
 from ajour.search.verify import plan_key
 from ajour.search.work import Work, WorkError
 from ajour.search.workers import Workers
-from tests.pipelines.conftest import make_transformer, run
+from tests.pipelines.conftest import LATE, make_transformer, run
 from tests.search.conftest import CANDIDATES, run_search, settings, what_it_does
 
 
@@ -109,6 +110,27 @@ def test_another_device_other_weights_or_candidates_are_not_gone_on_with(
     monkeypatch.setattr(provenance, "device_name", lambda _: "another GPU")
     with pytest.raises(WorkError, match="begun with another device: .* then, another GPU now"):
         go_on(make_pipe())
+
+
+TWO = {"transformer": make_transformer(), "transformer_2": make_transformer(1)}
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"unet": 1}, "Other has no transformer; supported transformers are"),
+        (TWO, r"two transformers; .* handle one. A plan can be given to each: ajour.enable"),
+        (TWO | {"transformer": None}, "has a transformer_2 but no transformer"),
+    ],
+    ids=["unet", "two", "second"],
+)
+def test_other_pipelines_are_refused_with_the_reason(tmp_path, parts, said):
+    other = type("Other", (), parts)()
+    work = Workers().open(tmp_path / "w", settings().to_dict(), False)
+    with pytest.raises(TypeError, match=said):
+        Search(other, settings(), work, Workers())
+    with pytest.raises(TypeError, match=said):
+        bench(other, LATE, ["a star"], 0, Workers(), None, {})
 
 
 def test_two_processes_find_the_same_plan(plain, tmp_path):

@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -67,8 +68,15 @@ def test_a_sweep_lets_heads_share_a_candidate():
 def test_a_generous_budget_runs_dense_and_a_tight_one_is_refused():
     problem = random_problem(3)
     assert (solve(problem, 1e9) == DENSE_BAND).all()
-    with pytest.raises(ValueError, match=r"budget of 0.001 s cannot be met.*costs"):
+    with pytest.raises(ValueError, match=r"budget of 0.001 s cannot be met.*choice has .* s"):
         solve(problem, 0.001)
+
+
+def test_a_budget_of_density_is_told_as_such():
+    problem = replace(random_problem(3), unit="density")
+    whole = float(problem.dense.sum())
+    with pytest.raises(ValueError, match=r"^a budget of density 0.001 cannot be met"):
+        solve(problem, 0.001 * whole)
 
 
 def test_the_frontier_falls_in_time_and_rises_in_error():
