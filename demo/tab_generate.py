@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator  # noqa: TC003 - gradio reads annotations at run time
 from dataclasses import dataclass, replace
 from html import escape
@@ -117,9 +118,11 @@ def build(site: Site) -> GenerateTab:
                 pieces.comparison(example, "Stored example") if example else pieces.NO_EXAMPLE,
                 elem_id="comparison",
             )
-    preset.input(
-        lambda name: list(model.sizes.get(name, size)), preset, [frames, height, width], **quick()
-    )
+    preset.input(  # in the page: a run that is started right after it must have the new size
+        None, preset, [frames, height, width],
+        js=f"(name) => ({json.dumps(model.sizes)})[name]",
+        queue=False, api_visibility="private",
+    )  # fmt: skip
     kind.change(lambda value: gr.Group(visible=value == AUTO), kind, auto, **quick())
     speed.input(lambda value: gr.Slider(visible=value == OWN_DENSITY), speed, density, **quick())
     form = [prompt, seed, steps, frames, height, width, guidance]
