@@ -1,8 +1,10 @@
 """The Triton backend: in the interpreter on the CPU, and compiled offline for its targets."""
 
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -31,6 +33,14 @@ def aligned(signature, *more):
         for place, (name, kind) in enumerate(signature.items())
         if kind.startswith("*") or name in more
     }
+
+
+def stack(cubin, path):
+    """Bytes per thread that a compiled kernel keeps in memory for want of registers."""
+    path.write_bytes(cubin)
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    found = subprocess.check_output([tool, "--dump-resource-usage", path], text=True)
+    return int(re.search(r"STACK:(\d+)", found)[1])
 
 
 def _child():
@@ -100,7 +110,7 @@ MASS_TARGETS = [
 
 
 @pytest.mark.parametrize(("capability", "dtype", "head_dim"), MASS_TARGETS)
-def test_the_mass_kernel_compiles_offline(capability, dtype, head_dim):
+def test_the_mass_kernel_compiles_offline(capability, dtype, head_dim, tmp_path):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
@@ -120,6 +130,7 @@ def test_the_mass_kernel_compiles_offline(capability, dtype, head_dim):
     )
     assert compiled.metadata.shared <= SHARED_LIMIT[capability] * 1024
     assert exact or "cp.async.cg.shared.global" in compiled.asm["ptx"]  # 16 bytes at a time
+    assert stack(compiled.asm["cubin"], tmp_path / "mass.cubin") == 0
     assert fixed["ROWS"] == ROWS
 
 
