@@ -1,13 +1,16 @@
 """Captured patterns in a pipeline: measured in a dense step, kept, measured anew."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 import ajour
-from ajour import Captured, Full, Stripe
-from ajour.capture import capture
+from ajour import Captured, Full, Stripe, TokenGrid
+from ajour.capture import block_mass, capture
 from ajour.pipelines.enable import session_of
+from ajour.pipelines.measure import measure
 from tests.pipelines.conftest import LATE, latents, make_plan, make_transformer, run
 
 SIZE = (33, 144, 128)  # 9x9x8 tokens, six blocks
@@ -203,3 +206,21 @@ def test_a_plan_without_captured_patterns_keeps_its_dense_steps_stock(pipe):
     with ajour.sparse(pipe, LATE):
         run(pipe, size=SIZE)
         assert session_of(pipe).runtimes[0]._measured is None
+
+
+def test_what_several_patterns_need_of_a_head_is_measured_once(monkeypatch):
+    grid, heads = TokenGrid(9, 9, 8), 4
+    torch.manual_seed(0)
+    q, k = (torch.randn(1, grid.seq_len, heads, 16) for _ in range(2))
+    gated = Captured([0.3, 0.6, 0.8, 1.0], by="mass", alike=[0.2] * 3)
+    group = [(HALF, (1, 3)), (gated, (3,)), (replace(HALF, scope="layer"), (0, 1, 3))]
+    calls = []
+    monkeypatch.setattr(
+        "ajour.pipelines.measure.block_mass",
+        lambda q, *args: (calls.append(q.shape[2]), block_mass(q, *args))[1],
+    )
+    found = list(measure(q, k, grid, HALF.order, group))
+    assert calls == [3]
+    assert [want for want, _ in found] == group
+    for (pattern, some), levels in found:
+        assert torch.equal(levels, capture(q[:, :, list(some)], k[:, :, list(some)], grid, pattern))
