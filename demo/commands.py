@@ -32,7 +32,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def _demo(args: argparse.Namespace) -> None:
     if find_spec("gradio") is None:
-        raise RuntimeError("the page needs gradio: pip install 'ajour[demo]'")
+        raise RuntimeError("the page needs gradio: from a clone, pip install '.[demo]'")
     from ajour.demo.app import serve
     from ajour.demo.model import find_model
 

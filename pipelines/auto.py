@@ -63,8 +63,8 @@ class Auto:
     Args:
         density: mean density over all heads and sparse steps, over 0 and up to 1. The first sparse
             steps get more of it, the later ones less.
-        below: noise level to go sparse at; at least half of the steps run sparse whatever it is,
-            except in a run of one step.
+        below: noise level to go sparse at; a lower one is closer to dense. At least half of the
+            steps run sparse whatever it is, dense refresh steps and a run of one step aside.
         refresh: steps from one dense step to the next once sparse, where everything is measured
             and chosen anew; 0 for never.
 

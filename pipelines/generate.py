@@ -7,6 +7,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from ajour.pipelines.devices import pipeline_device
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from ajour.pipelines.auto import Auto
@@ -170,7 +170,8 @@ def sample(
         output_type="np",
         **options,
     )
-    video = found.frames[0] if hasattr(found, "frames") else found.images[:1]
+    made = np.asarray(found[0])  # (B,F,H,W,3) or (B,H,W,3), by names that differ
+    video = made[0] if made.ndim == 5 else made[:1]
     phases = session_of(pipe).phases() if is_enabled(pipe) else (DENSE,) * steps
     return Sample(video, end - start, phases)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-pytest.importorskip("gradio", reason="the page needs gradio: pip install 'ajour[demo]'")
+pytest.importorskip("gradio", reason="the page needs gradio: pip install '.[demo]'")
 
 from ajour.demo.app import serving
 from ajour.demo.device import Device

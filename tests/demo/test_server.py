@@ -81,7 +81,7 @@ def test_the_command_is_offered_without_loading_gradio(capsys):
 def test_without_gradio_the_command_says_how_to_get_it(monkeypatch, capsys):
     monkeypatch.setattr("ajour.demo.commands.find_spec", lambda _: None)
     assert main(["demo"]) == 1
-    assert "pip install 'ajour[demo]'" in capsys.readouterr().err
+    assert "pip install '.[demo]'" in capsys.readouterr().err
 
 
 def test_a_model_that_is_not_there_is_said(tmp_path, capsys):
