@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ajour.pipelines.enable import session_of, sparse
 from ajour.search.passes import first_call, time_passes
-from ajour.search.probe import searched
+from ajour.search.probe import look, searched
 from ajour.search.provenance import origin
 from ajour.search.settings import GENERAL_PROMPTS, MINI_PROMPTS, read_prompts
 from ajour.search.verify import Verifier
@@ -60,7 +60,8 @@ def bench(
     with sparse(pipe, plan, backend=backend):
         first_call(pipe, prompts[0], **call)
         levels = list(session_of(pipe).tracker.levels)
-    found |= time_passes(pipe, plan, levels, prompts[0], backend, **call)
+    passes = look(pipe, prompts[0], backend, **call).passes
+    found |= time_passes(pipe, plan, levels, prompts[0], backend, passes=passes, **call)
     known = {name: plan.provenance.get(name) for name in ("predicted", "verified")}
     where = origin(pipe) | {"call": dict(call), "prompts": list(prompts), "seed": seed}
     return found | {"searched": known} | where

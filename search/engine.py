@@ -19,7 +19,7 @@ from ajour.search.calibrate import band_starts
 from ajour.search.candidates import default_candidates, density
 from ajour.search.costs import Costs, conditions, measure_costs
 from ajour.search.measure import Calibration, gains
-from ajour.search.passes import steps_run, time_passes
+from ajour.search.passes import MEASURING, steps_run, time_passes
 from ajour.search.probe import look, searched
 from ajour.search.provenance import origin, provenance
 from ajour.search.solve import Problem, frontier
@@ -191,7 +191,10 @@ class Search:
 
     @property
     def _predicts(self) -> bool:
-        """Whether the target is one of speed and times are given, which are taken as true."""
+        """Whether the target is one of speed and times are given, which are taken as true.
+
+        What they predict leaves out the measuring of captured maps.
+        """
         return self.settings.costs is not None and self.settings.target.kind == "speedup"
 
     def _probe(self) -> dict[str, Any]:
@@ -285,7 +288,7 @@ class Search:
         beyond = [
             costs.attention(choice[band]) - costs.attention(np.full_like(choice[band], skip))
             for step, use in enumerate(steps_run(plan, levels))
-            if use != DENSE
+            if use not in (DENSE, MEASURING)
             for band in [int((starts <= step).sum()) - 1]
         ]
         return found | {"predicted_attention_seconds": float(np.mean(beyond or [0.0]))}
@@ -296,7 +299,13 @@ class Search:
 
         def timed() -> dict[str, Any]:
             return time_passes(
-                self.pipe, plan, levels, settings.calibration[0], settings.backend, **settings.call
+                self.pipe,
+                plan,
+                levels,
+                settings.calibration[0],
+                settings.backend,
+                passes=self.facts["passes"],
+                **settings.call,
             )
 
         key = f"{plan_key(plan)}/passes"

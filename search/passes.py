@@ -27,6 +27,10 @@ SKIPPED = "skipped"
 """Name of the timed passes in which the operator skips all heads."""
 
 
+MEASURING = "dense+capture"
+"""Name of the timed dense passes in which captured maps are measured; no assignment can have it."""
+
+
 class _Enough(Exception):
     """Stops a pipeline once its transformer was called."""
 
@@ -49,7 +53,14 @@ def first_call(pipe: Any, prompt: str, **call: Any) -> tuple[Any, Any]:
 
 
 def pass_turns(
-    pipe: Any, plan: Plan, prompt: str, backend: str | None, rounds: int, **call: Any
+    pipe: Any,
+    plan: Plan,
+    prompt: str,
+    backend: str | None,
+    rounds: int,
+    *,
+    measuring: bool = False,
+    **call: Any,
 ) -> dict[str, list[float]]:
     """Time a pass under each assignment of a plan, a dense one and one without attention.
 
@@ -59,10 +70,12 @@ def pass_turns(
         prompt: any prompt.
         backend: the operator's backend; None chooses.
         rounds: timings of each, after one that does not count.
+        measuring: time dense passes that measure captured maps too; the plan must have some.
         call: further arguments of the pipeline's call.
 
     Returns:
-        Seconds by assignment, `dense` and `skipped` included, one per round.
+        Seconds by assignment, `dense` and `skipped` included, one per round; `dense+capture` too
+        if asked for.
     """
     # Captured maps are measured in a dense step if the next one needs them.
     named = sorted(plan.assignments, key=lambda name: not needs_capture(plan, name))
@@ -90,6 +103,12 @@ def pass_turns(
             for step, name in enumerate(names):
                 tracker.steps_done = step
                 spent[name].append(seconds(run, device))
+        if measuring:  # apart, as the first pass with new maps has to expand them
+            tracker.steps_done = 0
+            for dense in list(spent[DENSE]):
+                tracker.runs += 1
+                measured = seconds(run, device)  # the step's next pass measures nothing
+                spent.setdefault(MEASURING, []).append(dense + measured - seconds(run, device))
     return {name: times[1:] for name, times in spent.items()}
 
 
@@ -100,6 +119,7 @@ def time_passes(
     prompt: str,
     backend: str | None = None,
     rounds: int = ROUNDS,
+    passes: int = 1,
     **call: Any,
 ) -> dict[str, Any]:
     """What a plan's passes cost, and its speed-up over a run.
@@ -111,20 +131,21 @@ def time_passes(
         prompt: any prompt.
         backend: the operator's backend; None chooses.
         rounds: timings of each pass.
+        passes: passes of a denoising step, of which the first one measures captured maps.
         call: further arguments of the pipeline's call.
 
     Returns:
-        `pass_seconds` by assignment, `dense` included: medians; `attention_seconds`, of a run's
-        mean sparse pass beyond one that skips all heads; and `speedup` of a run of these steps,
-        the median over the rounds.
+        `pass_seconds` by assignment, `dense` included, and `dense+capture` where maps are
+        measured: medians; `attention_seconds`, of a run's mean sparse pass beyond one that skips
+        all heads; and `speedup` of a run of these steps, the median over the rounds.
     """
-    spent = {
-        name: np.array(times)
-        for name, times in pass_turns(pipe, plan, prompt, backend, rounds, **call).items()
-    }
     steps = steps_run(plan, levels)
+    turns = pass_turns(pipe, plan, prompt, backend, rounds, measuring=MEASURING in steps, **call)
+    spent = {name: np.array(times) for name, times in turns.items()}
+    if MEASURING in steps:
+        spent[MEASURING] = (spent[MEASURING] + (passes - 1) * spent[DENSE]) / passes
     total = np.sum([spent[name] for name in steps], axis=0)
-    thin = [spent[name] - spent[SKIPPED] for name in steps if name != DENSE]
+    thin = [spent[name] - spent[SKIPPED] for name in steps if name not in (DENSE, MEASURING)]
     return {
         "pass_seconds": {
             name: float(np.median(times)) for name, times in spent.items() if name != SKIPPED
@@ -143,12 +164,17 @@ def needs_capture(plan: Plan, assignment: str) -> bool:
 def steps_run(plan: Plan, levels: Sequence[float]) -> list[str]:
     """What every step of a run really is under a plan.
 
-    Where captured patterns are needed and no dense step goes before, the first of their steps
-    runs dense to measure them.
+    A dense step before one with captured patterns measures them, and so does the first of their
+    steps if none goes before, which then runs dense.
     """
-    steps = list(plan.schedule.steps(levels))
-    captured = (i for i, use in enumerate(steps) if use != DENSE and needs_capture(plan, use))
-    first = next(captured, None)
-    if first is not None and (first == 0 or steps[first - 1] != DENSE):
-        steps[first] = DENSE
-    return steps
+    steps = plan.schedule.steps(levels)
+
+    def captured(use: str) -> bool:
+        return use != DENSE and needs_capture(plan, use)
+
+    found: list[str] = []
+    for use, following in zip(steps, [*steps[1:], DENSE], strict=True):
+        known = MEASURING in found
+        measures = captured(following) if use == DENSE else captured(use) and not known
+        found.append(MEASURING if measures else use)
+    return found

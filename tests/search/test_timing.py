@@ -10,11 +10,11 @@ from ajour.pipelines.enable import session_of
 from ajour.search import costs, estimate
 from ajour.search.calibrate import full_plan
 from ajour.search.costs import Costs, measure_costs
-from ajour.search.passes import pass_turns, steps_run, time_passes
+from ajour.search.passes import MEASURING, pass_turns, steps_run, time_passes
 from ajour.search.probe import probe
 from ajour.search.provenance import origin
 from ajour.search.timing import fit, time_layers, typical_times
-from tests.pipelines.conftest import HEADS, LATE, LAYERS, make_transformer
+from tests.pipelines.conftest import HEADS, LATE, LAYERS, make_plan, make_transformer
 from tests.search.conftest import CALL, GRID, given_costs, settings
 
 
@@ -158,7 +158,7 @@ def test_passes_are_timed_by_assignment(pipe):
     assert "_ajour" not in pipe.__dict__
 
 
-def test_the_step_that_measures_captured_patterns_counts_as_dense():
+def test_the_step_that_measures_captured_patterns_is_told_apart():
     captured = Captured((0.2, 0.2, 0.2, 1.0))
     names = {"near": Diagonal(1.0), "best": captured}
     plan = Plan(
@@ -166,11 +166,11 @@ def test_the_step_that_measures_captured_patterns_counts_as_dense():
         {name: ((name,) * HEADS,) * LAYERS for name in names},
         Schedule((Phase(1.0, "near"), Phase(0.5, "best"))),
     )  # fmt: skip
-    assert steps_run(plan, [1.0, 0.8, 0.4, 0.2]) == ["near", "near", "dense", "best"]
+    assert steps_run(plan, [1.0, 0.8, 0.4, 0.2]) == ["near", "near", MEASURING, "best"]
     late = replace(plan, schedule=Schedule((Phase(1.0, "dense"), Phase(0.5, "best"))))
-    assert steps_run(late, [1.0, 0.8, 0.4, 0.2]) == ["dense", "dense", "best", "best"]
+    assert steps_run(late, [1.0, 0.8, 0.4, 0.2]) == ["dense", MEASURING, "best", "best"]
     assert steps_run(replace(plan, schedule=Schedule((Phase(1.0, "best"),))), [1.0, 0.4]) == [
-        "dense", "best",
+        MEASURING, "best",
     ]  # fmt: skip
 
 
@@ -189,3 +189,21 @@ def test_all_captured_assignments_are_timed_sparse(pipe, steps):
     pass_turns(pipe, plan, "a star", None, 1, **CALL | {"num_inference_steps": steps})
     hook.remove()
     assert ran == ["dense", "best", "near", "skipped"] * 2
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_measuring_captured_maps_counts_in_the_speed(pipe, monkeypatch, passes):
+    """Every measured pass takes a second longer; of a step's passes only the first measures."""
+    plan = make_plan([Captured((0.2, 0.2, 0.2, 1.0))] * HEADS)
+    runtimes = []
+
+    def seconds(call, _device):
+        call()
+        runtimes[:] = session_of(pipe).runtimes
+        return 1.0 + (runtimes[0]._measure is not None)
+
+    monkeypatch.setattr("ajour.search.passes.seconds", seconds)
+    levels = [1.0, 0.6, 0.3]
+    found = time_passes(pipe, plan, levels, "a star", rounds=2, passes=passes, **CALL)
+    assert found["pass_seconds"] == {"dense": 1.0, "sparse": 1.0, MEASURING: 1 + 1 / passes}
+    assert found["speedup"] == pytest.approx(3 / (3 + 1 / passes))
