@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ajour.capture import CapturedRows, PackedLevels
-from ajour.lists import tile_shares
+from ajour.lists import indices, tile_shares
 from ajour.patterns import (
     Captured,
     Diagonal,
@@ -183,7 +183,8 @@ class AutoPlanner:
                     pattern = self.patterns[index]
                     if isinstance(pattern, Captured):
                         heads = tuple(np.flatnonzero(picks == index).tolist())
-                        levels = self.packed[layer][pattern].unpack()[list(heads)]
+                        levels = self.packed[layer][pattern].unpack()
+                        levels = levels[indices(heads, levels.device)]
                         rows[pattern, heads] = CapturedRows.of(levels, heads, pattern)
         used = sorted({index for choice in chosen.values() for index in choice.flatten().tolist()})
         plan = Plan(

@@ -35,7 +35,7 @@ _passes = count(1)
 """Numbers the forward passes of all enabled transformers."""
 
 KEPT_BYTES = 128 * 2**20
-"""Captured maps stay expanded to lists up to this size, all layers together."""
+"""Tables with captured rows are kept up to this size, all layers together."""
 
 
 class TransformerRuntime:
@@ -272,8 +272,13 @@ class TransformerRuntime:
         """Give every layer its tables for the phase, or note why it has none."""
         tables = [self._static_tables(grid, self.phase, device) for grid in grids]
         rows = [self._rows(self.phase, index) for index in range(len(self._layers))]
-        kept = sum(one.expanded_nbytes for found in rows for one in found or ()) <= KEPT_BYTES
-        if kept and any(rows):
+        size = sum(  # a table with captured rows has a copy of the others, too
+            table.ids.nbytes + sum(one.expanded_nbytes for one in found)
+            for one_grid in tables
+            for table, found in zip(one_grid, rows, strict=True)
+            if found
+        )
+        if size <= KEPT_BYTES and any(rows):
             known = [found or () for found in rows]
             tables = [self._tables.expanded(self.phase, one, known) for one in tables]
             rows = [None if found is None else () for found in rows]
