@@ -7,10 +7,8 @@ STAMP := $(VENV)/.installed
 
 install: $(STAMP)
 
-# torch first and by its exact version, so that the rest finds it there. Which build comes depends
-# on pip's index: PyPI's for Linux brings gigabytes of CUDA and a Triton of its own. For the CPU
-# build, which constraints.txt goes with, set
-# PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu.
+# torch first and by its exact version, so that the rest finds it there. PyPI's build for Linux brings
+# gigabytes of CUDA; PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu leads to a CPU build.
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch

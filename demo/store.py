@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ajour.pipelines.quality import psnr, ssim
+from ajour.pipelines.quality import BEST_DB, psnr, ssim
 from ajour.pipelines.video import write_mp4
 from ajour.plan import Plan
-from ajour.search.verify import BEST_DB
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -87,7 +86,7 @@ def save(
     pairs = [(thin[i : i + 1], dense[i : i + 1]) for i in range(len(dense))]
     report = found.report.to_dict()
     report |= {
-        "psnr_db": min(found.report.psnr_db, BEST_DB),
+        "psnr_db": found.report.psnr_db,
         "fps": fps,
         "size": list(dense.shape[:3]),
         "psnr_db_each": [round(min(psnr(*pair), BEST_DB), 3) for pair in pairs],

@@ -22,19 +22,20 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     from ajour.pipelines.bundled import Defaults
 
     own = Defaults()
+    usual = (
+        f"{own.frames} frames of {own.height} x {own.width}, {own.steps} steps, guidance "
+        f"{own.guidance:g}"
+    )
     make = commands.add_parser(
         "generate",
         help="make a video twice, dense and sparse, and compare",
-        description="Writes dense.mp4, sparse.mp4, compare.mp4, report.json and plan.json. Sizes, "
-        "steps and guidance that are left out are the pipeline's own.",
+        description="Writes dense.mp4, sparse.mp4, compare.mp4, report.json and plan.json. Size, "
+        "steps and guidance are the pipeline's own if left out; the bundled model's are "
+        f"{usual}.",
     )
     make.add_argument("--prompt", default=own.prompt, help="default: %(default)s")
     make.add_argument("--seed", type=int, default=0, help="of the initial noise (default: 0)")
-    for name, value in {
-        "steps": own.steps, "frames": own.frames, "height": own.height, "width": own.width,
-    }.items():  # fmt: skip
-        make.add_argument(f"--{name}", type=positive, help=f"bundled model: {value}")
-    make.add_argument("--guidance", type=float, help=f"bundled model: {own.guidance:g}")
+    add_call_arguments(make)
     make.add_argument("--fps", type=positive, default=own.fps, help="default: %(default)s")
     make.add_argument(
         "--model",
@@ -72,7 +73,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _generate(args: argparse.Namespace) -> None:
-    from ajour.pipelines.bundled import Defaults, bundled_plan, load_pipeline
+    from ajour.pipelines.bundled import bundled_plan, load_pipeline
     from ajour.pipelines.enable import resolve_plan
     from ajour.pipelines.generate import call_parameters, check_promptable, compare
     from ajour.pipelines.video import side_by_side, write_mp4
@@ -84,16 +85,7 @@ def _generate(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     pipe = load_pipeline(args.model, args.device)
     check_promptable(pipe)
-    options = {
-        "num_frames": args.frames,
-        "height": args.height,
-        "width": args.width,
-        "num_inference_steps": args.steps,
-        "guidance_scale": args.guidance,
-    }
-    if args.model is None:
-        options = Defaults().call() | {k: v for k, v in options.items() if v is not None}
-    given = {name: value for name, value in options.items() if value is not None}
+    given = call_options(args, own=args.model is None)
     if unknown := set(given) - set(call_parameters(pipe)):
         raise TypeError(f"{type(pipe).__name__} takes no {', '.join(sorted(unknown))}")
     result = compare(pipe, plan, args.prompt, args.seed, args.backend, **given)
@@ -151,6 +143,32 @@ def _doctor(args: argparse.Namespace) -> None:
         return
     rows = [(f.subject, "yes" if f.works else "no", f.detail) for f in findings]
     print_table("ajour doctor", ("subject", "works", "detail"), rows)
+
+
+def add_call_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `call_options` reads."""
+    parser.add_argument("--steps", type=positive, help="denoising steps")
+    parser.add_argument("--frames", type=positive, help="of a video")
+    parser.add_argument("--height", type=positive, help="in pixels")
+    parser.add_argument("--width", type=positive, help="in pixels")
+    parser.add_argument("--guidance", type=float, help="classifier-free guidance scale")
+    parser.add_argument("--text-length", type=positive, help="tokens that prompts are padded to")
+
+
+def call_options(args: argparse.Namespace, own: bool = False) -> dict[str, Any]:
+    """Arguments of a pipeline's call: those given, over the bundled model's if it is the `own`."""
+    from ajour.pipelines.bundled import Defaults
+
+    given = {
+        "num_frames": args.frames,
+        "height": args.height,
+        "width": args.width,
+        "num_inference_steps": args.steps,
+        "guidance_scale": args.guidance,
+        "max_sequence_length": args.text_length,
+    }
+    usual = Defaults().call() if own else {}
+    return usual | {name: value for name, value in given.items() if value is not None}
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

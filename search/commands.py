@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ajour.pipelines.commands import positive, print_table
+from ajour.pipelines.commands import add_call_arguments, call_options, positive, print_table
 
 if TYPE_CHECKING:
     from ajour.search.engine import Outcome
@@ -26,7 +26,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "search",
         help="find a plan for a model, measured on this device",
         description="Writes a plan, and beside it a report (.html), its figures (.json) and the "
-        "measured costs. Start it under `accelerate launch` to share the prompts over processes.",
+        "measured costs. Size, steps and guidance are the model's own if left out. Start it under "
+        "`accelerate launch` to share the prompts over processes.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     look.add_argument("model", help="pipeline folder or Hub id, or 'mini' for the bundled model")
@@ -58,6 +59,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     test = commands.add_parser(
         "bench",
         help="verify a plan again: time, PSNR, SSIM, flicker",
+        description="Size, steps and guidance are those of the plan's search if left out.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     test.add_argument("plan", type=Path, help="plan file")
@@ -71,42 +73,12 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
     from ajour.backends import BACKENDS
 
-    size = "the model's own (for a plan: the plan's) if absent"
     parser.add_argument("--prompts", type=Path, help="text file, one prompt per line")
     parser.add_argument("--seed", type=int, default=0, help="of the first prompt's noise")
-    parser.add_argument("--steps", type=positive, help=size)
-    parser.add_argument("--frames", type=positive, help=size)
-    parser.add_argument("--height", type=positive, help=size)
-    parser.add_argument("--width", type=positive, help=size)
-    parser.add_argument("--guidance", type=float, help=size)
-    parser.add_argument("--text-length", type=positive, help="tokens that prompts are padded to")
+    add_call_arguments(parser)
     parser.add_argument("--backend", choices=BACKENDS, help="the fastest that can run if absent")
     parser.add_argument("--device", help="for example cuda; a GPU where there is one if absent")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
-
-
-def call_options(args: argparse.Namespace, model: str) -> dict[str, Any]:
-    """Arguments of the pipeline's call: those given, and the bundled model's defaults."""
-    from ajour.pipelines.bundled import Defaults
-
-    given = {
-        "num_frames": args.frames,
-        "height": args.height,
-        "width": args.width,
-        "num_inference_steps": args.steps,
-        "guidance_scale": args.guidance,
-        "max_sequence_length": args.text_length,
-    }
-    own = Defaults()
-    mini = {
-        "num_frames": own.frames,
-        "height": own.height,
-        "width": own.width,
-        "num_inference_steps": own.steps,
-        "guidance_scale": own.guidance,
-        "max_sequence_length": own.text_length,
-    }
-    return (mini if model == "mini" else {}) | {k: v for k, v in given.items() if v is not None}
 
 
 def _settings(args: argparse.Namespace) -> Settings:
@@ -132,7 +104,7 @@ def _settings(args: argparse.Namespace) -> Settings:
         target=target,
         calibration=calibration,
         verification=verification[: args.verify],
-        call=call_options(args, args.model),
+        call=call_options(args, own=args.model == "mini"),
         seed=args.seed,
         bands=args.bands,
         backend=args.backend,
@@ -258,7 +230,7 @@ def _bench(args: argparse.Namespace) -> None:
     if not isinstance(model, str):
         raise ValueError(f"{args.plan} does not say what model it is for; give --model")
     known = plan.provenance.get("call")
-    call = (known if isinstance(known, dict) else {}) | call_options(args, "")
+    call = (known if isinstance(known, dict) else {}) | call_options(args)
     prompts = prompts_for(plan, args.prompts, args.verify)
     check_out(args.out)
     workers = Workers.join()

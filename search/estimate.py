@@ -78,10 +78,10 @@ def estimate(pipe: Any, settings: Settings, processes: int = 1) -> list[dict[str
             -(-calibration // processes) * each,
         ),
         ("time", f"{layers} layers of one pattern or mixed, {ROUNDS} times", timing),
-        ("dense", f"{verification} held-out prompts", shared * (steps * step + found.around)),
+        ("dense", f"{verification} verification prompts", shared * (steps * step + found.around)),
         (
             "verify",
-            f"about {timed} plans timed, {verified} run on {verification} held-out prompts",
+            f"about {timed} plans timed, {verified} run on {verification} verification prompts",
             timed * plan_timing + verified * shared * sparse_run,
         ),
         (

@@ -55,7 +55,7 @@ def write_report(
             _section(
                 "Time against quality",
                 "Predicted by the solver and shifted to fit the chosen plan; points are measured "
-                f"on {len(settings['verification'])} held-out prompts.",
+                f"on {len(settings['verification'])} verification prompts.",
                 frontier_figure(facts),
             ),
             _section(

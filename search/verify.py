@@ -1,4 +1,4 @@
-"""Verification: real runs of a plan on held-out prompts against dense attention."""
+"""Verification: real runs of a plan on verification prompts against dense attention."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from ajour.pipelines.enable import sparse
 from ajour.pipelines.generate import sample
-from ajour.pipelines.quality import psnr, ssim
+from ajour.pipelines.quality import BEST_DB, psnr, ssim
 from ajour.pipelines.video import to_bytes
 from ajour.schedule import DENSE
 from ajour.search.flow import warp_error
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from ajour.plan import Plan
     from ajour.search.work import Work
     from ajour.search.workers import Workers
-
-BEST_DB = 99.0
-"""Written for equal videos, whose PSNR is infinite, which JSON cannot say."""
 
 
 class Verifier:
