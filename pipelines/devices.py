@@ -25,7 +25,8 @@ def execution_device(transformer: torch.nn.Module, inputs: torch.device) -> torc
 def check_devices(transformer: torch.nn.Module) -> None:
     """Raise Obstacle if a transformer's layers are spread over several devices."""
     places = getattr(transformer, "hf_device_map", {}).values()
-    devices = {str(place) for place in places} - {"cpu", "disk"}
+    named = (f"cuda:{place}" if isinstance(place, int) else str(place) for place in places)
+    devices = set(named) - {"cpu", "disk"}
     if len(devices) > 1:
         raise Obstacle(
             f"a device_map spreads the transformer over {', '.join(sorted(devices))}; "

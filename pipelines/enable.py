@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ class Session:
 
     def __init__(self, runtimes: list[TransformerRuntime], holders: list[Any]) -> None:
         self.runtimes = runtimes
-        self.holders = holders
+        self._holders = [weakref.ref(holder) for holder in holders]
         for holder in holders:
             object.__setattr__(holder, _ATTRIBUTE, self)
 
@@ -50,8 +51,9 @@ class Session:
         for runtime in self.runtimes:
             runtime.release()
             runtime.tracker.release()
-        for holder in self.holders:
-            if holder.__dict__.get(_ATTRIBUTE) is self:
+        for reference in self._holders:
+            holder = reference()
+            if holder is not None and vars(holder).get(_ATTRIBUTE) is self:
                 del holder.__dict__[_ATTRIBUTE]
 
 

@@ -260,7 +260,8 @@ class TransformerRuntime:
         if isinstance(measure, AutoPlanner):
             for index, errors in enumerate(measure.errors):
                 if errors is None and self._obstacle(index) is None:
-                    self._measured = None
+                    if self.strict:
+                        self._measured = None  # what raises is measured again
                     self._fall_back("a layer was skipped in the step that chose the automatic plan")
             self.plan, self._maps = measure.decide()
             self._tables.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import types
 import weakref
 from functools import wraps
@@ -134,6 +135,12 @@ _TRACKERS: weakref.WeakKeyDictionary[Any, weakref.WeakSet[StepTracker]] = (
 )
 """Who follows a scheduler that is wrapped."""
 
+_WRAPPERS: weakref.WeakSet[Any] = weakref.WeakSet()
+"""The functions of all wrappers; each has as `before` what the scheduler had in its place."""
+
+_inside: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Schedulers in a wrapped call: a wrapper that another one calls counts nothing."""
+
 _METHODS = ("set_timesteps", "step")
 
 
@@ -141,29 +148,42 @@ def _wrap(scheduler: Any) -> None:
     """Tell a scheduler's trackers of each run and step; methods set on it before stay in use."""
     own = {name: vars(scheduler).get(name) for name in _METHODS}
     kind = type(scheduler)
+    parameters = list(inspect.signature(kind.step).parameters)
+    place = parameters.index("timestep") - 1 if "timestep" in parameters else None
 
-    def original(name: str, followed: Any) -> Any:
-        return own[name] or types.MethodType(getattr(kind, name), followed)
+    def call(name: str, followed: Any, args: Any, kwargs: Any) -> tuple[Any, tuple[Any, ...]]:
+        """A method's result, and the trackers to tell of it."""
+        method = _bound(own[name], followed) or types.MethodType(getattr(kind, name), followed)
+        if followed in _inside:
+            return method(*args, **kwargs), ()
+        _inside.add(followed)
+        try:
+            return method(*args, **kwargs), tuple(_TRACKERS.get(followed, ()))
+        finally:
+            _inside.discard(followed)
 
     @wraps(kind.set_timesteps)  # pipelines read the signatures of both methods
     def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> Any:
-        result = original("set_timesteps", self)(*args, **kwargs)
-        for tracker in tuple(_TRACKERS.get(self, ())):
+        result, trackers = call("set_timesteps", self, args, kwargs)
+        for tracker in trackers:
             tracker._start(self)
         return result
 
     @wraps(kind.step)
     def step(self: Any, *args: Any, **kwargs: Any) -> Any:
-        timestep = args[1] if len(args) > 1 else kwargs.get("timestep")
-        result = original("step", self)(*args, **kwargs)
-        for tracker in tuple(_TRACKERS.get(self, ())):
+        timestep = kwargs.get("timestep")
+        if place is not None and place < len(args):
+            timestep = args[place]
+        result, trackers = call("step", self, args, kwargs)
+        for tracker in trackers:
             tracker._advance(self, timestep)
         return result
 
     for wrapper in (set_timesteps, step):
         name = wrapper.__name__
-        if not _is_wrapper(own[name]):  # a copy of a wrapped scheduler, or one wrapped over again
+        if not _is_wrapper(own[name]):  # a copy of a followed scheduler has wrappers already
             wrapper.before = own[name]  # type: ignore[attr-defined]
+            _WRAPPERS.add(wrapper)
             setattr(scheduler, name, types.MethodType(wrapper, scheduler))
 
 
@@ -171,19 +191,26 @@ def _unwrap(scheduler: Any) -> None:
     """Undo `_wrap`; what was put over the wrappers stays."""
     for name in _METHODS:
         if _is_wrapper(vars(scheduler).get(name)):
-            before = vars(scheduler).pop(name).before
+            before = _bound(vars(scheduler).pop(name).before, scheduler)
             if before is not None:
                 setattr(scheduler, name, before)
+
+
+def _is_wrapper(method: Any) -> bool:
+    return getattr(method, "__func__", None) in _WRAPPERS
+
+
+def _bound(method: Any, scheduler: Any) -> Any:
+    """What was set on a scheduler; its own bound methods are those of a copy, if that is given."""
+    if isinstance(method, types.MethodType) and type(method.__self__) is type(scheduler):
+        return types.MethodType(method.__func__, scheduler)
+    return method
 
 
 def _told_begin(scheduler: Any) -> int | None:
     """Index of a run's first step if the pipeline has told the scheduler."""
     begin: int | None = getattr(scheduler, "begin_index", None)
     return begin
-
-
-def _is_wrapper(method: Any) -> bool:
-    return hasattr(method, "before")
 
 
 def _place(scheduler: Any, timestep: Any) -> int:

@@ -55,23 +55,24 @@ class Summary:
     notes: tuple[str, ...] = ()
 
     def density(self, assignment: str) -> float | None:
-        """Mean density of an assignment over its layers; 1 for dense, None before a pass."""
+        """Mean density of an assignment over its layers; 1 for dense, None before a pass.
+
+        A transformer that knows none of its layers' has not run the assignment and does not count.
+        """
         if assignment == DENSE:
             return 1.0
-        known = [x.density for x in self.layers if x.assignment == assignment]
-        values = [d for d in known if d is not None]
-        return sum(values) / len(values) if values and len(values) == len(known) else None
+        each: dict[int, list[float | None]] = {}
+        for row in self.layers:
+            if row.assignment == assignment:
+                each.setdefault(row.transformer, []).append(row.density)
+        values = [d for known in each.values() if known.count(None) < len(known) for d in known]
+        known = [d for d in values if d is not None]
+        return sum(known) / len(known) if known and len(known) == len(values) else None
 
     def mean_density(self, phases: Sequence[str]) -> float:
-        """Mean density over steps, by the assignments that ran in them; 1 without any.
-
-        Raises:
-            ValueError: if the density of one of them is not known.
-        """
+        """Mean density over steps, by the assignments that ran in them; unknown ones count as 1."""
         known = [self.density(use) for use in phases]
-        if None in known:
-            raise ValueError(f"no forward pass has run {phases[known.index(None)]!r} yet")
-        return sum(d for d in known if d is not None) / len(known) if known else 1.0
+        return sum(1.0 if d is None else d for d in known) / len(known) if known else 1.0
 
     def __str__(self) -> str:
         from rich.console import Console

@@ -6,12 +6,12 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ajour.lowering import lower
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import torch
 
     from ajour.capture import CapturedRows
     from ajour.grid import TokenGrid
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ajour")
 
-MAX_GRIDS = 16
-"""Tables of this many grids are kept, of all assignments; the least recently used go first."""
+KEPT_BYTES = 512 * 2**20
+"""Tables of further grids are kept up to this size; the least recently used go first."""
 
 
 class TableCache:
@@ -54,9 +54,21 @@ class TableCache:
             shared = lower(rows, grid).to(device)
             tables[key] = [shared.with_heads([rows.index(p) for p in layer]) for layer in patterns]
             logger.debug("lowered %s for %s in %.2f s", name, grid, time.perf_counter() - start)
-        while len(self._lowered) > MAX_GRIDS:
-            self._lowered.pop(next(iter(self._lowered)))
+            while len(self._lowered) > 1 and self._nbytes() > KEPT_BYTES:
+                self._lowered.pop(next(iter(self._lowered)))
         return tables[key]
+
+    def _nbytes(self) -> int:
+        """Bytes of all tables; what layers share counts once."""
+        tensors = (
+            value
+            for assignments in self._lowered.values()
+            for layers in assignments.values()
+            for table in layers
+            for value in vars(table).values()
+            if isinstance(value, torch.Tensor)
+        )
+        return sum({id(tensor): tensor.nbytes for tensor in tensors}.values())
 
     def expanded(
         self, name: str, tables: list[BlockTable], rows: Sequence[Sequence[CapturedRows]]

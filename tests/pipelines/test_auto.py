@@ -132,6 +132,7 @@ def test_a_layer_that_was_skipped_stays_full_and_is_said(pipe, monkeypatch):
     with ajour.sparse(pipe, density=0.4):
         run(pipe, steps=4, size=SIZE)
         plan, state = ajour.current_plan(pipe), ajour.summary(pipe)
+        assert session_of(pipe).phases()[2:] == ("auto-late",) * 2
     assert set(plan.layer("auto", 1)) == {Full()}
     assert any("skipped" in reason for reason in state.fallbacks)
 

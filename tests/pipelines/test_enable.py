@@ -1,8 +1,10 @@
 """Off is bit-identical to never on; full is stock; bad input changes nothing."""
 
 import copy
+import gc
 import importlib
 import logging
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -11,10 +13,12 @@ from accelerate.hooks import AlignDevicesHook, SequentialHook
 from diffusers import FlowMatchEulerDiscreteScheduler, UNet2DConditionModel, WanPipeline
 
 import ajour
-from ajour import PlanError
+from ajour import Full, PlanError, Stripe, TokenGrid
 from ajour.backends import backend_reason
 from ajour.pipelines.devices import execution_device
 from ajour.pipelines.enable import session_of
+from ajour.pipelines.tables import TableCache
+from ajour.processors import SparseProcessor
 from tests.pipelines.conftest import (
     FULL,
     LATE,
@@ -375,10 +379,13 @@ def test_processors_of_an_earlier_enable_run_dense_and_are_said(pipe):
 
 def test_layers_on_several_devices_run_dense_and_are_said(pipe):
     before = run(pipe)
-    pipe.transformer.hf_device_map = {"blocks.0": 0, "blocks.1": 1, "proj_out": "cpu"}
+    pipe.transformer.hf_device_map = {"blocks.0": 0, "blocks.1": "cuda:1", "norm": "cpu"}
     with ajour.sparse(pipe, SPARSE):
         assert torch.equal(run(pipe), before)
-        assert "device_map spreads the transformer over 0, 1" in ajour.summary(pipe).fallbacks[0]
+        assert (
+            "device_map spreads the transformer over cuda:0, cuda:1"
+            in ajour.summary(pipe).fallbacks[0]
+        )
 
 
 def test_the_backend_is_that_of_the_weights_in_use(pipe, tmp_path, monkeypatch):
@@ -406,3 +413,28 @@ def test_inputs_are_not_where_the_layers_run():
     assert execution_device(module, cpu) == gpu
     module._hf_hook = SequentialHook(AlignDevicesHook(), AlignDevicesHook(execution_device=gpu))
     assert execution_device(module, cpu) == gpu
+
+
+def test_a_transformer_does_not_keep_its_pipeline(make_pipe):
+    pipe = make_pipe()
+    ajour.enable(pipe, SPARSE)
+    transformer, gone = pipe.transformer, weakref.ref(pipe)
+    del pipe
+    gc.collect()
+    assert gone() is None
+    ajour.disable(transformer)
+    assert not any(isinstance(p, SparseProcessor) for p in transformer.attn_processors.values())
+
+
+def test_tables_of_many_grids_are_kept_up_to_a_size(monkeypatch):
+    cache = TableCache()
+    patterns = [[Full(), Stripe(2)]] * 3
+    grids = [TokenGrid(2, 8, 8, text_after=n) for n in range(4)]
+    kept = [cache.lowered(grid, name, patterns, "cpu") for grid in grids for name in "ab"]
+    assert cache.lowered(grids[0], "b", patterns, "cpu") is kept[1]
+    monkeypatch.setattr("ajour.pipelines.tables.KEPT_BYTES", 0)
+    assert cache.lowered(grids[3], "a", patterns, "cpu") is kept[6]
+    new = cache.lowered(grids[3], "c", patterns, "cpu")
+    assert list(cache._lowered) == [grids[3]]
+    assert cache.lowered(grids[3], "c", patterns, "cpu") is new
+    assert cache.lowered(grids[3], "b", patterns, "cpu") is kept[7]

@@ -6,9 +6,10 @@ import time
 import numpy as np
 import pytest
 
+from ajour import Captured
 from ajour.pipelines.enable import is_enabled
 from ajour.pipelines.generate import check_promptable, compare, sample
-from tests.pipelines.conftest import FULL, SPARSE
+from tests.pipelines.conftest import FULL, SPARSE, make_plan, make_transformer
 
 CALL = {
     "num_frames": 5, "height": 64, "width": 64, "num_inference_steps": 3, "guidance_scale": 1.0,
@@ -48,6 +49,15 @@ def test_what_on_step_raises_ends_the_run_and_leaves_the_pipeline_as_it_was(pipe
         compare(pipe, SPARSE, "a red circle", 0, on_step=stop, **CALL)
     assert steps[-1] == ("sparse", 1)
     assert not is_enabled(pipe)
+
+
+def test_two_transformers_of_which_one_ran_no_captured_pattern(make_pipe):
+    pipe = make_pipe(transformer_2=make_transformer(1), boundary_ratio=0.8)
+    plan = make_plan([Captured([0.5, 0.5, 0.5, 1.0])] * 2, ((1.0, "dense"), (0.8, "sparse")))
+    size = {"num_frames": 9, "height": 128, "width": 112, "num_inference_steps": 6}
+    report = compare(pipe, plan, "a red circle", 0, **CALL | size).report
+    assert report.sparse_steps > 0
+    assert 0 < report.density <= 1
 
 
 def test_equal_videos_are_written_as_a_number(pipe, monkeypatch):

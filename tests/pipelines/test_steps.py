@@ -1,10 +1,13 @@
 """The step tracker follows any scheduler without touching it for others."""
 
 import copy
+import functools
+import types
 
 import pytest
 import torch
 from diffusers import (
+    CogVideoXDPMScheduler,
     DDIMScheduler,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
@@ -26,6 +29,13 @@ SCHEDULERS = [
     EulerDiscreteScheduler(),
     DDIMScheduler(),
 ]
+
+
+def drive(scheduler, t, sample):
+    """One step, whatever the signature."""
+    if isinstance(scheduler, CogVideoXDPMScheduler):
+        return scheduler.step(torch.zeros_like(sample), None, t, t, sample)
+    return scheduler.step(torch.zeros_like(sample), t, sample)
 
 
 def walk(scheduler, steps):
@@ -97,7 +107,9 @@ def test_a_partial_trajectory_starts_at_its_noise_level():
     assert tracker.noise_level == pytest.approx(scheduler.sigmas[4].item())
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULERS, ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize(
+    "scheduler", [*SCHEDULERS, CogVideoXDPMScheduler()], ids=lambda s: type(s).__name__
+)
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_left_out_timesteps_are_seen_in_the_first_step(scheduler):
     scheduler = copy.deepcopy(scheduler)
@@ -107,7 +119,7 @@ def test_left_out_timesteps_are_seen_in_the_first_step(scheduler):
     sample = torch.randn(1, 4, 4, 4)
     for done, t in enumerate(scheduler.timesteps[4:]):
         tracker.ran[tracker.index] = f"step {done}"
-        scheduler.step(torch.zeros_like(sample), t, sample)
+        drive(scheduler, t, sample)
         assert tracker.levels_done == levels[4 : 5 + done]
     assert tracker.phases() == tuple(f"step {done}" for done in range(6))
 
@@ -128,6 +140,43 @@ def test_trackers_share_a_scheduler_and_leave_it_as_it_was():
     other.release()
     assert scheduler.step is patched
     assert "set_timesteps" not in scheduler.__dict__
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_what_wraps_a_followed_scheduler_stays_and_nothing_counts_twice(named):
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    tracker = StepTracker(scheduler)
+    inner = scheduler.step
+
+    def outer(*args, **kwargs):
+        return inner(*args, **kwargs)
+
+    outer = functools.wraps(inner)(outer) if named else outer
+    scheduler.step = outer
+    tracker.release()
+    assert scheduler.step is outer
+    again = StepTracker(scheduler)
+    scheduler.set_timesteps(3)
+    sample = torch.randn(1, 4)
+    scheduler.step(sample, scheduler.timesteps[0], sample)
+    assert again.step == (1, 1)
+    again.release()
+    assert scheduler.step is outer
+
+
+def test_a_copy_moves_on_its_own_also_with_a_method_of_its_own():
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    kind = type(scheduler)
+    scheduler.step = types.MethodType(lambda self, *args: kind.step(self, *args), scheduler)
+    tracker = StepTracker(scheduler)
+    twin = copy.deepcopy(scheduler)
+    twin.set_timesteps(3)
+    sample = torch.randn(1, 4)
+    twin.step(sample, twin.timesteps[0], sample)
+    assert (scheduler.step_index, twin.step_index) == (None, 1)
+    StepTracker(twin).release()
+    assert twin.step.__self__ is twin
+    tracker.release()
 
 
 def test_a_copy_of_a_followed_scheduler_can_be_followed_too():
