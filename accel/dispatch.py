@@ -35,7 +35,7 @@ def run(
     prologue.check(table.grid, q.shape[2], q.shape[3], q.device)
     if not scale > 0:
         raise ValueError(f"scale must be positive, got {scale}")
-    name = backend if backend is not None else _choose(q)
+    name = backend if backend is not None else choose(q.device, q.dtype, q.shape[-1])
     if name not in BACKENDS:
         raise ValueError(f"unknown backend {name!r}; backends are {', '.join(BACKENDS)}")
     reason = backend_reason(name, q.device, q.dtype, q.shape[-1])
@@ -45,19 +45,23 @@ def run(
         return load_backend(name)(q, k, v, table, scale, prologue)
 
 
-def _choose(q: torch.Tensor) -> str:
-    """The fastest backend that can run these tensors; logs once per device type why."""
+def choose(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
+    """The fastest backend that can run such tensors; logs once per device type why.
+
+    Raises:
+        RuntimeError: if none can, saying why.
+    """
     skipped: list[str] = []
     for name in BACKENDS:
-        reason = backend_reason(name, q.device, q.dtype, q.shape[-1])
+        reason = backend_reason(name, device, dtype, head_dim)
         if reason is None:
-            if (name, q.device.type) not in _chosen:
-                _chosen.add((name, q.device.type))
+            if (name, device.type) not in _chosen:
+                _chosen.add((name, device.type))
                 why = f" ({'; '.join(skipped)})" if skipped else ""
-                logger.info("backend %r for %s tensors%s", name, q.device.type, why)
+                logger.info("backend %r for %s tensors%s", name, device.type, why)
             return name
         skipped.append(f"{name}: {reason}")
-    raise RuntimeError(f"no backend can run on {q.device} with {q.dtype}: {'; '.join(skipped)}")
+    raise RuntimeError(f"no backend can run on {device} with {dtype}: {'; '.join(skipped)}")
 
 
 def _check(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, table: BlockTable) -> None:

@@ -219,8 +219,7 @@ def session_of(pipe: Any) -> Session:
 
 def _sessions(pipe: Any) -> list[Session]:
     """All that `enable` left on a pipeline and its transformers."""
-    modules = [getattr(pipe, name, None) for name in ("transformer", "transformer_2")]
-    found = (vars(x).get(_ATTRIBUTE) for x in (pipe, *modules) if x is not None)
+    found = (vars(holder).get(_ATTRIBUTE) for holder in (pipe, *_parts(pipe)))
     return list(dict.fromkeys(session for session in found if session is not None))
 
 
@@ -232,14 +231,19 @@ def transformers_of(pipe: Any) -> list[torch.nn.Module]:
     """
     if isinstance(pipe, torch.nn.Module):
         return [pipe]
-    found = [getattr(pipe, name, None) for name in ("transformer", "transformer_2")]
-    modules = [module for module in found if module is not None]
+    modules = _parts(pipe)
     if not modules:
         raise TypeError(
             f"{type(pipe).__name__} has no transformer; supported transformers are "
             f"{', '.join(supported_transformers())}"
         )
     return modules
+
+
+def _parts(pipe: Any) -> list[torch.nn.Module]:
+    """The transformers that a pipeline has; none of a transformer."""
+    found = (getattr(pipe, name, None) for name in ("transformer", "transformer_2"))
+    return [module for module in found if module is not None]
 
 
 def supported_pipelines() -> list[str]:

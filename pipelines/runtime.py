@@ -34,7 +34,7 @@ logger = logging.getLogger("ajour")
 _passes = count(1)
 """Numbers the forward passes of all enabled transformers."""
 
-KEPT_BYTES = 128 * 2**20
+EXPANDED_BYTES = 128 * 2**20
 """Tables with captured rows are kept up to this size, all layers together."""
 
 
@@ -279,7 +279,7 @@ class TransformerRuntime:
             for table, found in zip(one_grid, rows, strict=True)
             if found
         )
-        if size <= KEPT_BYTES and any(rows):
+        if size <= EXPANDED_BYTES and any(rows):
             known = [found or () for found in rows]
             tables = [self._tables.expanded(self.phase, one, known) for one in tables]
             rows = [None if found is None else () for found in rows]

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ajour.backends import BACKENDS, backend_reason
+from ajour.dispatch import choose
 from ajour.pipelines.enable import session_of
 from ajour.schedule import DENSE
 
@@ -119,11 +119,7 @@ def summary(pipe: Any) -> Summary:
     transformer: Any = first.transformer
     device = first.device or transformer.device
     head_dim = first.family.head_dim(transformer)
-    backend = first.backend or next(
-        name
-        for name in BACKENDS
-        if backend_reason(name, device, transformer.dtype, head_dim) is None
-    )
+    backend = first.backend or choose(device, transformer.dtype, head_dim)
     return Summary(
         layers=tuple(rows),
         schedule=tuple((phase.below, phase.use) for phase in first.schedule.phases),

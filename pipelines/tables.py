@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ajour")
 
-KEPT_BYTES = 512 * 2**20
+LOWERED_BYTES = 512 * 2**20
 """Tables of further grids are kept up to this size; the least recently used go first."""
 
 
@@ -54,7 +54,7 @@ class TableCache:
             shared = lower(rows, grid).to(device)
             tables[key] = [shared.with_heads([rows.index(p) for p in layer]) for layer in patterns]
             logger.debug("lowered %s for %s in %.2f s", name, grid, time.perf_counter() - start)
-            while len(self._lowered) > 1 and self._nbytes() > KEPT_BYTES:
+            while len(self._lowered) > 1 and self._nbytes() > LOWERED_BYTES:
                 self._lowered.pop(next(iter(self._lowered)))
         return tables[key]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ajour.backends import BACKENDS, backend_reason
+from ajour.dispatch import choose
 from ajour.pipelines.devices import pipeline_device
 from ajour.pipelines.machine import device_name
 from ajour.plan import Plan
@@ -164,13 +164,12 @@ def conditions(
         backend: the operator's backend; None chooses.
     """
     dtype, device = pipe.transformer.dtype, pipeline_device(pipe)
-    usual = (x for x in BACKENDS if backend_reason(x, device, dtype, model["head_dim"]) is None)
     return {
         **model,
         "grid": "x".join(map(str, grid.shape)),
         "device": device_name(device),
         "dtype": str(dtype).removeprefix("torch."),
-        "backend": backend or next(usual),
+        "backend": backend or choose(device, dtype, model["head_dim"]),
     }
 
 

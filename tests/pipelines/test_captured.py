@@ -74,7 +74,7 @@ def test_everything_captured_exactly_equals_stock(pipe):
 def test_maps_too_big_to_expand_give_the_same(pipe, monkeypatch):
     with ajour.sparse(pipe, captured()):
         kept = run(pipe, size=SIZE)
-    monkeypatch.setattr("ajour.pipelines.runtime.KEPT_BYTES", 0)
+    monkeypatch.setattr("ajour.pipelines.runtime.EXPANDED_BYTES", 0)
     with ajour.sparse(pipe, captured()):
         assert torch.equal(run(pipe, size=SIZE), kept)
         assert session_of(pipe).runtimes[0]._contexts[0].rows

@@ -14,7 +14,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, UNet2DConditionModel, Wan
 
 import ajour
 from ajour import Full, PlanError, Stripe, TokenGrid
-from ajour.backends import backend_reason
+from ajour.dispatch import choose
 from ajour.pipelines.devices import execution_device
 from ajour.pipelines.enable import session_of
 from ajour.pipelines.tables import TableCache
@@ -394,12 +394,12 @@ def test_the_backend_is_that_of_the_weights_in_use(pipe, tmp_path, monkeypatch):
     assert next(loaded.parameters()).dtype == torch.float32  # diffusers keeps some so
     seen = []
 
-    def reason(name, device, dtype, head_dim):
+    def watched(device, dtype, head_dim):
         seen.append((device.type, dtype))
-        return backend_reason(name, device, dtype, head_dim)
+        return choose(device, dtype, head_dim)
 
     module = importlib.import_module("ajour.pipelines.summary")
-    monkeypatch.setattr(module, "backend_reason", reason)
+    monkeypatch.setattr(module, "choose", watched)
     with ajour.sparse(loaded, SPARSE, scheduler=pipe.scheduler):
         ajour.summary(loaded)
     assert set(seen) == {("cpu", torch.bfloat16)}
@@ -432,7 +432,7 @@ def test_tables_of_many_grids_are_kept_up_to_a_size(monkeypatch):
     grids = [TokenGrid(2, 8, 8, text_after=n) for n in range(4)]
     kept = [cache.lowered(grid, name, patterns, "cpu") for grid in grids for name in "ab"]
     assert cache.lowered(grids[0], "b", patterns, "cpu") is kept[1]
-    monkeypatch.setattr("ajour.pipelines.tables.KEPT_BYTES", 0)
+    monkeypatch.setattr("ajour.pipelines.tables.LOWERED_BYTES", 0)
     assert cache.lowered(grids[3], "a", patterns, "cpu") is kept[6]
     new = cache.lowered(grids[3], "c", patterns, "cpu")
     assert list(cache._lowered) == [grids[3]]
