@@ -7,7 +7,8 @@ true claims (colour, start place, motion of every thing of the caption) by `tool
         --out benchmarks/results/mini-cpu.json
     python -m benchmarks.mini --prompts 64 --out benchmarks/results/mini-adherence.json
 
-Quality is over all prompts, speed-up over `--repeats` pairs on the first one, in turns.
+Quality is over all prompts, speed-up over `--repeats` turns of dense attention
+and every plan on the first one.
 """
 
 from __future__ import annotations
@@ -72,21 +73,27 @@ def read_plan(text: str) -> tuple[str, Plan | Auto]:
     return Path(text).stem, Plan.load(text)
 
 
-def repeat_timing(
-    pipe: Any, plan: Plan | Auto, prompt: str, args: argparse.Namespace
-) -> dict[str, Any]:
-    """Denoising seconds of both arms, alternating, `args.repeats` times each."""
-    seconds: dict[str, list[float]] = {"dense": [], "sparse": []}
-    for turn in tqdm(range(args.repeats), desc="timing", unit="pair"):
+def timings(
+    pipe: Any, plans: list[tuple[str, Plan | Auto]], prompt: str, args: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Denoising seconds of dense attention and of every plan, `args.repeats` times in turns."""
+    arms = ["dense", *(name for name, _ in plans)]
+    seconds: dict[str, list[float]] = {arm: [] for arm in arms}
+    for turn in tqdm(range(args.repeats), desc="timing", unit="turn"):
         seconds["dense"].append(sample(pipe, prompt, turn, "dense", **options(args)).seconds)
-        with sparse(pipe, plan, backend=args.backend):
-            run = sample(pipe, prompt, turn, "sparse", **options(args))
-        seconds["sparse"].append(run.seconds)
-    dense, thin = median(seconds["dense"]), median(seconds["sparse"])
-    return {
-        "dense_seconds": dense, "sparse_seconds": thin, "speedup": dense / thin,
-        "all_seconds": seconds,
-    }  # fmt: skip
+        for name, plan in plans:
+            with sparse(pipe, plan, backend=args.backend):
+                run = sample(pipe, prompt, turn, "sparse", **options(args))
+            seconds[name].append(run.seconds)
+    middle = {arm: median(values) for arm, values in seconds.items()}
+    return [
+        {
+            "dense_seconds": middle["dense"], "sparse_seconds": middle[name],
+            "speedup": middle["dense"] / middle[name],
+            "all_seconds": {"dense": seconds["dense"], "sparse": seconds[name]},
+        }
+        for name, _ in plans
+    ]  # fmt: skip
 
 
 def evaluate(
@@ -114,7 +121,7 @@ def evaluate(
     phases = runs[0].phases
     thin = [use for use in phases if use != DENSE]
     seconds = [(d.seconds, s.seconds) for d, s in zip(dense, runs, strict=True)]
-    row = {
+    return {
         "plan": name,
         "grid": state.grid,
         "backend": state.backend,
@@ -130,9 +137,6 @@ def evaluate(
         "dense_seconds_each": [s[0] for s in seconds],
         "sparse_seconds_each": [s[1] for s in seconds],
     }
-    if args.repeats:
-        row |= repeat_timing(pipe, plan, prompts[0], args)
-    return row
 
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
@@ -142,7 +146,7 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--backend")
     parser.add_argument("--prompts", type=int, default=8)
     parser.add_argument("--prompt-seed", type=int, default=7)
-    parser.add_argument("--repeats", type=int, default=0, help="timed pairs on the first prompt")
+    parser.add_argument("--repeats", type=int, default=0, help="timed turns on the first prompt")
     parser.add_argument("--steps", type=int, default=DEFAULTS.steps)
     parser.add_argument("--guidance", type=float, default=DEFAULTS.guidance)
     parser.add_argument("--frames", type=int, default=DEFAULTS.frames)
@@ -161,6 +165,7 @@ def run_plans(
 ) -> None:
     """Runs every plan, prints a table, saves the JSON with what `conclude` makes of the rows."""
     prompts = [canonical(s) for s in held_out_prompts(args.prompts, args.prompt_seed)]
+    times = timings(pipe, plans, prompts[0], args) if args.repeats else [{}] * len(plans)
     dense = [
         sample(pipe, prompt, seed, "dense", **options(args))
         for seed, prompt in enumerate(tqdm(prompts, desc="dense", unit="video"))
@@ -168,8 +173,8 @@ def run_plans(
     verdicts = [claims(run, prompt) for run, prompt in zip(dense, prompts, strict=True)]
     print("dense adherence", {k: round(v, 3) for k, v in adherence(verdicts).items()}, flush=True)
     rows = []
-    for name, plan in plans:
-        row = evaluate(pipe, name, plan, prompts, dense, args)
+    for (name, plan), time in zip(plans, times, strict=True):
+        row = evaluate(pipe, name, plan, prompts, dense, args) | time
         rows.append(row)
         print(
             f"{row['plan']:24} density {row['density']:.3f} sparse steps {row['sparse_steps']:2}"
