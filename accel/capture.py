@@ -145,21 +145,73 @@ def first_frame_blocks(
     return ((tokens >= 0) & (tokens < grid.height * grid.width)).any(dim=1)
 
 
-def capture(q: torch.Tensor, k: torch.Tensor, grid: TokenGrid, pattern: Captured) -> torch.Tensor:
-    """Levels of video key blocks for every head, as the pattern chooses them.
+def levels_by_chance(pattern: Captured, grid: TokenGrid) -> torch.Tensor:
+    """What a pattern makes of random importance, to count and time: int8 (1, Nv, Nv)."""
+    shape = (1, grid.video_blocks, grid.video_blocks)
+    mass = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+    return pattern.select(mass, first_frame_blocks(grid, pattern.order))
+
+
+class Importance:
+    """What the captured patterns of a layer are chosen by; what they share is measured once.
 
     Args:
         q: (batch, tokens, heads, head_dim), as attention sees it, in the model's token order.
         k: same shape.
         grid: the token grid.
-        pattern: the pattern.
-
-    Returns:
-        int8 (heads, Nv, Nv), -1 where dropped.
     """
-    mass = block_mass(q, k, grid, pattern.order)
-    alike = self_similarity(k, grid, pattern.order) if pattern.gated else None
-    return pattern.select(mass, first_frame_blocks(grid, pattern.order, q.device), alike)
+
+    def __init__(self, q: torch.Tensor, k: torch.Tensor, grid: TokenGrid) -> None:
+        self.grid = grid
+        self._q, self._k = q, k
+        self._mass: dict[str, torch.Tensor] = {}
+        self._alike: dict[str, torch.Tensor] = {}
+        self._before: dict[tuple[object, ...], torch.Tensor] = {}
+
+    def before(self, pattern: Captured, heads: Sequence[int] | None = None) -> torch.Tensor:
+        """What comes before each block, as of `Captured.before`: float32 (heads, Nv, Nv).
+
+        Args:
+            pattern: the pattern.
+            heads: those that have it; None for all.
+        """
+        key = (*pattern.ranking, None if heads is None else tuple(heads))
+        if key not in self._before:
+            order = pattern.order
+            if order not in self._mass:
+                self._mass[order] = block_mass(self._q, self._k, self.grid, order)
+            first = first_frame_blocks(self.grid, order, self._q.device)
+            self._before[key] = pattern.before(_of_heads(self._mass[order], heads), first)
+        return self._before[key]
+
+    def alike(self, pattern: Captured, heads: Sequence[int] | None = None) -> torch.Tensor | None:
+        """Similarity of keys, as of `self_similarity`, if the pattern asks for any."""
+        if not pattern.gated:
+            return None
+        if pattern.order not in self._alike:
+            self._alike[pattern.order] = self_similarity(self._k, self.grid, pattern.order)
+        return _of_heads(self._alike[pattern.order], heads)
+
+    def levels(self, pattern: Captured, heads: Sequence[int] | None = None) -> torch.Tensor:
+        """Levels of video key blocks, as the pattern chooses them.
+
+        Args:
+            pattern: the pattern.
+            heads: those that have it; None for all.
+
+        Returns:
+            int8 (heads, Nv, Nv), -1 where dropped.
+        """
+        return pattern.assign(self.before(pattern, heads), self.alike(pattern, heads))
+
+
+def capture(q: torch.Tensor, k: torch.Tensor, grid: TokenGrid, pattern: Captured) -> torch.Tensor:
+    """The levels of a single pattern for all heads, as of `Importance.levels`."""
+    return Importance(q, k, grid).levels(pattern)
+
+
+def _of_heads(x: torch.Tensor, heads: Sequence[int] | None) -> torch.Tensor:
+    return x if heads is None else x[indices(heads, x.device)]
 
 
 @dataclass(frozen=True)

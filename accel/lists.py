@@ -186,11 +186,23 @@ def with_text(levels: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
     Returns:
         int8 (rows, N, N).
     """
-    video, blocks = grid.video_blocks, grid.blocks
-    whole = levels.new_zeros(len(levels), blocks, blocks)
-    whole[:, :video, :video] = levels
-    whole[:, :video, video:] = -(levels == DROPPED).all(dim=2, keepdim=True).to(torch.int8)
-    return whole
+    return torch.nn.functional.pad(with_text_keys(levels, grid), (0, 0, 0, grid.text_blocks))
+
+
+def with_text_keys(levels: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
+    """Levels of video keys, and behind them those of the text blocks.
+
+    Args:
+        levels: int8 (..., Nv).
+        grid: the token grid.
+
+    Returns:
+        int8 (..., N).
+    """
+    if not grid.text_blocks:
+        return levels
+    text = -(levels == DROPPED).all(dim=-1, keepdim=True).to(torch.int8)
+    return torch.cat([levels, text.expand(*levels.shape[:-1], grid.text_blocks)], dim=-1)
 
 
 def tile_shares(levels: torch.Tensor) -> torch.Tensor:

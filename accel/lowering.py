@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
 
-from ajour.lists import with_text
-from ajour.patterns import GeometricPattern, Skip
+from ajour.capture import levels_by_chance
+from ajour.lists import tile_shares, with_text
+from ajour.patterns import Captured, GeometricPattern, Skip
 from ajour.table import BlockTable
 
 if TYPE_CHECKING:
@@ -23,6 +25,18 @@ if TYPE_CHECKING:
 def level_map(pattern: GeometricPattern, grid: TokenGrid) -> NDArray[np.int8]:
     """The level of every (query block, key block) of a pattern: int8 (N, N), -1 where dropped."""
     return with_text(torch.from_numpy(pattern.video_levels(grid))[None], grid)[0].numpy()
+
+
+@lru_cache(maxsize=1024)
+def density(pattern: Pattern, grid: TokenGrid) -> float:
+    """Share of dense attention's tiles that a pattern computes; by mass only a bound."""
+    if isinstance(pattern, GeometricPattern):
+        levels = torch.from_numpy(level_map(pattern, grid))[None]
+    elif isinstance(pattern, Captured) and pattern.by == "rank":
+        levels = with_text(levels_by_chance(pattern, grid), grid)
+    else:
+        return pattern.density
+    return float(tile_shares(levels)[0])
 
 
 def lower(patterns: Sequence[Pattern], grid: TokenGrid) -> BlockTable:

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
 from ajour.backends.pooling import group_bias, pool_blocks
-from ajour.capture import block_mass, first_frame_blocks, self_similarity
 from ajour.grid import BLOCK
-from ajour.lists import with_text
+from ajour.lists import with_text_keys
 from ajour.lowering import level_map
 from ajour.patterns import Captured, GeometricPattern
 from ajour.table import block_sizes, token_places, token_slots
@@ -26,10 +25,11 @@ from ajour.table import block_sizes, token_places, token_slots
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ajour.capture import Importance
     from ajour.grid import TokenGrid
     from ajour.patterns import Pattern
 
-SUMS_BYTES = 256 * 2**20
+SUMS_BYTES = 768 * 2**20
 """Heads are taken together as long as their partial sums stay within this."""
 
 
@@ -38,18 +38,14 @@ class Candidate(NamedTuple):
 
     Args:
         order: name of the order that forms the blocks.
-        levels: int8 (N, N) for all heads, or (heads, N, N): the level of each key block for each
-            query block, -1 where dropped; text included, as `ajour.lowering.level_map` makes it.
-        used: the levels that occur, or might; None to look, which waits for the device.
+        levels: int8 (R, N) for all heads, or (heads, R, N): the level of each key block for the
+            query block of each of R sampled queries, -1 where dropped, text included.
+        used: the levels that occur, or might.
     """
 
     order: str
     levels: torch.Tensor
-    used: tuple[int, ...] | None = None
-
-    def occurring(self) -> set[int]:
-        """Levels that occur, or might."""
-        return set(self.levels.unique().tolist() if self.used is None else self.used)
+    used: tuple[int, ...]
 
 
 def sample_queries(grid: TokenGrid, count: int, seed: int = 0) -> torch.Tensor:
@@ -69,43 +65,39 @@ def sample_queries(grid: TokenGrid, count: int, seed: int = 0) -> torch.Tensor:
 
 
 def lay_out(
-    patterns: Sequence[Pattern], q: torch.Tensor, k: torch.Tensor, grid: TokenGrid
+    patterns: Sequence[Pattern], importance: Importance, queries: torch.Tensor
 ) -> list[Candidate]:
     """Candidates of patterns: geometric ones follow from the grid, captured ones are measured.
 
     Args:
         patterns: the patterns.
-        q: (batch, tokens, heads, head_dim), as attention sees it, in the model's token order.
-        k: same shape.
-        grid: the token grid.
+        importance: what captured ones are chosen by.
+        queries: int64 (R,), tokens to score on, from `sample_queries`.
     """
-    mass: dict[str, torch.Tensor] = {}
-    alike: dict[str, torch.Tensor] = {}
-    before: dict[tuple[Any, ...], torch.Tensor] = {}
+    grid, device = importance.grid, queries.device
+    blocks = {
+        order: _layout(grid, order, device).places[queries] // BLOCK
+        for order in {pattern.order for pattern in patterns}
+    }
     found = []
     for pattern in patterns:
-        order = pattern.order
+        rows = blocks[pattern.order]
         if isinstance(pattern, GeometricPattern):
-            found.append(Candidate(order, _geometric_levels(pattern, grid, q.device)))
+            levels, used = _geometric_levels(pattern, grid, device)
+            found.append(Candidate(pattern.order, levels[rows], used))
         elif isinstance(pattern, Captured):
-            if order not in mass:
-                mass[order] = block_mass(q, k, grid, order)
-            ranking = (order, pattern.by, pattern.scope, pattern.first_frame)
-            if ranking not in before:
-                first = first_frame_blocks(grid, order, q.device)
-                before[ranking] = pattern.before(mass[order], first)
-            if pattern.gated and order not in alike:
-                alike[order] = self_similarity(k, grid, order)
-            levels = pattern.assign(before[ranking], alike.get(order))
-            found.append(Candidate(order, with_text(levels, grid), pattern.levels))
+            before = importance.before(pattern)[:, rows]
+            levels = pattern.assign(before, importance.alike(pattern))
+            found.append(Candidate(pattern.order, with_text_keys(levels, grid), pattern.levels))
     return found
 
 
 @lru_cache(maxsize=256)
 def _geometric_levels(
     pattern: GeometricPattern, grid: TokenGrid, device: torch.device
-) -> torch.Tensor:
-    return torch.from_numpy(level_map(pattern, grid)).to(device)
+) -> tuple[torch.Tensor, tuple[int, ...]]:
+    levels = torch.from_numpy(level_map(pattern, grid))
+    return levels.to(device), tuple(levels.unique().tolist())
 
 
 def head_errors(
@@ -129,7 +121,7 @@ def head_errors(
         k: same shape.
         v: same shape.
         grid: the token grid.
-        candidates: C choices of key blocks.
+        candidates: C choices of key blocks, for these queries.
         queries: int64 (R,), tokens to score on, from `sample_queries`.
         weight: (channels, heads * head_dim), the output projection W; the identity if None.
         scale: factor on the logits; 1 / sqrt(head_dim) by default.
@@ -147,33 +139,36 @@ def head_errors(
     dense = q.new_empty(batch, len(queries), heads, dim, dtype=torch.float32)
     for name in dict.fromkeys(candidate.order for candidate in candidates):
         members = [i for i, candidate in enumerate(candidates) if candidate.order == name]
-        used = {level for i in members for level in candidates[i].occurring()}
+        used = {level for i in members for level in candidates[i].used}
         levels = [0, *sorted(level for level in used if level > 0)]
-        order = _Order(grid, name, queries)
+        layout = _layout(grid, name, q.device)
+        chosen = torch.stack(
+            [candidates[i].levels.to(q.device).expand(heads, -1, -1) for i in members], dim=2
+        )
         size = 4 * len(queries) * grid.blocks * (2 * BLOCK + len(levels) * (dim + 1))
         together = max(1, SUMS_BYTES // size)
         for sample in range(batch):
             for start in range(0, heads, together):
                 part = slice(start, start + together)
-                query, key, value = q[sample, :, part], k[sample, :, part], v[sample, :, part]
-                sums = _partial_sums(query, key, value, order, levels, scale)
+                query = q[sample, queries, part]
+                key, value = k[sample, :, part], v[sample, :, part]
+                sums = _partial_sums(query, key, value, layout, levels, scale)
                 whole = sums[:, :, :, 0].sum(dim=2)
                 exact = whole[..., :dim] / whole[..., dim:]
                 dense[sample, :, part] = exact.transpose(0, 1)
-                mixed = _mix(sums, [candidates[i].levels for i in members], order, levels, part)
+                mixed = _mix(sums, chosen[part], levels)
                 change = mixed - exact[:, None]
                 found = ((change @ gram[part, None]) * change).sum(dim=(2, 3))
                 errors[part, members] += found.double()
     return errors / _norm(dense, weight)
 
 
-class _Order:
-    """The layout of an order and where the sampled queries lie in it."""
+class _Layout(NamedTuple):
+    """Where an order puts tokens: the token of each slot (or -1), tokens of each block, slots."""
 
-    def __init__(self, grid: TokenGrid, name: str, queries: torch.Tensor) -> None:
-        self.slots, self.valid, places = _layout(grid, name, queries.device)
-        self.queries = queries
-        self.blocks = places[queries] // BLOCK
+    slots: torch.Tensor
+    valid: torch.Tensor
+    places: torch.Tensor
 
     def pack(self, x: torch.Tensor) -> torch.Tensor:
         """(tokens, heads, channels) to float32 (heads, N, 128, channels), empty slots zero."""
@@ -183,71 +178,52 @@ class _Order:
 
 
 @lru_cache(maxsize=32)
-def _layout(
-    grid: TokenGrid, name: str, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Token of each slot (or -1), tokens of each block, slot of each token."""
+def _layout(grid: TokenGrid, name: str, device: torch.device) -> _Layout:
     slots = token_slots(grid, name)
     arrays = (slots.astype(np.int64), block_sizes(grid), token_places(slots, grid))
-    slots_, valid, places_ = (torch.from_numpy(x).to(device) for x in arrays)
-    return slots_, valid, places_
+    return _Layout(*(torch.from_numpy(x).to(device) for x in arrays))
 
 
 def _partial_sums(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    order: _Order,
+    layout: _Layout,
     levels: list[int],
     scale: float,
 ) -> torch.Tensor:
     """Numerator and denominator of every (query, key block, level).
 
     Args:
-        q: (tokens, heads, head_dim).
-        k: same shape.
-        v: same shape.
-        order: the order, with R sampled queries.
+        q: (R, heads, head_dim), the sampled queries.
+        k: (tokens, heads, head_dim).
+        v: same shape as k.
+        layout: of the order.
         levels: the levels to compute, 0 first, L of them.
         scale: factor on the logits.
 
     Returns:
         (heads, R, N, L, head_dim + 1), the denominator last; one factor per query is left out.
     """
-    query = (q[order.queries].float() * scale).transpose(0, 1)[:, None]
-    keys, values = order.pack(k), order.pack(v)
-    dim, blocks = q.shape[-1], len(order.valid)
-    sums = query.new_empty(q.shape[1], len(order.queries), blocks, len(levels), dim + 1)
+    query = (q.float() * scale).transpose(0, 1)[:, None]
+    keys, values = layout.pack(k), layout.pack(v)
+    samples, heads, dim = q.shape
+    sums = query.new_empty(heads, samples, len(layout.valid), len(levels), dim + 1)
     peak = query.new_zeros(())
     for index, level in enumerate(levels):
-        logits = query @ pool_blocks(keys, order.valid, level).transpose(2, 3)
-        logits += group_bias(order.valid, level).float()[:, None]
+        logits = query @ pool_blocks(keys, layout.valid, level).transpose(2, 3)
+        logits += group_bias(layout.valid, level).float()[:, None]
         if level == 0:
             peak = logits.amax(dim=(1, 3))[:, None, :, None]
         weights = logits.sub_(peak).exp_()
-        mixed = weights @ pool_blocks(values, order.valid, level)
+        mixed = weights @ pool_blocks(values, layout.valid, level)
         sums[..., index, :dim] = mixed.transpose(1, 2)
         sums[..., index, dim] = weights.sum(dim=-1).transpose(1, 2)
     return sums
 
 
-def _mix(
-    sums: torch.Tensor,
-    maps: Sequence[torch.Tensor],
-    order: _Order,
-    computed: list[int],
-    part: slice,
-) -> torch.Tensor:
-    """The outputs (heads, C, R, head_dim) of the sampled queries under C candidates' levels."""
-    chosen = torch.stack(
-        [
-            levels.to(sums.device)[part if levels.ndim == 3 else None][..., order.blocks, :].expand(
-                len(sums), -1, -1
-            )
-            for levels in maps
-        ],
-        dim=2,
-    )
+def _mix(sums: torch.Tensor, chosen: torch.Tensor, computed: list[int]) -> torch.Tensor:
+    """The outputs (heads, C, R, head_dim) under the candidates' levels (heads, R, C, N)."""
     picks = torch.stack([chosen == level for level in computed], -1).to(sums.dtype).flatten(3)
     mixed = (picks @ sums.flatten(2, 3)).transpose(1, 2)
     return mixed[..., :-1] / mixed[..., -1:].clamp(min=torch.finfo(mixed.dtype).tiny)

@@ -11,11 +11,10 @@ import numpy as np
 
 from ajour.demo.pieces import png
 from ajour.grid import BLOCK, TokenGrid
-from ajour.lowering import level_map
+from ajour.lowering import density, level_map
 from ajour.orders import order
-from ajour.patterns import FAMILIES, Captured, GeometricPattern
+from ajour.patterns import FAMILIES, GeometricPattern
 from ajour.schedule import DENSE
-from ajour.search.candidates import density as density_of
 from ajour.search.pictures import FRAMES, SHADES
 
 if TYPE_CHECKING:
@@ -160,7 +159,7 @@ def detail(shown: Shown, assignment: str, layer: int, head: int) -> str:
         "Pattern": f"{named}: a query sees {pattern.sees}",
         "Settings": ", ".join(f"{k} {v}" for k, v in pattern.to_dict().items() if k != "family"),
         "Token order": pattern.order,
-        "Density": f"{_density(pattern, shown.grid):.3f} of dense attention's tiles",
+        "Density": f"{density(pattern, shown.grid):.3f} of dense attention's tiles",
         "Squared error": error,
     }
     pictures = _pictures(pattern, shown.grid, shown.maps.get((assignment, layer, head)))
@@ -209,18 +208,13 @@ def _level_map(pattern: GeometricPattern, grid: TokenGrid) -> NDArray[np.int8]:
     return level_map(pattern, grid)
 
 
-@lru_cache(maxsize=1024)
-def _density(pattern: Pattern, grid: TokenGrid) -> float:
-    return pattern.density if isinstance(pattern, Captured) else density_of(pattern, grid)
-
-
 def _values(shown: Shown, assignment: str, colour: str) -> NDArray[np.float64] | None:
     if colour == "error":
         return shown.errors.get(assignment)
     if colour != "density":
         return None
     plan = shown.plan
-    known = {name: _density(pattern, shown.grid) for name, pattern in plan.patterns.items()}
+    known = {name: density(pattern, shown.grid) for name, pattern in plan.patterns.items()}
     return np.array([[known[name] for name in row] for row in plan.assignments[assignment]])
 
 

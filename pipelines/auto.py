@@ -7,13 +7,15 @@ after the output projection; the choice over all heads meets a budget of dense a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from ajour.capture import CapturedRows, PackedLevels
-from ajour.lists import indices, tile_shares
+from ajour.capture import CapturedRows, Importance, PackedLevels
+from ajour.lists import indices
+from ajour.lowering import density
 from ajour.patterns import (
     Captured,
     Diagonal,
@@ -139,12 +141,12 @@ class AutoPlanner:
         self.model = model
         self.grid = grid
         self.patterns = auto.candidates(grid)
+        ends = {end for p in self.patterns if isinstance(p, Captured) for end in p.until}
+        self.bounds = tuple(sorted({0.0} | ends - {1.0}))
         self.queries = sample_queries(grid, QUERIES)
-        self.shares: dict[Pattern, torch.Tensor] = {}
         layers = model["layers"]
         self.errors: list[torch.Tensor | None] = [None] * layers
-        self.costs: list[torch.Tensor | None] = [None] * layers
-        self.packed: list[dict[Captured, PackedLevels]] = [{} for _ in range(layers)]
+        self.ranks: list[dict[tuple[object, ...], PackedLevels]] = [{} for _ in range(layers)]
 
     def listener(
         self, layer: int, weight: Callable[[], torch.Tensor | None]
@@ -183,8 +185,10 @@ class AutoPlanner:
                     pattern = self.patterns[index]
                     if isinstance(pattern, Captured):
                         heads = tuple(np.flatnonzero(picks == index).tolist())
-                        levels = self.packed[layer][pattern].unpack()
-                        levels = levels[indices(heads, levels.device)]
+                        ranks = self.ranks[layer][pattern.ranking].unpack()
+                        ranks = ranks[indices(heads, ranks.device)]
+                        before = _tensor(self.bounds, ranks.device)[ranks.int()]
+                        levels = pattern.assign(before)
                         rows[pattern, heads] = CapturedRows.of(levels, heads, pattern)
         used = sorted({index for choice in chosen.values() for index in choice.flatten().tolist()})
         plan = Plan(
@@ -199,15 +203,15 @@ class AutoPlanner:
         )
         return plan, maps
 
-    def _choose(self, density: float) -> NDArray[np.int64]:
-        """The candidate of every head of every layer (layers, heads) for a mean density."""
+    def _choose(self, budget: float) -> NDArray[np.int64]:
+        """The candidate of every head of every layer (layers, heads) for a mean budget."""
         heard = [i for i, errors in enumerate(self.errors) if errors is not None]
         chosen = np.zeros((self.model["layers"], self.model["heads"]), dtype=np.int64)
         if heard:
             errors = torch.stack([x for x in self.errors if x is not None]).cpu().numpy()
-            costs = torch.stack([x for x in self.costs if x is not None]).cpu().double().numpy()
-            count = len(self.patterns)
-            flat = choose(errors.reshape(-1, count), costs.reshape(-1, count), density)
+            costs = np.array([density(pattern, self.grid) for pattern in self.patterns])
+            errors = errors.reshape(-1, len(costs))
+            flat = choose(errors, np.broadcast_to(costs, errors.shape), budget)
             chosen[heard] = flat.reshape(len(heard), -1)
         return chosen
 
@@ -220,21 +224,23 @@ class AutoPlanner:
         v: torch.Tensor,
         grid: TokenGrid,
     ) -> None:
-        heads, video = q.shape[2], grid.video_blocks
-        candidates = lay_out(self.patterns, q, k, grid)
-        costs = []
-        for pattern, candidate in zip(self.patterns, candidates, strict=True):
-            levels = candidate.levels
-            if isinstance(pattern, Captured):
-                packed = PackedLevels.pack(levels[:, :video, :video], pattern.levels)
-                self.packed[layer][pattern] = packed
-                costs.append(tile_shares(levels))
-            else:
-                if pattern not in self.shares:
-                    self.shares[pattern] = tile_shares(levels[None])
-                costs.append(self.shares[pattern].expand(heads))
+        self.queries = self.queries.to(q.device)
+        importance = Importance(q, k, grid)
+        candidates = lay_out(self.patterns, importance, self.queries)
+        for pattern in self.patterns:
+            if isinstance(pattern, Captured) and pattern.ranking not in self.ranks[layer]:
+                # Between which bounds a block ranks is all that its levels depend on.
+                before = importance.before(pattern)
+                bounds = _tensor(self.bounds, q.device)
+                ranks = torch.bucketize(before, bounds, out_int32=True, right=True) - 1
+                packed = PackedLevels.pack(ranks.to(torch.int8), tuple(range(len(bounds))))
+                self.ranks[layer][pattern.ranking] = packed
         self.errors[layer] = head_errors(q, k, v, grid, candidates, self.queries, weight)
-        self.costs[layer] = torch.stack(costs, dim=1)
+
+
+@lru_cache(maxsize=32)
+def _tensor(numbers: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    return torch.tensor(numbers, dtype=torch.float32, device=device)
 
 
 def model_of(transformer: torch.nn.Module) -> dict[str, Any]:

@@ -8,9 +8,9 @@ import numpy as np
 
 from ajour.grid import BLOCK
 from ajour.lists import LEVELS
-from ajour.lowering import level_map, lower
+from ajour.lowering import density, level_map
 from ajour.orders import order
-from ajour.patterns import Captured, GeometricPattern
+from ajour.patterns import GeometricPattern
 from ajour.schedule import DENSE
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _draw_assignment(panel: Any, plan: Plan, name: str, grid: TokenGrid) -> None
     picture.set_ylabel("layer")
     for axis in (picture.xaxis, picture.yaxis):
         axis.get_major_locator().set_params(integer=True)
-    densities = {p: _density(p, grid) for row in layers for p in row}
+    densities = {p: density(p, grid) for row in layers for p in row}
     mean = np.mean([densities[p] for row in layers for p in row])
     picture.set_title(f"assignment {name}: density {mean:.3f} on {grid}", fontsize=10)
     families = dict.fromkeys(p.family for row in layers for p in row)
@@ -116,7 +116,7 @@ def _draw_pattern(panel: Any, name: str, pattern: Pattern, grid: TokenGrid) -> N
     from matplotlib import colormaps
 
     panel.suptitle(
-        f"{name}: {pattern}, order {pattern.order}, density {_density(pattern, grid):.3f}",
+        f"{name}: {pattern}, order {pattern.order}, density {density(pattern, grid):.3f}",
         fontsize=9,
     )
     if not isinstance(pattern, GeometricPattern):
@@ -137,7 +137,3 @@ def _draw_pattern(panel: Any, name: str, pattern: Pattern, grid: TokenGrid) -> N
         axis.set_title(f"frame {frame}", fontsize=8)
         if frame == grid.frames // 2:
             axis.plot(grid.width // 2, grid.height // 2, "r+")
-
-
-def _density(pattern: Pattern, grid: TokenGrid) -> float:
-    return pattern.density if isinstance(pattern, Captured) else lower([pattern], grid).density()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ajour.capture import CapturedRows, block_mass, first_frame_blocks, self_similarity
+from ajour.capture import CapturedRows, Importance
 from ajour.lists import indices
 from ajour.patterns import Captured
 
@@ -47,39 +47,36 @@ class CapturedMaps:
         def listen(
             q: torch.Tensor, k: torch.Tensor, _v: torch.Tensor, _out: torch.Tensor, grid: TokenGrid
         ) -> None:
-            for order in {pattern.order: None for pattern, _ in self.wanted[layer]}:
-                group = [want for want in self.wanted[layer] if want[0].order == order]
-                for want, levels in measure(q, k, grid, order, group):
-                    self.rows[layer][want] = CapturedRows.of(levels, want[1], want[0])
+            for want, levels in measure(q, k, grid, self.wanted[layer]):
+                self.rows[layer][want] = CapturedRows.of(levels, want[1], want[0])
 
         return listen
 
 
 def measure(
-    q: torch.Tensor, k: torch.Tensor, grid: TokenGrid, order: str, group: Sequence[Wanted]
+    q: torch.Tensor, k: torch.Tensor, grid: TokenGrid, wants: Sequence[Wanted]
 ) -> Iterator[tuple[Wanted, torch.Tensor]]:
-    """The level maps of captured patterns of one order; a head's mass is measured once for all.
+    """The level maps of captured patterns; a head's mass is measured once per order.
 
     Args:
         q: (batch, tokens, heads, head_dim), as attention sees it, in the model's token order.
         k: same shape.
         grid: the token grid.
-        order: the order of the patterns.
-        group: the patterns, each with its heads.
+        wants: the patterns, each with its heads.
 
     Yields:
         A pattern with its heads, and their levels: int8 (its heads, Nv, Nv).
     """
-    heads = sorted({head for _, some in group for head in some})
-    if len(heads) < q.shape[2]:
-        q, k = (x.index_select(2, indices(heads, x.device)) for x in (q, k))
-    mass = block_mass(q, k, grid, order)
-    alike = self_similarity(k, grid, order) if any(p.gated for p, _ in group) else None
-    first = first_frame_blocks(grid, order, q.device)
-    for pattern, some in group:
-        rows = indices([heads.index(head) for head in some], q.device)
-        own = alike[rows] if alike is not None and pattern.gated else None
-        yield (pattern, some), pattern.select(mass[rows], first, own)
+    for order in {pattern.order: None for pattern, _ in wants}:
+        group = [want for want in wants if want[0].order == order]
+        heads = sorted({head for _, some in group for head in some})
+        own = (q, k)
+        if len(heads) < q.shape[2]:
+            own = tuple(x.index_select(2, indices(heads, x.device)) for x in own)
+        importance = Importance(*own, grid)
+        for pattern, some in group:
+            levels = importance.levels(pattern, [heads.index(head) for head in some])
+            yield (pattern, some), levels
 
 
 def wanted(plan: Plan, assignment: str, layer: int) -> list[Wanted]:

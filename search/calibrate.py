@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ajour.capture import Importance
 from ajour.patterns import Full
 from ajour.pipelines.auto import model_of
 from ajour.plan import Plan
@@ -138,6 +139,6 @@ def score(
         (heads, C). Captured patterns are measured on the same q and k: a map that is kept for the
         rest of a run errs a little more.
     """
-    choices = lay_out(candidates, q, k, grid)
-    queries = sample_queries(grid, samples)
+    queries = sample_queries(grid, samples).to(q.device)
+    choices = lay_out(candidates, Importance(q, k, grid), queries)
     return head_errors(q, k, v, grid, choices, queries, weight).cpu().numpy()

@@ -8,11 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
-from ajour.capture import first_frame_blocks
-from ajour.lists import tile_shares, with_text
-from ajour.lowering import level_map, lower
+from ajour.lowering import density, level_map
 from ajour.patterns import Captured, Diagonal, Full, MultiDiagonal, Pyramid, Skip, Stripe, Window
 
 if TYPE_CHECKING:
@@ -47,15 +43,6 @@ def default_candidates(grid: TokenGrid) -> dict[str, Pattern]:
     found: dict[str, Pattern] = {name: patterns[name] for name in distinct.values()}
     found |= {name: pattern for name, pattern in captured.items() if density(pattern, grid) < 1}
     return found
-
-
-def density(pattern: Pattern, grid: TokenGrid) -> float:
-    """Share of dense attention's tiles; of a captured pattern what its ranks ask for."""
-    if not isinstance(pattern, Captured):
-        return lower([pattern], grid).density()
-    mass = torch.rand(1, grid.video_blocks, grid.video_blocks)
-    levels = pattern.select(mass, first_frame_blocks(grid, pattern.order))
-    return float(tile_shares(with_text(levels, grid))[0])
 
 
 def _geometric(grid: TokenGrid) -> dict[str, GeometricPattern]:

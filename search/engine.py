@@ -10,13 +10,14 @@ import numpy as np
 from tqdm import tqdm
 
 from ajour.grid import TokenGrid
+from ajour.lowering import density
 from ajour.pipelines.auto import model_of
 from ajour.schedule import DENSE
 from ajour.search.balance import Tried, balance, decibels
 from ajour.search.baselines import single_families
 from ajour.search.build import build_plan
 from ajour.search.calibrate import band_starts
-from ajour.search.candidates import default_candidates, density
+from ajour.search.candidates import default_candidates
 from ajour.search.costs import Costs, conditions, measure_costs
 from ajour.search.measure import Calibration, gains
 from ajour.search.passes import MEASURING, steps_run, time_passes

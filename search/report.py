@@ -8,10 +8,10 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from ajour.grid import TokenGrid
+from ajour.lowering import density
 from ajour.pipelines.draw import FAMILY_COLOURS, OTHER_COLOUR
 from ajour.schedule import DENSE
 from ajour.search import pictures
-from ajour.search.candidates import density
 from ajour.search.figures import error_figure, frontier_figure, time_figure
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from ajour.capture import first_frame_blocks
+from ajour.capture import levels_by_chance
 from ajour.lowering import lower
 from ajour.ops import attention
 from ajour.patterns import Captured
@@ -178,8 +178,7 @@ def _one_head_each(candidates: Sequence[Pattern], grid: TokenGrid) -> BlockTable
     table = lower(candidates, grid)
     for index, pattern in enumerate(candidates):
         if isinstance(pattern, Captured):
-            mass = torch.rand(1, grid.video_blocks, grid.video_blocks)
-            levels = pattern.select(mass, first_frame_blocks(grid, pattern.order))
+            levels = levels_by_chance(pattern, grid)
             table = table.with_rows(levels, torch.tensor([index]), max(pattern.levels))
     return table
 

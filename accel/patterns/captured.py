@@ -75,16 +75,25 @@ class Captured(Pattern):
     @property
     def levels(self) -> tuple[int, ...]:
         """Every level that a block can get, -1 for dropped, ascending."""
-        wide = [h for h in range(LEVELS) if self.until[h] > (self.until[h - 1] if h else 0)]
-        if self.gated:
-            wide = list(range(max(wide) + 1))
+        wide = range(max(self._wide) + 1) if self.gated else self._wide
         return (*([DROPPED] if self.until[-1] < 1 else []), *wide)
+
+    @property
+    def _wide(self) -> list[int]:
+        """The levels that have a share of their own, ascending."""
+        starts = (0.0, *self.until[:-1])
+        return [h for h, (a, b) in enumerate(zip(starts, self.until, strict=True)) if b > a]
 
     @property
     def density(self) -> float:
         """Tiles that ranks ask for, as a share of dense attention's; by mass only a bound."""
         starts = (0.0, *self.until[:-1])
         return sum((b - a) / 2**h for h, (a, b) in enumerate(zip(starts, self.until, strict=True)))
+
+    @property
+    def ranking(self) -> tuple[object, ...]:
+        """Patterns that agree in this rank the blocks alike."""
+        return self.curve, self.by, self.scope, self.first_frame
 
     def select(
         self, mass: torch.Tensor, first_frame: torch.Tensor, alike: torch.Tensor | None = None
@@ -103,10 +112,7 @@ class Captured(Pattern):
         return self.assign(self.before(mass, first_frame), alike)
 
     def before(self, mass: torch.Tensor, first_frame: torch.Tensor) -> torch.Tensor:
-        """What comes before each block, in the unit of `until`; arguments as of `select`.
-
-        It depends on `by`, `scope` and `first_frame` only.
-        """
+        """What comes before each block, in the unit of `until`; arguments as of `select`."""
         if not self.first_frame:
             return self._before(mass, None)
         inside, outside = (self._before(mass, group) for group in (first_frame, ~first_frame))
@@ -116,10 +122,17 @@ class Captured(Pattern):
         """Levels from what comes before each block; the rest as of `select`.
 
         Rounding may put the last blocks at 1: they get the coarsest level if nothing is dropped.
+
+        Args:
+            before: (heads, queries, Nv), from `before`: of all query blocks or of some.
+            alike: as of `select`.
+
+        Returns:
+            int8 of the same shape.
         """
-        rest = DROPPED if self.until[-1] < 1 else self.levels[-1]
+        *wide, rest = self._wide if self.until[-1] == 1 else (*self._wide, DROPPED)
         levels = torch.full(before.shape, rest, dtype=torch.int8, device=before.device)
-        for level in reversed(range(LEVELS)):
+        for level in reversed(wide):
             levels = torch.where(before < self.until[level], level, levels)
         for level in range(LEVELS - 1, 0, -1):
             limit = self.alike[level - 1]

@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from ajour import Captured, Pyramid, TokenGrid, attention, lower
-from ajour.capture import block_mass, capture
-from ajour.lowering import level_map
-from ajour.scoring import Candidate, head_errors, sample_queries
+from ajour.capture import Importance, block_mass, capture
+from ajour.scoring import head_errors, lay_out, sample_queries
 from tests.conftest import random_qkv, random_table
 
 GRID = TokenGrid(4, 9, 11, text_after=9)
@@ -21,9 +20,10 @@ def everything(q, k, v):
     ]
     found += [block_mass(q, k, GRID, "bisection"), sample_queries(GRID, 20)]
     pyramid = Pyramid(1, 1, 1)
-    chosen = [Candidate(pyramid.order, torch.from_numpy(level_map(pyramid, GRID)))]
-    found.append(head_errors(q, k, v, GRID, chosen, sample_queries(GRID, 20)))
     pattern = Captured([0.2, 0.3, 0.4, 1.0], alike=[0.1, 0.1, 0.1], scope="layer")
+    queries = sample_queries(GRID, 20)
+    chosen = lay_out([pyramid, pattern], Importance(q, k, GRID), queries)
+    found.append(head_errors(q, k, v, GRID, chosen, queries))
     levels = capture(q, k, GRID, pattern)
     rows = lower([pattern] * 2, GRID).with_rows(levels, torch.arange(2), 3)
     return [*found, levels, attention(q, k, v, rows, backend="cpu")]

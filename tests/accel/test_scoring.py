@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+import ajour.capture
 from ajour import (
+    BLOCK,
     Captured,
     Diagonal,
     Full,
@@ -15,9 +17,11 @@ from ajour import (
     lower,
     scoring,
 )
-from ajour.capture import capture
+from ajour.capture import Importance, capture
+from ajour.lists import with_text
 from ajour.lowering import level_map
 from ajour.scoring import Candidate, head_errors, sample_queries
+from ajour.table import token_slots
 
 PATTERNS = [
     Full(),
@@ -30,8 +34,21 @@ PATTERNS = [
 ]
 
 
-def candidates(grid):
-    return [Candidate(p.order, torch.from_numpy(level_map(p, grid))) for p in PATTERNS]
+LEVELS = (-1, 0, 1, 2, 3)
+
+
+def blocks_of(queries, grid, order):
+    """The block of each of some tokens."""
+    slots = torch.from_numpy(token_slots(grid, order)).long()
+    return (slots[None] == queries[:, None]).int().argmax(1) // BLOCK
+
+
+def candidates(grid, queries):
+    return [
+        Candidate(p.order, levels[blocks_of(queries, grid, p.order)], LEVELS)
+        for p in PATTERNS
+        for levels in [torch.from_numpy(level_map(p, grid))]
+    ]
 
 
 def by_the_operator(q, k, v, grid, queries, weight):
@@ -60,7 +77,7 @@ def test_equals_running_every_candidate(grid):
     q, k, v = (torch.randn(2, grid.seq_len, 3, 16, dtype=torch.float64) for _ in range(3))
     weight = torch.randn(20, 48, dtype=torch.float64)
     queries = sample_queries(grid, 50)
-    found = head_errors(q, k, v, grid, candidates(grid), queries, weight)
+    found = head_errors(q, k, v, grid, candidates(grid, queries), queries, weight)
     expected = by_the_operator(q, k, v, grid, queries, weight)
     assert expected[:, 1:].min() > 1e-3
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-9)
@@ -70,42 +87,47 @@ def test_levels_of_each_head_and_chunks_of_heads(monkeypatch):
     grid = TokenGrid(4, 9, 9)
     q, k, v = (torch.randn(1, grid.seq_len, 3, 16) for _ in range(3))
     queries = sample_queries(grid, 32)
-    maps = [torch.from_numpy(level_map(p, grid)) for p in (Pyramid(1, 1, 1), Skip(), Full())]
     order = Pyramid(1, 1, 1).order
-    single = head_errors(q, k, v, grid, [Candidate(order, m) for m in maps], queries)
+    maps = [torch.from_numpy(level_map(p, grid)) for p in (Pyramid(1, 1, 1), Skip(), Full())]
+    rows = torch.stack(maps)[:, blocks_of(queries, grid, order)]
+    apart = [Candidate(order, levels, LEVELS) for levels in rows]
+    single = head_errors(q, k, v, grid, apart, queries)
     monkeypatch.setattr("ajour.scoring.SUMS_BYTES", 1)
-    stacked = head_errors(
-        q, k, v, grid, [Candidate(order, torch.stack(maps), (-1, 0, 1, 2, 3))], queries
-    )
+    stacked = head_errors(q, k, v, grid, [Candidate(order, rows, LEVELS)], queries)
     torch.testing.assert_close(stacked[:, 0], single.diagonal())
 
 
-def test_captured_candidates_of_an_order_are_measured_together(monkeypatch):
-    grid = TokenGrid(2, 9, 15)
+@pytest.mark.parametrize("text", [0, 130])
+def test_candidates_are_laid_out_for_the_blocks_of_the_queries(text, monkeypatch):
+    grid = TokenGrid(2, 9, 15, text_after=text)
     q, k, _ = (torch.randn(1, grid.seq_len, 2, 16) for _ in range(3))
-    patterns = [
+    queries = sample_queries(grid, 9)
+    captured = [
         Captured([0.2, 0.3, 0.6, 1.0], alike=[limit, 0.1, 0.2], curve=curve)
         for limit in (0.0, 0.1)
         for curve in ("raster", "bisection")
-    ] + [Captured([0.2, 0.3, 0.6, 1.0])]
-    expected = [capture(q, k, grid, pattern) for pattern in patterns]
+    ] + [Captured([0.2, 0.3, 0.6, 1.0]), Captured([0.2, 0.3, 0.3, 0.3])]
+    expected = [with_text(capture(q, k, grid, pattern), grid) for pattern in captured]
     calls = []
     for name in ("block_mass", "self_similarity"):
-        measure = getattr(scoring, name)
+        measure = getattr(ajour.capture, name)
         monkeypatch.setattr(
-            scoring, name, lambda *args, f=measure: calls.append(args[-1]) or f(*args)
+            ajour.capture, name, lambda *args, f=measure: calls.append(args[-1]) or f(*args)
         )
-    found = scoring.lay_out(patterns, q, k, grid)
-    assert sorted(calls) == ["bisection"] * 2 + ["raster"] * 2
-    for candidate, levels in zip(found, expected, strict=True):
-        assert torch.equal(candidate.levels, levels)
+    found = scoring.lay_out(captured + PATTERNS, Importance(q, k, grid), queries)
+    assert sorted(calls) == ["bisection"] * 2 + ["raster"] * 2  # measured once for all
+    for candidate, levels in zip(found, expected, strict=False):
+        assert torch.equal(candidate.levels, levels[:, blocks_of(queries, grid, candidate.order)])
+    for candidate, other in zip(found[len(captured) :], candidates(grid, queries), strict=True):
+        assert torch.equal(candidate.levels, other.levels)
+    assert all(set(one.levels.unique().tolist()) <= set(one.used) for one in found)
 
 
 def test_a_query_whose_kept_keys_all_weigh_nothing_scores_as_nothing():
     grid = TokenGrid(1, 16, 16)
     q, k, v = (torch.randn(1, 256, 1, 8) for _ in range(3))
     k[:, :128] = q[:, :1] * 1e3
-    kept = Candidate("raster", torch.tensor([[-1, 0], [-1, 0]], dtype=torch.int8))
+    kept = Candidate("raster", torch.tensor([[-1, 0]], dtype=torch.int8), (-1, 0))
     assert head_errors(q, k, v, grid, [kept], torch.tensor([0])).isfinite().all()
 
 

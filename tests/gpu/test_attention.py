@@ -59,6 +59,7 @@ def test_random_grids_and_tables(seed):
     check(grid, heads, int(rng.choice([64, 128])), dtype, random_table(grid, heads, seed, rows=4))
 
 
+@pytest.mark.xdist_group("large")  # one after the other: the oracle takes up to 40 GB
 @pytest.mark.parametrize("head_dim", [64, 128])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [(21, 30, 52), (21, 45, 80)], ids=str)

@@ -216,10 +216,10 @@ def test_what_several_patterns_need_of_a_head_is_measured_once(monkeypatch):
     group = [(HALF, (1, 3)), (gated, (3,)), (replace(HALF, scope="layer"), (0, 1, 3))]
     calls = []
     monkeypatch.setattr(
-        "ajour.pipelines.measure.block_mass",
+        "ajour.capture.block_mass",
         lambda q, *args: (calls.append(q.shape[2]), block_mass(q, *args))[1],
     )
-    found = list(measure(q, k, grid, HALF.order, group))
+    found = list(measure(q, k, grid, group))
     assert calls == [3]
     assert [want for want, _ in found] == group
     for (pattern, some), levels in found:

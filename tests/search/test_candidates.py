@@ -1,9 +1,9 @@
 import pytest
 
 from ajour import FAMILIES, TokenGrid
-from ajour.lowering import level_map
+from ajour.lowering import density, level_map
 from ajour.patterns import GeometricPattern
-from ajour.search.candidates import default_candidates, density
+from ajour.search.candidates import default_candidates
 
 SHAPES = [(13, 16, 16), (7, 20, 24), (1, 64, 64), (2, 3, 5, 0, 7)]
 GRIDS = [TokenGrid(*shape) for shape in SHAPES]
