@@ -221,7 +221,7 @@ class PackedLevels:
     Args:
         data: uint8 (bytes,).
         shape: (heads, Nv, Nv).
-        levels: the levels that can occur, ascending; 2, 3, 4 and 5 of them pack 8, 5, 4 and 3
+        levels: the levels that can occur, ascending; 2, 3, 4, 5 or 6 of them pack 8, 5, 4, 3 or 3
             blocks to a byte.
     """
 

@@ -32,10 +32,12 @@ def density(pattern: Pattern, grid: TokenGrid) -> float:
     """Share of dense attention's tiles that a pattern computes; by mass only a bound."""
     if isinstance(pattern, GeometricPattern):
         levels = torch.from_numpy(level_map(pattern, grid))[None]
-    elif isinstance(pattern, Captured) and pattern.by == "rank":
+    elif isinstance(pattern, Captured):
+        if pattern.by == "mass":
+            return pattern.density
         levels = with_text(levels_by_chance(pattern, grid), grid)
     else:
-        return pattern.density
+        raise TypeError(f"a pattern must be geometric or captured, got {pattern!r}")
     return float(tile_shares(levels)[0])
 
 

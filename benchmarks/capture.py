@@ -6,6 +6,7 @@ python -m benchmarks.capture --out benchmarks/results/capture-h200.json
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -24,11 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SHAPES = {
-    "1x12x32768x128": (TokenGrid(16, 32, 64), 12, 128),
-    "1x40x75600x128": (TokenGrid(21, 45, 80), 40, 128),
+    "1x12x32768x128": (TokenGrid(16, 32, 64), 12, 128, 30),
+    "1x40x75600x128": (TokenGrid(21, 45, 80), 40, 128, 40),
 }
+"""Grid, heads, head_dim and layers, the last three of Wan 2.1 1.3B and 14B."""
+
 PATTERN = Captured([0.2] * 4)
-WAN_14B_LAYERS = 40
 
 
 def seconds(call: Callable[[], object], repeats: int) -> float:
@@ -46,7 +48,7 @@ def seconds(call: Callable[[], object], repeats: int) -> float:
 
 def measure(name: str, repeats: int) -> dict[str, Any]:
     """One shape."""
-    grid, heads, head_dim = SHAPES[name]
+    grid, heads, head_dim, layers = SHAPES[name]
     torch.manual_seed(0)
     shape = (1, grid.seq_len, heads, head_dim)
     q, k, v = (torch.randn(shape, device="cuda", dtype=torch.bfloat16) for _ in range(3))
@@ -54,16 +56,27 @@ def measure(name: str, repeats: int) -> dict[str, Any]:
     rows = CapturedRows.of(levels, range(heads), PATTERN)
     assert torch.equal(rows.levels.unpack(), levels)
     table = lower([PATTERN] * heads, grid).to("cuda")
-    model = {"transformer": "", "layers": 1, "heads": heads, "head_dim": head_dim}
+    model = {"transformer": "", "layers": layers, "heads": heads, "head_dim": head_dim}
     channels = heads * head_dim
     weight = torch.randn(channels, channels, device="cuda", dtype=torch.bfloat16) * channels**-0.5
-    listen = AutoPlanner(Auto(), model, grid, [1.0]).listener(0, lambda: weight)
+    planner = AutoPlanner(Auto(), model, grid, [1.0])
+    listeners = [planner.listener(layer, lambda: weight) for layer in range(layers)]
 
     def dense() -> object:
         return F.scaled_dot_product_attention(
             q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         )
 
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    begun = time.perf_counter()
+    for listen in listeners:
+        listen(q, k, v, None, grid)
+    planner.decide()
+    torch.cuda.synchronize()
+    whole = time.perf_counter() - begun
+    taken = torch.cuda.max_memory_allocated() - before
     found = {
         "dense": seconds(dense, repeats),
         "capture": seconds(
@@ -71,14 +84,15 @@ def measure(name: str, repeats: int) -> dict[str, Any]:
         ),
         "expand": seconds(lambda: rows.apply(table), repeats),
         "sparse": seconds(lambda: attention(q, k, v, rows.apply(table)), repeats),
-        "auto": seconds(lambda: listen(q, k, v, None, grid), repeats),
+        "auto": seconds(lambda: listeners[0](q, k, v, None, grid), repeats),
     }
     return {
         "shape": name,
         "dtype": "bfloat16",
         "density": float(tile_shares(levels).mean()),
         "packed_bytes_per_layer": rows.nbytes,
-        "packed_bytes_40_layers": rows.nbytes * WAN_14B_LAYERS,
+        "packed_bytes_all_layers": rows.nbytes * layers,
+        "auto_plan": {"layers": layers, "seconds": whole, "memory_gib": taken / 2**30},
         "ms": {key: value * 1000 for key, value in found.items()},
         "relative_to_dense": {key: value / found["dense"] for key, value in found.items()},
     }

@@ -70,10 +70,10 @@ def measure(
     for order in {pattern.order: None for pattern, _ in wants}:
         group = [want for want in wants if want[0].order == order]
         heads = sorted({head for _, some in group for head in some})
-        own = (q, k)
+        own_q, own_k = q, k
         if len(heads) < q.shape[2]:
-            own = tuple(x.index_select(2, indices(heads, x.device)) for x in own)
-        importance = Importance(*own, grid)
+            own_q, own_k = (x.index_select(2, indices(heads, x.device)) for x in (q, k))
+        importance = Importance(own_q, own_k, grid)
         for pattern, some in group:
             levels = importance.levels(pattern, [heads.index(head) for head in some])
             yield (pattern, some), levels

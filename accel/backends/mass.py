@@ -16,7 +16,7 @@ import triton.language as tl
 from ajour.backends.packing import padded_channels
 from ajour.grid import BLOCK
 
-ROWS = 64
+ROWS = 128
 """Queries of a program, or as many as are sampled from a block."""
 
 
@@ -53,27 +53,29 @@ def shares_of_blocks(
         *q.stride()[:3],
         *k.stride()[:3],
         **fixed,
-        **compile_options(exact),
+        **compile_options(fixed["ROWS"], exact),
     )
     return mass[0] if batch == 1 else mass.mean(dim=0)
 
 
 def constants(head_dim: int, samples: int, exact: bool) -> dict[str, Any]:
     """The kernel's compile-time arguments; `exact` for fp32."""
+    channels = padded_channels(head_dim)
+    rows = ROWS // 2 if exact or channels > 128 else ROWS  # more would not fit
     return {
         "D": head_dim,
-        "DP": padded_channels(head_dim),
+        "DP": channels,
         "BLOCK": BLOCK,
         "TILE": 16 if exact else BLOCK,  # more of fp32 would not stay in registers
-        "ROWS": max(ROWS, samples),
+        "ROWS": max(rows, samples),
         "SAMPLES": samples,
         "PRECISION": "ieee" if exact else "tf32",
     }
 
 
-def compile_options(exact: bool) -> dict[str, Any]:
-    """How the kernel is compiled; `exact` for fp32."""
-    return {"num_warps": 4, "num_stages": 1 if exact else 3, "enable_fp_fusion": True}
+def compile_options(rows: int, exact: bool) -> dict[str, Any]:
+    """How the kernel is compiled for programs of so many queries; `exact` for fp32."""
+    return {"num_warps": rows // 16, "num_stages": 1 if exact else 2, "enable_fp_fusion": True}
 
 
 @triton.jit

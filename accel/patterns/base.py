@@ -15,6 +15,8 @@ from ajour.orders import order
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+WORD_BITS = 64
+
 
 @dataclass(frozen=True)
 class Pattern(ABC):
@@ -113,45 +115,45 @@ def frame_keys(grid: TokenGrid, name: str, frames: NDArray[np.bool_]) -> NDArray
     return in_blocks(frames[order(name, grid.shape) // (grid.height * grid.width)])
 
 
-def box_neighbours(
-    grid: TokenGrid, name: str, radius: tuple[int, int, int], chunk: int = 64
-) -> NDArray[np.bool_]:
+def box_neighbours(grid: TokenGrid, name: str, radius: tuple[int, int, int]) -> NDArray[np.bool_]:
     """Blocks that touch a box around any token of a query block: bool (Nv, Nv).
 
     The box |dt| <= radius[0], |dh| <= radius[1], |dw| <= radius[2] is a product, so a query
-    block's reach is its indicator on the grid dilated along one axis after another.
+    block's reach is its indicator on the grid dilated along one axis after another. 64 query blocks
+    are dilated at once, as the bits of a word.
 
     Args:
         grid: the token grid.
         name: the order that forms the blocks.
         radius: half-widths in tokens along (t, h, w).
-        chunk: query blocks handled at a time; bounds memory at chunk * V bytes.
     """
     perm = order(name, grid.shape)
-    total = grid.video_blocks
-    selected = np.zeros((total, total), dtype=bool)
-    for start in range(0, total, chunk):
-        stop = min(start + chunk, total)
-        tokens = perm[start * BLOCK : stop * BLOCK]
-        own = np.zeros((stop - start, grid.video_tokens), dtype=bool)
-        own[np.arange(len(tokens)) // BLOCK, tokens] = True
-        reach: NDArray[np.bool_] = own.reshape(stop - start, *grid.shape)
+    block = np.arange(len(perm)) // BLOCK
+    starts = np.arange(grid.video_blocks) * BLOCK
+    selected = np.zeros((grid.video_blocks, grid.video_blocks), dtype=bool)
+    for first in range(0, grid.video_blocks, WORD_BITS):
+        tokens = slice(first * BLOCK, (first + WORD_BITS) * BLOCK)
+        reach = np.zeros(grid.shape, dtype=np.uint64)
+        reach.ravel()[perm[tokens]] = np.uint64(1) << (block[tokens] - first).astype(np.uint64)
         for axis in range(3):
-            reach = _dilate(reach, axis + 1, radius[axis])
-        selected[start:stop] = in_blocks(reach.reshape(stop - start, -1)[:, perm])
+            reach = _dilate(reach, axis, radius[axis])
+        touched = np.bitwise_or.reduceat(reach.ravel()[perm], starts)
+        rows = selected[first : first + WORD_BITS]
+        bit = np.arange(len(rows), dtype=np.uint64)
+        rows[:] = touched >> bit[:, None] & np.uint64(1)
     return selected
 
 
-def _dilate(flags: NDArray[np.bool_], axis: int, radius: int) -> NDArray[np.bool_]:
-    """Set every cell within `radius` of a set one along an axis, in log2(radius) passes."""
-    flags = np.moveaxis(flags, axis, -1).copy()
-    radius = min(radius, flags.shape[-1] - 1)
+def _dilate(words: NDArray[np.uint64], axis: int, radius: int) -> NDArray[np.uint64]:
+    """Or every cell with those within `radius` along an axis, in log2(radius) passes."""
+    words = np.moveaxis(words, axis, 0)
+    radius = min(radius, len(words) - 1)
     reached = 0
     while reached < radius:
         step = min(reached + 1, radius - reached)
-        grown = flags.copy()
-        grown[..., step:] |= flags[..., :-step]
-        grown[..., :-step] |= flags[..., step:]
-        flags = grown
+        grown = words.copy()
+        grown[step:] |= words[:-step]
+        grown[:-step] |= words[step:]
+        words = grown
         reached += step
-    return np.moveaxis(flags, -1, axis)
+    return np.moveaxis(words, 0, axis)
