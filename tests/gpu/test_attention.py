@@ -136,6 +136,7 @@ def test_strided_inputs(backend):
     assert_matches_oracle(q, k, v, table, out, lse)
 
 
+@pytest.mark.xdist_group("large")
 def test_offsets_beyond_two_to_the_31(backend):
     grid = TokenGrid(21, 45, 80)
     heads, batch = 40, 6
