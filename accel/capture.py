@@ -17,14 +17,13 @@ import torch
 from ajour.backends import backend_reason, on_device
 from ajour.grid import BLOCK
 from ajour.lists import LEVELS, indices
-from ajour.table import token_slots
+from ajour.table import BlockTable, token_slots
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ajour.grid import TokenGrid
     from ajour.patterns import Captured
-    from ajour.table import BlockTable
 
 LOGITS_BYTES = 256 * 2**20
 """Logits that exist at a time."""
@@ -290,10 +289,7 @@ class CapturedRows:
 
     @property
     def expanded_nbytes(self) -> int:
-        """Bytes of the lists of video keys that a block table makes of it.
-
-        The new table also holds a copy of the old one's `ids`.
-        """
+        """Bytes of the lists of video keys that a block table makes of it."""
         return 4 * int(np.prod(self.levels.shape))
 
     def to(self, device: torch.device | str) -> CapturedRows:
@@ -303,7 +299,29 @@ class CapturedRows:
 
     def apply(self, table: BlockTable) -> BlockTable:
         """The table with these heads' rows set."""
-        return table.with_rows(self.levels.unpack(), self.heads, max(self.levels.levels))
+        return expand([table], [[self]])[0]
+
+
+def expand(
+    tables: Sequence[BlockTable], rows: Sequence[Sequence[CapturedRows]]
+) -> list[BlockTable]:
+    """Tables with captured rows set, those of all layers at once.
+
+    Args:
+        tables: one per layer, as of `BlockTable.with_rows_of_layers`.
+        rows: of each layer, those of one pattern or more.
+    """
+    return BlockTable.with_rows_of_layers(
+        tables,
+        [
+            (
+                torch.cat([one.levels.unpack() for one in layer]),
+                torch.cat([one.heads for one in layer]),
+                max(max(one.levels.levels) for one in layer),
+            )
+            for layer in rows
+        ],
+    )
 
 
 @lru_cache(maxsize=32)

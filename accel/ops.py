@@ -13,7 +13,7 @@ from ajour.table import BlockTable
 NO_PROLOGUE = Prologue()
 
 _derived = WeakTensorKeyDictionary()
-"""What backends keep with a table, by its `ids`: compiled code makes the table anew each time."""
+"""What backends keep with a table, by its `offsets`: compiled code makes a new table each time."""
 
 
 def attention(
@@ -140,7 +140,7 @@ def attend(
         empty_slots,
         work,
         highest_level,
-        _derived.setdefault(ids, {}),
+        _derived.setdefault(offsets, {}),
     )
     out, lse = run(q, k, v, whole, prologue, scale, backend)
     return out.contiguous(), lse

@@ -155,24 +155,49 @@ class BlockTable:
             heads: int64 (rows,), the heads, each at most once.
             highest_level: no entry of `levels` exceeds it.
         """
-        device = self.ids.device
-        offsets, ids = key_lists(with_text(levels, self.grid), self.valid)
-        own = torch.arange(len(heads), dtype=torch.int32, device=device) + len(self.row_order)
-        head_rows = self.head_rows.scatter(0, heads, own)
-        old_rows = self.head_rows[heads].long()
-        offsets = torch.cat([self.offsets, offsets + len(self.ids)])
-        ids = torch.cat([self.ids, ids])
-        row_order = torch.cat([self.row_order, self.row_order[old_rows]])
-        return replace(
-            self,
-            offsets=offsets,
-            ids=ids,
-            row_order=row_order,
-            head_rows=head_rows,
-            work=work_items(offsets, ids, self.valid, row_order, head_rows),
-            highest_level=max(self.highest_level, highest_level),
-            derived={},
-        )
+        return self.with_rows_of_layers([self], [(levels, heads, highest_level)])[0]
+
+    @staticmethod
+    def with_rows_of_layers(
+        tables: Sequence[BlockTable], rows: Sequence[tuple[torch.Tensor, torch.Tensor, int]]
+    ) -> list[BlockTable]:
+        """`with_rows` for several layers' tables, whose `ids` are one tensor before and after.
+
+        Args:
+            tables: one per layer, from `with_heads` of one table.
+            rows: the arguments of `with_rows`, one set per layer.
+
+        Raises:
+            ValueError: if the tables do not share their lists.
+        """
+        shared = tables[0]
+        if any(table.ids is not shared.ids for table in tables):
+            raise ValueError("the tables of several layers must share their lists")
+        levels = torch.cat([layer for layer, _, _ in rows])
+        lists, ids = key_lists(with_text(levels, shared.grid), shared.valid)
+        lists = lists + len(shared.ids)
+        ids = torch.cat([shared.ids, ids])
+        found, start = [], 0
+        for table, (own, heads, highest) in zip(tables, rows, strict=True):
+            offsets = torch.cat([table.offsets, lists[start : start + len(own)]])
+            start += len(own)
+            added = torch.arange(len(own), dtype=torch.int32, device=ids.device)
+            head_rows = table.head_rows.scatter(0, heads, added + len(table.row_order))
+            order = table.row_order[table.head_rows[heads].long()]
+            row_order = torch.cat([table.row_order, order])
+            found.append(
+                replace(
+                    table,
+                    offsets=offsets,
+                    ids=ids,
+                    row_order=row_order,
+                    head_rows=head_rows,
+                    work=work_items(offsets, ids, table.valid, row_order, head_rows),
+                    highest_level=max(table.highest_level, highest),
+                    derived={},
+                )
+            )
+        return found
 
     def to(self, device: torch.device | str) -> BlockTable:
         """The table on another device."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ajour.capture import expand
 from ajour.patterns import Full
 from ajour.pipelines.auto import Auto, AutoPlanner, model_of
 from ajour.pipelines.devices import check_devices, execution_device
@@ -35,7 +36,7 @@ _passes = count(1)
 """Numbers the forward passes of all enabled transformers."""
 
 EXPANDED_BYTES = 128 * 2**20
-"""Tables with captured rows are kept up to this size, all layers together."""
+"""Captured rows are kept as lists up to this size; further layers' are made in each pass."""
 
 
 class TransformerRuntime:
@@ -117,8 +118,8 @@ class TransformerRuntime:
             if self._obstacle(index) is not None or (rows is None and self._maps):
                 found.append(1.0)
                 continue
-            for one in rows or ():
-                table = one.to("cpu").apply(table)
+            if rows:
+                table = expand([table], [[one.to("cpu") for one in rows]])[0]
             found.append(None if rows is None else table.density())
         return found
 
@@ -273,16 +274,14 @@ class TransformerRuntime:
         """Give every layer its tables for the phase, or note why it has none."""
         tables = [self._static_tables(grid, self.phase, device) for grid in grids]
         rows = [self._rows(self.phase, index) for index in range(len(self._layers))]
-        size = sum(  # a table with captured rows has a copy of the others, too
-            table.ids.nbytes + sum(one.expanded_nbytes for one in found)
-            for one_grid in tables
-            for table, found in zip(one_grid, rows, strict=True)
-            if found
-        )
-        if size <= EXPANDED_BYTES and any(rows):
-            known = [found or () for found in rows]
+        sizes = [len(tables) * sum(one.expanded_nbytes for one in found or ()) for found in rows]
+        kept = [
+            bool(size) and sum(sizes[: i + 1]) <= EXPANDED_BYTES for i, size in enumerate(sizes)
+        ]
+        if any(kept):
+            known = [(found or ()) if keep else () for found, keep in zip(rows, kept, strict=True)]
             tables = [self._tables.expanded(self.phase, one, known) for one in tables]
-            rows = [None if found is None else () for found in rows]
+            rows = [() if keep else found for found, keep in zip(rows, kept, strict=True)]
         for index, context in enumerate(self._contexts):
             reason = self._obstacle(index)
             found = rows[index]

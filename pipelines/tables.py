@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ajour.capture import expand
 from ajour.lowering import lower
 
 if TYPE_CHECKING:
@@ -73,14 +74,14 @@ class TableCache:
     def expanded(
         self, name: str, tables: list[BlockTable], rows: Sequence[Sequence[CapturedRows]]
     ) -> list[BlockTable]:
-        """Every layer's table with its captured rows, until `forget_maps`."""
+        """Every layer's table with its captured rows, if it has some, until `forget_maps`."""
         key = (tables[0].grid, name, tables[0].ids.device)
         if key not in self._expanded:
-            whole = []
-            for table, found in zip(tables, rows, strict=True):
-                for one in found:
-                    table = one.apply(table)
-                whole.append(table)
+            whole = list(tables)
+            chosen = [index for index, found in enumerate(rows) if found]
+            done = expand([tables[index] for index in chosen], [rows[index] for index in chosen])
+            for index, table in zip(chosen, done, strict=True):
+                whole[index] = table
             self._expanded[key] = whole
         return self._expanded[key]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from accelerate.utils import align_module_device
 
+from ajour.capture import expand
 from ajour.ops import attention
 from ajour.prologue import Prologue
 
@@ -104,8 +105,8 @@ class SparseProcessor:
         mixed = []
         for table, sample in zip(tables, samples, strict=True):
             length = table.grid.seq_len
-            for rows in self.context.rows:
-                table = rows.apply(table)
+            if self.context.rows:
+                table = expand([table], [self.context.rows])[0]
             q, k, v = (x[sample, :length] for x in (query, key, value))
             out = attention(q, k, v, table, prologue=prologue, backend=backend)
             assert isinstance(out, torch.Tensor)

@@ -20,6 +20,7 @@ from ajour.capture import (
     PackedLevels,
     block_mass,
     capture,
+    expand,
     first_frame_blocks,
     self_similarity,
 )
@@ -199,6 +200,31 @@ def test_packed_levels_come_back(pattern, levels, blocks_per_byte):
     packed = PackedLevels.pack(drawn, levels)
     assert len(packed.data) == -(-drawn.numel() // blocks_per_byte)
     assert torch.equal(packed.unpack(), drawn)
+
+
+def test_rows_of_all_layers_are_set_at_once():
+    grid = GRIDS[2]
+    q, k, v = random_qkv(grid, 3, 16)
+    some, more = Captured([0.3, 0.5, 0.7, 0.9]), Captured([0.2] * 3 + [1.0], curve="raster")
+    levels = {pattern: capture(q, k, grid, pattern) for pattern in (some, more)}
+    shared = lower([some, Window(1, 1, 1), more], grid)
+    tables = [shared.with_heads(rows) for rows in ([0, 1, 2], [1, 2, 2])]
+    rows = [
+        [
+            CapturedRows.of(levels[some][:1], [0], some),
+            CapturedRows.of(levels[more][2:], [2], more),
+        ],
+        [CapturedRows.of(levels[more][[0, 2]], [1, 2], more)],
+    ]
+    together = expand(tables, rows)
+    assert together[0].ids is together[1].ids
+    for table, own, found in zip(tables, rows, together, strict=True):
+        for one in own:
+            table = one.apply(table)
+        assert found.density() == table.density()
+        assert torch.equal(attention(q, k, v, found), attention(q, k, v, table))
+    with pytest.raises(ValueError, match="must share their lists"):
+        expand([shared, lower([some, Skip(), more], grid)], rows)
 
 
 @pytest.mark.parametrize("grid", [GRIDS[0], GRIDS[2], TokenGrid(8, 9, 10, text_after=200)], ids=str)

@@ -71,13 +71,16 @@ def test_everything_captured_exactly_equals_stock(pipe):
     assert not torch.allclose(with_stripes, dense, atol=1e-4)
 
 
-def test_maps_too_big_to_expand_give_the_same(pipe, monkeypatch):
+@pytest.mark.parametrize("layers", [0, 1])
+def test_maps_too_big_to_expand_give_the_same(layers, pipe, monkeypatch):
     with ajour.sparse(pipe, captured()):
         kept = run(pipe, size=SIZE)
-    monkeypatch.setattr("ajour.pipelines.runtime.EXPANDED_BYTES", 0)
+        (rows,) = session_of(pipe).runtimes[0]._rows("sparse", 0)
+    monkeypatch.setattr("ajour.pipelines.runtime.EXPANDED_BYTES", layers * rows.expanded_nbytes)
     with ajour.sparse(pipe, captured()):
         assert torch.equal(run(pipe, size=SIZE), kept)
-        assert session_of(pipe).runtimes[0]._contexts[0].rows
+        contexts = session_of(pipe).runtimes[0]._contexts
+        assert [not context.rows for context in contexts] == [i < layers for i in range(2)]
 
 
 def test_without_a_dense_phase_the_first_step_runs_dense(pipe):
