@@ -23,6 +23,9 @@ ORDERS: tuple[str, ...] = get_args(OrderName)
 
 Vector = tuple[int, int, int]
 
+SORTED_BY = np.array([[0, 2, 1], [1, 2, 0], [2, 1, 0]])
+"""The coordinates that points are sorted by where an axis is halved."""
+
 
 @lru_cache(maxsize=64)
 def order(name: str, shape: tuple[int, int, int]) -> NDArray[np.int64]:
@@ -51,7 +54,7 @@ def order(name: str, shape: tuple[int, int, int]) -> NDArray[np.int64]:
         points = np.array(list(_hilbert_box(shape)), dtype=np.int64)
         perm = np.asarray(np.ravel_multi_index(tuple(points.T), shape), dtype=np.int64)
     elif name == "bisection":
-        points = np.concatenate(list(_bisect(np.indices(shape).reshape(3, -1).T)))
+        points = _bisect(np.indices(shape).reshape(3, -1).T)
         perm = np.asarray(np.ravel_multi_index(tuple(points.T), shape), dtype=np.int64)
     else:
         raise ValueError(f"unknown order {name!r}; orders are {', '.join(ORDERS)}")
@@ -60,26 +63,31 @@ def order(name: str, shape: tuple[int, int, int]) -> NDArray[np.int64]:
     return perm
 
 
-def _bisect(points: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Halve a point set across its longest axis until single tokens remain.
+def _bisect(points: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Halve a set of points (V, 3) across its longest axis, and the parts, down to single tokens.
 
-    While the set holds more than one block, the left part is a whole number of blocks, so every
-    block is exactly one leaf of the upper tree and is itself compact.
+    While a part holds more than one block, its left half is a whole number of blocks, so every
+    block is exactly one leaf of the upper tree and is itself compact. All parts of a depth are
+    halved at once.
     """
-    if len(points) <= 2:
-        yield points
-        return
-    extent = points.max(axis=0) - points.min(axis=0)
-    axis = int(np.argmax(extent))
-    keys = [points[:, other] for other in range(3) if other != axis] + [points[:, axis]]
-    points = points[np.lexsort(keys)]
-    half = len(points) // 2
-    if len(points) > BLOCK:
-        half = max(1, round(len(points) / 2 / BLOCK)) * BLOCK
-    else:
-        half = 1 << max(0, (len(points) - 1).bit_length() - 1)
-    yield from _bisect(points[:half])
-    yield from _bisect(points[half:])
+    radix = int(points.max()) + 1
+    starts = np.zeros(1, dtype=np.int64)
+    while True:
+        sizes = np.diff(starts, append=len(points))
+        live = sizes > 2
+        if not live.any():
+            return points
+        spans = np.maximum.reduceat(points, starts) - np.minimum.reduceat(points, starts)
+        digits = np.repeat(SORTED_BY[spans.argmax(axis=1)], sizes, axis=0)
+        first, second, third = np.take_along_axis(points, digits, axis=1).T
+        within = np.arange(len(points)) - np.repeat(starts, sizes)
+        keys = np.where(np.repeat(live, sizes), (first * radix + second) * radix + third, within)
+        parts = np.repeat(np.arange(len(starts)), sizes)
+        points = points[np.argsort(parts * radix**3 + keys)]
+        whole_blocks = np.maximum(1, np.round(sizes / 2 / BLOCK).astype(np.int64)) * BLOCK
+        power = 1 << np.log2(np.maximum(sizes - 1, 1)).astype(np.int64)
+        halves = np.where(sizes > BLOCK, whole_blocks, power)
+        starts = np.sort(np.concatenate([starts, (starts + halves)[live]]))
 
 
 def _hilbert_box(shape: tuple[int, int, int]) -> Iterator[Vector]:
