@@ -1,6 +1,6 @@
 """What measuring costs: captured maps and automatic choices against one dense attention call.
 
-python -m benchmarks.capture --out benchmarks/results/capture-h200.json
+python -m benchmarks.capture --out benchmarks/results/capture-h100.json
 """
 
 from __future__ import annotations
