@@ -3,7 +3,8 @@ r"""A whole search at Wan 2.1 1.3B's real configuration: how long, how much memo
 Weights are random, so its qualities mean nothing; VAE and tokenizer are the bundled model's. It
 goes on where an interrupted run stopped, whose seconds `--spent` adds.
 
-    python -m benchmarks.search_wan --work build/search-wan --out benchmarks/results/search-wan-h100.json
+    python -m benchmarks.search_wan --work build/search-wan \
+        --out benchmarks/results/search-wan-h100.json
 """
 
 from __future__ import annotations
