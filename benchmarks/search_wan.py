@@ -67,15 +67,21 @@ def as_loaded(transformer: Any, dtype: torch.dtype) -> Any:
 def figures(outcome: Outcome, seconds: float) -> dict[str, Any]:
     """What the search itself says of its times."""
     facts = outcome.facts
-    tried = [*facts["tried"], *facts["baselines"]]
-    attention = [(t["predicted_attention_seconds"], t["attention_seconds"]) for t in tried]
+    attention = [
+        {
+            "plan": one.get("name", "searched"),
+            "predicted": one["predicted_attention_seconds"],
+            "measured": one["attention_seconds"],
+        }
+        for one in (*facts["tried"], *facts["baselines"])
+    ]
     return {
         "search_seconds": seconds,
         "cost_model_error": facts["cost_model_error"],
         "speedup": facts["chosen"]["speedup"],
         "density": facts["density"],
-        "attention_seconds": [{"predicted": p, "measured": m} for p, m in attention],
-        "attention_error": max(abs(p / m - 1) for p, m in attention),
+        "attention_seconds": attention,
+        "attention_error": max(abs(one["predicted"] / one["measured"] - 1) for one in attention),
     }
 
 

@@ -227,6 +227,24 @@ def _measuring(data: Mapping[str, Any]) -> str:
     return _blocks(parts)
 
 
+def _times(data: Mapping[str, Any]) -> str:
+    """How long each search took, and bars of attention's time in a pass."""
+    parts = []
+    for number, row in enumerate(data["rows"], 1):
+        items = [
+            (f"{one['plan']}, {kind}", one[kind], f"{1000 * one[kind]:.1f} ms")
+            for one in row["attention_seconds"]
+            for kind in ("predicted", "measured")
+        ]
+        title = (
+            f"{row.get('search', 'whole')}: {row['search_seconds']:.0f} s, mixed layers "
+            f"{100 * row['cost_model_error']:.1f}% off, dense {row['dense_seconds']:.1f} s, "
+            f"sparse {row['sparse_seconds']:.1f} s{_kept(row)}"
+        )
+        parts.append((title, bars(f"Attention of a pass in search {number}", items)))
+    return _blocks(parts)
+
+
 def _kept(row: Mapping[str, Any]) -> str:
     return f", density {row['density']:.2f}" if "density" in row else ""
 
@@ -247,6 +265,13 @@ KINDS = (
         "What a search found and verified, with a plan of one pattern for all heads beside it.",
         frozenset({"verified", "speedup", "psnr_db"}),
         _search,
+    ),
+    Kind(
+        "Searches of full size",
+        "A search with random weights, so of times only: what it took, and attention in a pass of "
+        "its plan and of one pattern for all heads, predicted and measured.",
+        frozenset({"search_seconds", "cost_model_error", "attention_seconds"}),
+        _times,
     ),
     Kind(
         "Whole transformers",

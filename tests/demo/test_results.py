@@ -27,6 +27,11 @@ RESULTS = {
         for arm, density, gain, ms in (("stock", 1.0, 1.0, 1400.0), ("triton", 0.2, 1.4, 1000.0))
     ],
     "plans": PLANS,
+    "times": [
+        {"search_seconds": 300.0, "cost_model_error": 0.01, "density": 0.25,
+         "dense_seconds": 20.0, "sparse_seconds": 10.0,
+         "attention_seconds": [{"plan": "searched", "predicted": 0.08, "measured": 0.075}]}
+    ],
     "prologue": [
         {"shape": "wan", "stock_ms": 2.0, "exact_ms": 0.5, "exact_floor_ms": 0.25,
          "pooled_ms": 0.6, "pooled_floor_ms": 0.3}
@@ -50,6 +55,7 @@ SAID = {
     "kernels": ("1,024 tokens, 2 heads of 64", "triton, full: 0.60 ms"),
     "transformers": ("flux, 3 layers", "1,000 ms, 1.40x, density 0.20"),
     "plans": ("1.25x", "30.0 dB", "0.950", "25.00 dB"),
+    "times": ("300 s", "1.0% off", "searched, predicted", "80.0 ms", "75.0 ms", "density 0.25"),
     "prologue": ("2.00 ms", "0.50 ms, 2.00x its floor"),
     "capture": ("1 x 2 x 1024 x 64, density 0.20", "1.0 ms, 0.50x dense", "ms.capture"),
     "other": ("Other results",),
@@ -92,8 +98,8 @@ def test_results_come_by_kind_and_others_are_passed_over(tmp_path):
     (tmp_path / "words.json").write_text(json.dumps({"rows": [PLANS[0] | {"psnr_db": "high"}]}))
     text = page(tmp_path)
     Checker(text)
-    order = [text.index(f"{name}.json") for name in
-             ("plans", "transformers", "kernels", "prologue", "capture", "other")]  # fmt: skip
+    names = ("plans", "times", "transformers", "kernels", "prologue", "capture", "other")
+    order = [text.index(f"{name}.json") for name in names]
     assert order == sorted(order)
     assert "words.json" not in text
     assert "No stored results" in page(tmp_path / "nowhere")
