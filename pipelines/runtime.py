@@ -89,6 +89,10 @@ class TransformerRuntime:
         self._measured: tuple[int, int] | None = None
         self._measured_shape: tuple[int, int, int] | None = None
         self._tables = TableCache()
+        self._prepared: dict[
+            str, list[tuple[tuple[BlockTable, ...], tuple[CapturedRows, ...] | None]]
+        ] = {}
+        self._prepared_for: tuple[tuple[TokenGrid, ...], torch.device] | None = None
         self._wanted_by_name: dict[str, list[list[Wanted]]] = {}
         self._contexts = [LayerContext(backend=backend) for _ in self._layers]
         for layer, context in zip(self._layers, self._contexts, strict=True):
@@ -214,6 +218,7 @@ class TransformerRuntime:
     def _listen(self, grids: tuple[TokenGrid, ...], device: torch.device) -> None:
         """Run everything densely through the operator, listening to every layer."""
         self._tables.forget_maps()
+        self._prepared.clear()
         self._maps = []
         if self.auto is not None:
             model = model_of(self.transformer)
@@ -254,6 +259,7 @@ class TransformerRuntime:
         measure, self._measure = self._measure, None
         if measure is None:
             return
+        self._prepared.clear()
         for context in self._contexts:
             context.listener = None
         if self._measured is None or self._measured[0] != self.tracker.runs:
@@ -272,25 +278,39 @@ class TransformerRuntime:
 
     def _fill(self, grids: tuple[TokenGrid, ...], device: torch.device) -> None:
         """Give every layer its tables for the phase, or note why it has none."""
-        tables = [self._static_tables(grid, self.phase, device) for grid in grids]
-        rows = [self._rows(self.phase, index) for index in range(len(self._layers))]
-        sizes = [len(tables) * sum(one.expanded_nbytes for one in found or ()) for found in rows]
-        kept = [
-            bool(size) and sum(sizes[: i + 1]) <= EXPANDED_BYTES for i, size in enumerate(sizes)
-        ]
-        if any(kept):
-            known = [(found or ()) if keep else () for found, keep in zip(rows, kept, strict=True)]
-            tables = [self._tables.expanded(self.phase, one, known) for one in tables]
-            rows = [() if keep else found for found, keep in zip(rows, kept, strict=True)]
-        for index, context in enumerate(self._contexts):
+        found = self._tables_and_rows(grids, device)
+        for index, (context, (tables, rows)) in enumerate(zip(self._contexts, found, strict=True)):
             reason = self._obstacle(index)
-            found = rows[index]
-            if found is None:
+            if rows is None:
                 reason = "a layer was skipped in the step that measured its captured patterns"
-            if reason is None and found is not None:
-                context.tables, context.rows = tuple(one[index] for one in tables), found
+            if reason is None and rows is not None:
+                context.tables, context.rows = tables, rows
             elif reason is not None:
                 self._fall_back(reason)
+
+    def _tables_and_rows(
+        self, grids: tuple[TokenGrid, ...], device: torch.device
+    ) -> list[tuple[tuple[BlockTable, ...], tuple[CapturedRows, ...] | None]]:
+        """Every layer's tables, and the captured rows that are still to be set in them.
+
+        Rows are None if some were not measured. All of it is kept while grids and maps stay.
+        """
+        if self._prepared_for != (grids, device):
+            self._prepared_for = grids, device
+            self._prepared.clear()
+        if self.phase not in self._prepared:
+            tables = [self._static_tables(grid, self.phase, device) for grid in grids]
+            rows = [self._rows(self.phase, index) for index in range(len(self._layers))]
+            known: list[tuple[CapturedRows, ...]] = []
+            size = 0
+            for found in rows:
+                size += len(tables) * sum(one.expanded_nbytes for one in found or ())
+                known.append((found or ()) if size <= EXPANDED_BYTES else ())
+            if any(known):
+                tables = [self._tables.expanded(self.phase, one, known) for one in tables]
+                rows = [() if done else found for found, done in zip(rows, known, strict=True)]
+            self._prepared[self.phase] = list(zip(zip(*tables, strict=True), rows, strict=True))
+        return self._prepared[self.phase]
 
     def _obstacle(self, index: int) -> str | None:
         """Why a layer has to run dense as it is set up now, or None."""
