@@ -16,7 +16,7 @@ from ajour.pipelines.auto import Auto, AutoPlanner, model_of
 from ajour.pipelines.devices import check_devices, execution_device
 from ajour.pipelines.machine import device_name
 from ajour.pipelines.measure import CapturedMaps, Wanted, wanted
-from ajour.pipelines.tables import TableCache
+from ajour.pipelines.tables import TableCache, expanded
 from ajour.processors import LayerContext, Obstacle, SparseProcessor, family_of
 from ajour.schedule import DENSE
 
@@ -90,9 +90,10 @@ class TransformerRuntime:
         self._measured_shape: tuple[int, int, int] | None = None
         self._tables = TableCache()
         self._prepared: dict[
-            str, list[tuple[tuple[BlockTable, ...], tuple[CapturedRows, ...] | None]]
+            tuple[str, tuple[TokenGrid, ...], torch.device],
+            list[tuple[tuple[BlockTable, ...], tuple[CapturedRows, ...] | None]],
         ] = {}
-        self._prepared_for: tuple[tuple[TokenGrid, ...], torch.device] | None = None
+        self._prepared_run = 0
         self._wanted_by_name: dict[str, list[list[Wanted]]] = {}
         self._contexts = [LayerContext(backend=backend) for _ in self._layers]
         for layer, context in zip(self._layers, self._contexts, strict=True):
@@ -217,7 +218,6 @@ class TransformerRuntime:
 
     def _listen(self, grids: tuple[TokenGrid, ...], device: torch.device) -> None:
         """Run everything densely through the operator, listening to every layer."""
-        self._tables.forget_maps()
         self._prepared.clear()
         self._maps = []
         if self.auto is not None:
@@ -293,12 +293,13 @@ class TransformerRuntime:
     ) -> list[tuple[tuple[BlockTable, ...], tuple[CapturedRows, ...] | None]]:
         """Every layer's tables, and the captured rows that are still to be set in them.
 
-        Rows are None if some were not measured. All of it is kept while grids and maps stay.
+        Rows are None if some were not measured. All of it is kept for the run, while maps stay.
         """
-        if self._prepared_for != (grids, device):
-            self._prepared_for = grids, device
+        if self._prepared_run != self.tracker.runs:
+            self._prepared_run = self.tracker.runs
             self._prepared.clear()
-        if self.phase not in self._prepared:
+        key = self.phase, grids, device
+        if key not in self._prepared:
             tables = [self._static_tables(grid, self.phase, device) for grid in grids]
             rows = [self._rows(self.phase, index) for index in range(len(self._layers))]
             known: list[tuple[CapturedRows, ...]] = []
@@ -307,10 +308,10 @@ class TransformerRuntime:
                 size += len(tables) * sum(one.expanded_nbytes for one in found or ())
                 known.append((found or ()) if size <= EXPANDED_BYTES else ())
             if any(known):
-                tables = [self._tables.expanded(self.phase, one, known) for one in tables]
+                tables = [expanded(one, known) for one in tables]
                 rows = [() if done else found for found, done in zip(rows, known, strict=True)]
-            self._prepared[self.phase] = list(zip(zip(*tables, strict=True), rows, strict=True))
-        return self._prepared[self.phase]
+            self._prepared[key] = list(zip(zip(*tables, strict=True), rows, strict=True))
+        return self._prepared[key]
 
     def _obstacle(self, index: int) -> str | None:
         """Why a layer has to run dense as it is set up now, or None."""

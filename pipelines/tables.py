@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -26,11 +26,10 @@ LOWERED_BYTES = 512 * 2**20
 
 
 class TableCache:
-    """Tables by grid, assignment and device, and with captured rows by measured map."""
+    """Tables by grid, assignment and device."""
 
     def __init__(self) -> None:
         self._lowered: dict[TokenGrid, dict[tuple[str, str], list[BlockTable]]] = {}
-        self._expanded: dict[tuple[Any, ...], list[BlockTable]] = {}
 
     def lowered(
         self,
@@ -71,25 +70,18 @@ class TableCache:
         )
         return sum({id(tensor): tensor.nbytes for tensor in tensors}.values())
 
-    def expanded(
-        self, name: str, tables: list[BlockTable], rows: Sequence[Sequence[CapturedRows]]
-    ) -> list[BlockTable]:
-        """Every layer's table with its captured rows, if it has some, until `forget_maps`."""
-        key = (tables[0].grid, name, tables[0].ids.device)
-        if key not in self._expanded:
-            whole = list(tables)
-            chosen = [index for index, found in enumerate(rows) if found]
-            done = expand([tables[index] for index in chosen], [rows[index] for index in chosen])
-            for index, table in zip(chosen, done, strict=True):
-                whole[index] = table
-            self._expanded[key] = whole
-        return self._expanded[key]
-
-    def forget_maps(self) -> None:
-        """Drop what was made of captured rows."""
-        self._expanded.clear()
-
     def clear(self) -> None:
         """Drop everything: the plan is another one."""
         self._lowered.clear()
-        self._expanded.clear()
+
+
+def expanded(
+    tables: Sequence[BlockTable], rows: Sequence[Sequence[CapturedRows]]
+) -> list[BlockTable]:
+    """Every layer's table with its captured rows, if it has some."""
+    whole = list(tables)
+    chosen = [index for index, found in enumerate(rows) if found]
+    done = expand([tables[index] for index in chosen], [rows[index] for index in chosen])
+    for index, table in zip(chosen, done, strict=True):
+        whole[index] = table
+    return whole
