@@ -2,24 +2,31 @@
 
 Widths are shares of the grid, so that the same list suits any size. To try more patterns, add
 entries to the dictionary: the rest of the search asks only for names and patterns.
+
+A pattern covers more than its widths say, as it is made of whole blocks, and what was measured is
+the whole of it. So every candidate has the greatest widths that lower to its blocks: on another
+grid it then covers at least what it was chosen for.
 """
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
+from ajour.grid import BLOCK
 from ajour.lowering import density, level_map
 from ajour.patterns import Captured, Diagonal, Full, MultiDiagonal, Pyramid, Skip, Stripe, Window
+from ajour.pipelines.auto import EXACT_SHARES
 
 if TYPE_CHECKING:
     from ajour.grid import TokenGrid
     from ajour.patterns import GeometricPattern, Pattern
 
-EXACT_SHARES = (0.03, 0.08, 0.15, 0.25, 0.4)
-"""Of captured candidates: key blocks that stay exact; all others are pooled 8x."""
-
 FULL = "full"
 """The candidate that changes nothing."""
+
+WHOLE = 1024
+"""A half-width in tokens that spans an axis of any grid."""
 
 
 def default_candidates(grid: TokenGrid) -> dict[str, Pattern]:
@@ -29,7 +36,7 @@ def default_candidates(grid: TokenGrid) -> dict[str, Pattern]:
     and so are captured ones that would compute everything.
     """
     distinct: dict[tuple[str, bytes], str] = {}
-    patterns = _geometric(grid)
+    patterns = {name: widest(pattern, grid) for name, pattern in _geometric(grid).items()}
     for name, pattern in patterns.items():
         levels = level_map(pattern, grid)
         whole = "" if (levels == levels[0, 0]).all() else pattern.order
@@ -43,6 +50,35 @@ def default_candidates(grid: TokenGrid) -> dict[str, Pattern]:
     found: dict[str, Pattern] = {name: patterns[name] for name in distinct.values()}
     found |= {name: pattern for name, pattern in captured.items() if density(pattern, grid) < 1}
     return found
+
+
+def widest(pattern: GeometricPattern, grid: TokenGrid) -> GeometricPattern:
+    """The pattern with the greatest widths that lower to the same blocks on a grid.
+
+    Args:
+        pattern: the pattern.
+        grid: the token grid; its text does not matter.
+
+    Returns:
+        A pattern of the same family. Those without widths in tokens or frames stay as they are,
+        and so do widths of a whole axis.
+    """
+    if isinstance(pattern, Diagonal):
+        band = -(-pattern.band(grid) // BLOCK) * BLOCK
+        frames = int(1000 * band / (grid.height * grid.width)) / 1000
+        return replace(pattern, frames=max(pattern.frames, frames))
+    blocks = pattern.video_levels(grid)
+    axes = [axis.name for axis in fields(pattern) if axis.name in ("frames", "height", "width")]
+    growing = True
+    while growing:
+        growing = False
+        for axis in axes:
+            width = getattr(pattern, axis)
+            if width < getattr(grid, axis) - 1:
+                wider = replace(pattern, **{axis: width + 1})
+                if (wider.video_levels(grid) == blocks).all():
+                    pattern, growing = wider, True
+    return pattern
 
 
 def _geometric(grid: TokenGrid) -> dict[str, GeometricPattern]:
@@ -61,26 +97,26 @@ def _geometric(grid: TokenGrid) -> dict[str, GeometricPattern]:
         for name in ("3", "5"):
             found[f"diagonal-first-{name}"] = Diagonal(round(bands[name] * frames, 2), True)
         found["multi-diagonal-0"] = MultiDiagonal(0, 0)
-        found["multi-diagonal-row"] = MultiDiagonal(0, width)
-        found["multi-diagonal-rows"] = MultiDiagonal(part(height, 1 / 16), width)
+        found["multi-diagonal-row"] = MultiDiagonal(0, WHOLE)
+        found["multi-diagonal-rows"] = MultiDiagonal(part(height, 1 / 16), WHOLE)
         for name in ("1", "2", "3"):
             found[f"multi-diagonal-{name}"] = MultiDiagonal(*box[name])
         for stride in (3, 4, 6):
             found[f"stripe-{stride}"] = Stripe(stride)
-        found["window-time"] = Window(frames, *box["1"])
+        found["window-time"] = Window(WHOLE, *box["1"])
         for name, span in {"frame": 0.0, "frames-1": 0.08, "frames-2": 0.155}.items():
             found[f"pyramid-{name}"] = Pyramid(
-                round(span * frames), height, width, growth=1.1, curve="raster"
+                round(span * frames), WHOLE, WHOLE, growth=1.1, curve="raster"
             )
-        found["pyramid-rows"] = Pyramid(0, part(height, 1 / 4), width, curve="raster")
+        found["pyramid-rows"] = Pyramid(0, part(height, 1 / 4), WHOLE, curve="raster")
         for name, (rows, columns) in {
             "place-0": (0, 0),
             "place-1": box["1"],
-            "place-row": (0, width),
-            "place-rows": (part(height, 1 / 16), width),
+            "place-row": (0, WHOLE),
+            "place-rows": (part(height, 1 / 16), WHOLE),
         }.items():
-            found[f"pyramid-{name}"] = Pyramid(frames, rows, columns, growth=1.1, curve="column")
-        found["pyramid-time"] = Pyramid(frames, 0, 0, growth=1.1)
+            found[f"pyramid-{name}"] = Pyramid(WHOLE, rows, columns, growth=1.1, curve="column")
+        found["pyramid-time"] = Pyramid(WHOLE, 0, 0, growth=1.1)
     for name in ("1", "3"):
         found[f"window-{name}"] = Window(part(frames, 0.08), *box[name])
     found["pyramid-0"] = Pyramid(0, 0, 0, growth=1.1)

@@ -1,12 +1,16 @@
+from dataclasses import replace
+
 import pytest
 
-from ajour import FAMILIES, TokenGrid
+from ajour import FAMILIES, Plan, TokenGrid
 from ajour.lowering import density, level_map
-from ajour.patterns import GeometricPattern
-from ajour.search.candidates import default_candidates
+from ajour.patterns import Diagonal, GeometricPattern, MultiDiagonal, Pyramid, Stripe, Window
+from ajour.pipelines.bundled import FOLDER
+from ajour.search.candidates import WHOLE, default_candidates, widest
 
 SHAPES = [(13, 16, 16), (7, 20, 24), (1, 64, 64), (2, 3, 5, 0, 7)]
 GRIDS = [TokenGrid(*shape) for shape in SHAPES]
+AXES = ("frames", "height", "width")
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
@@ -32,3 +36,49 @@ def test_every_family_is_tried_at_several_widths():
 def test_names_say_the_family():
     for name, pattern in default_candidates(GRIDS[0]).items():
         assert name.replace("-", "_").startswith(pattern.family)
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        Diagonal(0.0),
+        Diagonal(0.26),
+        Diagonal(1.04, first_frame=True),
+        MultiDiagonal(0, 0),
+        MultiDiagonal(1, WHOLE),
+        Window(1, 1, 1),
+        Pyramid(0, 1, 1, growth=1.1),
+        Stripe(3),
+    ],
+    ids=str,
+)
+def test_the_widest_pattern_has_the_same_blocks_and_a_wider_one_has_more(pattern, grid):
+    found = widest(pattern, grid)
+    blocks = level_map(pattern, grid)
+    assert (level_map(found, grid) == blocks).all()
+    assert type(found) is type(pattern)
+    steps = dict.fromkeys(AXES, 1)
+    if isinstance(found, Diagonal):
+        steps["frames"] = 0.001 + 1 / (grid.height * grid.width)
+    for axis, step in steps.items():
+        width = getattr(found, axis, WHOLE)
+        assert width >= getattr(pattern, axis, 0)
+        if width < getattr(grid, axis) - 1 and grid.video_blocks > 1:
+            wider = replace(found, **{axis: width + step})
+            assert (level_map(wider, grid) != blocks).any()
+
+
+def test_a_band_that_covers_more_than_it_says_says_it():
+    """133 tokens need blocks two away, as 256 tokens do: one frame, here as on other grids."""
+    found = widest(Diagonal(0.52), TokenGrid(13, 16, 16))
+    assert found == Diagonal(1.0)
+    elsewhere = TokenGrid(13, 12, 20)
+    assert density(found, elsewhere) > density(Diagonal(0.52), elsewhere)
+
+
+def test_the_bundled_plan_has_the_widest_patterns():
+    plan = Plan.load(FOLDER / "plan.json")
+    grid = TokenGrid(*map(int, plan.provenance["grid"].split("x")))
+    geometric = [p for p in plan.patterns.values() if isinstance(p, GeometricPattern)]
+    assert geometric == [widest(pattern, grid) for pattern in geometric]
