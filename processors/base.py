@@ -36,12 +36,15 @@ class LayerContext:
         backend: the backend asked for, or None to choose.
         listener: called after each sparse attention with q and k as attention sees them, v and
             the output, all (batch, tokens, heads, head_dim), and their grid; for calibration.
+        recorder: called before each sparse attention with what the operator is given: q, k, v,
+            their grid and prologue; for timing.
     """
 
     tables: tuple[BlockTable, ...] = ()
     rows: tuple[CapturedRows, ...] = ()
     backend: str | None = None
     listener: Callable[..., None] | None = None
+    recorder: Callable[..., None] | None = None
 
 
 class SparseProcessor:
@@ -108,6 +111,8 @@ class SparseProcessor:
             if self.context.rows:
                 table = expand([table], [self.context.rows])[0]
             q, k, v = (x[sample, :length] for x in (query, key, value))
+            if self.context.recorder is not None:
+                self.context.recorder(q, k, v, table.grid, prologue)
             out = attention(q, k, v, table, prologue=prologue, backend=backend)
             assert isinstance(out, torch.Tensor)
             if self.context.listener is not None:

@@ -12,7 +12,7 @@ from ajour.pipelines.devices import pipeline_device
 from ajour.pipelines.machine import device_name
 from ajour.plan import Plan
 from ajour.schedule import DENSE, Phase, Schedule
-from ajour.search.passes import ROUNDS, SKIPPED, pass_turns
+from ajour.search.passes import ROUNDS, SKIPPED, layer_calls, pass_turns
 from ajour.search.timing import time_layers
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ MIXES = 4
 MOST_SCALED = 1.5
 """Layers' times are scaled by no more than this to fit whole passes: tiny models' are all noise."""
 
-SINGLE = ("layer", "dense_layer", "dense_pass", "other", "first")
+SINGLE = ("layer", "dense_pass", "other", "first")
 """The single times among a table's fields."""
 
 
@@ -42,7 +42,6 @@ class Costs:
         names: the candidates, C of them.
         heads: seconds of a head under each candidate, C of them.
         layer: seconds of a layer's call beyond its heads.
-        dense_layer: seconds of a layer's dense attention.
         dense_pass: seconds of a whole pass of the transformer with stock attention.
         other: seconds of a pass that are not spent in the operator when it is in use.
         passes: passes of a denoising step.
@@ -54,7 +53,6 @@ class Costs:
     names: tuple[str, ...]
     heads: tuple[float, ...]
     layer: float
-    dense_layer: float
     dense_pass: float
     other: float
     passes: int
@@ -183,7 +181,7 @@ def measure_costs(
     backend: str | None,
     call: Mapping[str, Any],
 ) -> Costs:
-    """Time layers apart, then whole passes, and fit the model.
+    """Time a layer apart, on what it is given in a real pass, then whole passes; fit the model.
 
     In a pass the caches are colder than where one layer is timed again and again, so all layers'
     times are scaled to fit passes of random mixes.
@@ -198,9 +196,10 @@ def measure_costs(
         backend: the operator's backend; None chooses.
         call: further arguments of the pipeline's call.
     """
-    dtype, device = pipe.transformer.dtype, pipeline_device(pipe)
-    patterns, names = list(candidates.values()), list(candidates)
-    layers = time_layers(patterns, grid, model["heads"], model["head_dim"], dtype, device, backend)
+    names = list(candidates)
+    calls = layer_calls(pipe, prompt, backend, **call)
+    layers = time_layers(list(candidates.values()), calls, backend)
+    del calls
     shape = (model["layers"], model["heads"])
     mixes = np.random.default_rng(1).integers(0, len(names), (MIXES, *shape))
     assignments = {
@@ -218,7 +217,6 @@ def measure_costs(
         names=tuple(names),
         heads=tuple(scale * time for time in layers.heads),
         layer=scale * layers.layer,
-        dense_layer=layers.dense_layer,
         dense_pass=float(np.median(spent[DENSE])),
         other=max(0.0, float(np.median(spent[SKIPPED])) - scale * skipped),
         passes=passes,

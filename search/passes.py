@@ -12,13 +12,17 @@ import torch
 from ajour.patterns import Captured, Skip
 from ajour.pipelines.devices import pipeline_device
 from ajour.pipelines.enable import session_of, sparse
+from ajour.prologue import Norm
 from ajour.schedule import DENSE, Phase, Schedule
-from ajour.search.timing import seconds
+from ajour.search.calibrate import full_plan
+from ajour.search.timing import AttentionCall, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ajour.grid import TokenGrid
     from ajour.plan import Plan
+    from ajour.prologue import Prologue
 
 ROUNDS = 4
 """Timings of every pass, in turns."""
@@ -50,6 +54,41 @@ def first_call(pipe: Any, prompt: str, **call: Any) -> tuple[Any, Any]:
     finally:
         hook.remove()
     return kept[0]
+
+
+def layer_calls(pipe: Any, prompt: str, backend: str | None, **call: Any) -> list[AttentionCall]:
+    """What the middle layer gives the operator in the first pass of a run.
+
+    Args:
+        pipe: a supported pipeline with one transformer, not enabled.
+        prompt: any prompt.
+        backend: the operator's backend; None chooses.
+        call: further arguments of the pipeline's call.
+    """
+    found: list[AttentionCall] = []
+
+    def record(
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        grid: TokenGrid,
+        prologue: Prologue | None,
+    ) -> None:
+        if prologue is not None:  # offloading takes the weights back
+            prologue = replace(prologue, q_norm=_own(prologue.q_norm), k_norm=_own(prologue.k_norm))
+        found.append(AttentionCall(q, k, v, grid, prologue))
+
+    args, kwargs = first_call(pipe, prompt, **call)
+    plan = full_plan(pipe.transformer)
+    with sparse(pipe, plan, backend=backend, strict=True), torch.no_grad():
+        layers = session_of(pipe).runtimes[0].family.layers(pipe.transformer)
+        layers[len(layers) // 2].processor.context.recorder = record
+        pipe.transformer(*args, **kwargs)
+    return found
+
+
+def _own(norm: Norm | None) -> Norm | None:
+    return None if norm is None else Norm(norm.weight.detach().clone(), norm.eps)
 
 
 def pass_turns(

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from tqdm import tqdm
 
 from ajour.capture import levels_by_chance
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
     from ajour.grid import TokenGrid
     from ajour.patterns import Pattern
+    from ajour.prologue import Prologue
     from ajour.table import BlockTable
 
 HELD_OUT = 12
@@ -48,23 +48,37 @@ SMOOTHINGS = 3
 
 
 @dataclass(frozen=True)
+class AttentionCall:
+    """What a layer gives the operator, but for the table.
+
+    Args:
+        q: (batch, tokens, heads, head_dim).
+        k: same shape.
+        v: same shape.
+        grid: their grid.
+        prologue: what q and k have not been through yet.
+    """
+
+    q: torch.Tensor
+    k: torch.Tensor
+    v: torch.Tensor
+    grid: TokenGrid
+    prologue: Prologue | None = None
+
+
+@dataclass(frozen=True)
 class LayerCosts:
     """What `time_layers` fits: fields as of `Costs`."""
 
     heads: tuple[float, ...]
     first: float
     layer: float
-    dense_layer: float
     held_out: tuple[tuple[float, float], ...]
 
 
 def time_layers(
     candidates: Sequence[Pattern],
-    grid: TokenGrid,
-    heads: int,
-    head_dim: int,
-    dtype: torch.dtype,
-    device: torch.device,
+    calls: Sequence[AttentionCall],
     backend: str | None = None,
     rounds: int = ROUNDS,
 ) -> LayerCosts:
@@ -72,11 +86,7 @@ def time_layers(
 
     Args:
         candidates: the patterns, C of them.
-        grid: the token grid.
-        heads: heads of a layer.
-        head_dim: channels of a head.
-        dtype: of q, k and v.
-        device: where to time.
+        calls: the operator's calls in a layer: one, or one per sample of a batch.
         backend: the operator's backend; None chooses.
         rounds: timings of each layer, in turns.
 
@@ -84,28 +94,26 @@ def time_layers(
         The fit. Its times are never negative.
     """
     rng = np.random.default_rng(0)
-    count = len(candidates)
+    count, heads, device = len(candidates), calls[0].q.shape[2], calls[0].q.device
     rows = [[index] * heads for index in range(count)]
     rows += rng.integers(0, count, (count + HELD_OUT, heads)).tolist()
-    shared = _one_head_each(candidates, grid).to(device)
-    own = shared.head_rows.tolist()
-    tables = [shared.with_heads([own[index] for index in row]) for row in rows]
-    shape = (1, grid.seq_len, heads, head_dim)
-    q, k, v = (torch.randn(shape, device=device, dtype=dtype) for _ in range(3))
+    tables = []
+    for call in calls:
+        shared = _one_head_each(candidates, call.grid).to(device)
+        own = shared.head_rows.tolist()
+        tables.append([shared.with_heads([own[index] for index in row]) for row in rows])
 
-    def dense() -> object:
-        return F.scaled_dot_product_attention(
-            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-        )
+    def layer(number: int) -> None:
+        for call, own in zip(calls, tables, strict=True):
+            attention(
+                call.q, call.k, call.v, own[number], prologue=call.prologue, backend=backend
+            )  # fmt: skip
 
-    calls: list[Callable[[], object]] = [dense]
-    calls += [partial(attention, q, k, v, table, backend=backend) for table in tables]
-    orders = np.array([rng.permutation(len(calls)) for _ in range(rounds + 1)])
+    orders = np.array([rng.permutation(len(rows)) for _ in range(rounds + 1)])
     bar = tqdm(orders, desc="time", unit="round", disable=None)
-    turns = np.array([[seconds(calls[index], device) for index in order] for order in bar])
+    turns = np.array([[seconds(partial(layer, index), device) for index in order] for order in bar])
     # The first round compiles and warms up.
-    typical = typical_times(turns[1:], orders[1:])
-    measured = typical[1:]
+    measured = typical_times(turns[1:], orders[1:])
     used = np.array([np.bincount(row, minlength=count) for row in rows], dtype=float)
     fitted = len(rows) - HELD_OUT
     first, found = fit(used[:fitted], measured[:fitted])
@@ -114,7 +122,6 @@ def time_layers(
         heads=tuple(found[1:].tolist()),
         first=first,
         layer=float(found[0]),
-        dense_layer=float(typical[0]),
         held_out=tuple(zip(predicted.tolist(), measured[fitted:].tolist(), strict=True)),
     )
 

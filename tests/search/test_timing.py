@@ -6,26 +6,31 @@ import torch
 from diffusers import WanTransformer3DModel
 
 from ajour import Captured, Diagonal, Full, Phase, Plan, Schedule, Skip, TokenGrid
-from ajour.pipelines.enable import session_of
+from ajour.pipelines.enable import session_of, sparse
 from ajour.search import costs, estimate
 from ajour.search.calibrate import full_plan
 from ajour.search.costs import Costs, measure_costs
-from ajour.search.passes import MEASURING, pass_turns, steps_run, time_passes
+from ajour.search.passes import (
+    MEASURING,
+    first_call,
+    layer_calls,
+    pass_turns,
+    steps_run,
+    time_passes,
+)
 from ajour.search.probe import probe
 from ajour.search.provenance import origin
-from ajour.search.timing import fit, time_layers, typical_times
+from ajour.search.timing import AttentionCall, fit, time_layers, typical_times
 from tests.pipelines.conftest import HEADS, LATE, LAYERS, make_plan, make_transformer
 from tests.search.conftest import CALL, GRID, given_costs, settings
 
 
 def test_less_work_costs_less():
-    found = time_layers(
-        [Full(), Diagonal(1.0), Skip()], TokenGrid(12, 12, 12), 2, 32, torch.float32,
-        torch.device("cpu"), rounds=3,
-    )  # fmt: skip
+    grid = TokenGrid(12, 12, 12)
+    call = AttentionCall(*torch.randn(3, 1, grid.seq_len, 2, 32), grid)
+    found = time_layers([Full(), Diagonal(1.0), Skip()], [call], rounds=3)
     assert found.heads[0] > found.heads[1] > found.heads[2] >= 0
     assert found.layer >= 0
-    assert found.dense_layer > 0
     assert len(found.held_out) == 12
 
 
@@ -76,7 +81,7 @@ def test_measured_costs_predict_the_passes_they_were_fitted_to(pipe):
     "change",
     [
         {"names": ["full"]}, {"heads": ["fast"]}, {"dense_pass": 0}, {"passes": 0}, {"extra": 1},
-        {"layer": float("nan")}, {"other": float("inf")}, {"dense_layer": -1e-9}, {"first": "0.1"},
+        {"layer": float("nan")}, {"other": float("inf")}, {"dense_pass": -1e-9}, {"first": "0.1"},
         {"heads": [10**400]}, {"passes": 1.0}, {"passes": True}, {"passes": None},
         {"held_out": [[1.0, 0.0]]}, {"held_out": [[1.0]]}, {"held_out": 7}, {"conditions": 7},
     ],
@@ -130,8 +135,10 @@ def test_attention_is_timed_in_the_dtype_that_it_runs_in(
     loaded_pipe, monkeypatch, where, name, timed
 ):
     def see(*args):
-        tensors = [x.dtype for x in args if isinstance(x, torch.Tensor)]
-        raise Seen(*tensors, *(x for x in args if isinstance(x, torch.dtype)))
+        calls = [x for one in args if isinstance(one, list) for x in one]
+        layers = [x for x in calls if isinstance(x, AttentionCall)]
+        tensors = [*args, *(x for one in layers for x in (one.q, one.k, one.v))]
+        raise Seen(*(x.dtype for x in tensors if isinstance(x, torch.Tensor)))
 
     monkeypatch.setattr(where, name, see)
     with pytest.raises(Seen) as seen:
@@ -145,6 +152,27 @@ def test_a_probe_tells_grid_steps_and_passes(pipe):
     assert (found.grid, found.steps, found.passes) == (GRID, 4, 2)
     assert min(found.dense_pass, found.skip_pass) > 0
     assert found.around > 0
+
+
+def test_a_layer_is_timed_on_what_it_is_given_in_a_run(pipe):
+    """Through the prologue it is what the listener hears; the weights are copies."""
+
+    def call():
+        return CALL | {"guidance_scale": 2.0, "generator": torch.Generator().manual_seed(0)}
+
+    (found,) = layer_calls(pipe, "a star", None, **call())
+    heard = []
+    args, kwargs = first_call(pipe, "a star", **call())
+    layer = pipe.transformer.blocks[LAYERS // 2].attn1
+    with sparse(pipe, full_plan(pipe.transformer)), torch.no_grad():
+        layer.processor.context.listener = lambda *given: heard.extend(given)
+        pipe.transformer(*args, **kwargs)
+    q, k = found.prologue.apply(found.q, found.k)
+    for ours, true in zip((q, k, found.v), heard[:3], strict=True):
+        torch.testing.assert_close(ours, true)
+    assert found.grid == heard[4] == GRID
+    assert found.prologue.q_norm.weight is not layer.norm_q.weight
+    assert "_ajour" not in pipe.__dict__
 
 
 def test_passes_are_timed_by_assignment(pipe):
