@@ -36,15 +36,14 @@ class LayerContext:
         backend: the backend asked for, or None to choose.
         listener: called after each sparse attention with q and k as attention sees them, v and
             the output, all (batch, tokens, heads, head_dim), and their grid; for calibration.
-        recorder: called before each sparse attention with what the operator is given: q, k, v,
-            their grid and prologue; for timing.
+        timer: called right before and right after each sparse attention.
     """
 
     tables: tuple[BlockTable, ...] = ()
     rows: tuple[CapturedRows, ...] = ()
     backend: str | None = None
     listener: Callable[..., None] | None = None
-    recorder: Callable[..., None] | None = None
+    timer: Callable[[], None] | None = None
 
 
 class SparseProcessor:
@@ -94,7 +93,7 @@ class SparseProcessor:
         Raises:
             RuntimeError: if the batch is not the one that the transformer was called with.
         """
-        tables, backend = self.context.tables, self.context.backend
+        tables, backend, timer = self.context.tables, self.context.backend, self.context.timer
         if len(tables) not in (1, len(query)):
             raise RuntimeError(
                 f"the transformer was called with {len(tables)} samples of different text lengths, "
@@ -111,9 +110,11 @@ class SparseProcessor:
             if self.context.rows:
                 table = expand([table], [self.context.rows])[0]
             q, k, v = (x[sample, :length] for x in (query, key, value))
-            if self.context.recorder is not None:
-                self.context.recorder(q, k, v, table.grid, prologue)
+            if timer is not None:
+                timer()
             out = attention(q, k, v, table, prologue=prologue, backend=backend)
+            if timer is not None:
+                timer()
             assert isinstance(out, torch.Tensor)
             if self.context.listener is not None:
                 q, k = (prologue or Prologue()).apply(q, k)

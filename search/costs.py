@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ajour.dispatch import choose
+from ajour.patterns import Skip
 from ajour.pipelines.devices import pipeline_device
 from ajour.pipelines.machine import device_name
 from ajour.plan import Plan
 from ajour.schedule import DENSE, Phase, Schedule
-from ajour.search.passes import ROUNDS, SKIPPED, layer_calls, pass_turns
-from ajour.search.timing import time_layers
+from ajour.search.passes import ROUNDS, pass_turns
+from ajour.search.timing import design, fit, typical_times
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,13 +23,13 @@ if TYPE_CHECKING:
 
     from ajour.grid import TokenGrid
     from ajour.patterns import Pattern
+    from ajour.search.passes import Turns
 
-MIXES = 4
-"""Random mixes whose whole passes are timed."""
+HELD_OUT = 12
+"""Layers of random mixes that the model is judged on."""
 
-
-MOST_SCALED = 1.5
-"""Layers' times are scaled by no more than this to fit whole passes: tiny models' are all noise."""
+SKIPPED = "skipped"
+"""Name of the timed passes in which the operator skips all heads."""
 
 SINGLE = ("layer", "dense_pass", "other", "first")
 """The single times among a table's fields."""
@@ -181,49 +182,73 @@ def measure_costs(
     backend: str | None,
     call: Mapping[str, Any],
 ) -> Costs:
-    """Time a layer apart, on what it is given in a real pass, then whole passes; fit the model.
+    """Time passes whose layers have one pattern each or random mixes, and fit the model.
 
-    In a pass the caches are colder than where one layer is timed again and again, so all layers'
-    times are scaled to fit passes of random mixes.
+    Every layer is timed where it runs: with what it is given there, after what ran before.
 
     Args:
         pipe: a supported pipeline with one transformer, not enabled.
         model: the plan's `model`.
-        candidates: patterns by name, `skip` among them.
+        candidates: patterns by name, C of them.
         grid: the token grid.
         passes: passes of a denoising step.
         prompt: any prompt.
         backend: the operator's backend; None chooses.
         call: further arguments of the pipeline's call.
     """
-    names = list(candidates)
-    calls = layer_calls(pipe, prompt, backend, **call)
-    layers = time_layers(list(candidates.values()), calls, backend)
-    del calls
-    shape = (model["layers"], model["heads"])
-    mixes = np.random.default_rng(1).integers(0, len(names), (MIXES, *shape))
+    names, (layers, heads) = list(candidates), (model["layers"], model["heads"])
+    rows = layer_rows(len(names), layers, heads)
+    places = np.random.default_rng(1).permutation(len(rows)).reshape(-1, layers)
     assignments = {
-        f"mix-{number}": tuple(tuple(names[index] for index in row) for row in mix)
-        for number, mix in enumerate(mixes)
+        f"mix-{number}": tuple(tuple(names[index] for index in row) for row in rows[own])
+        for number, own in enumerate(places)
     }
-    plan = Plan(dict(model), dict(candidates), assignments, Schedule((Phase(1.0, "mix-0"),)))
-    spent = pass_turns(pipe, plan, prompt, backend, ROUNDS, **call)
-    apart = Costs(tuple(names), **asdict(layers), dense_pass=1.0, other=0.0, passes=passes)
-    skipped = apart.attention(np.full(shape, names.index("skip")))
-    beyond = np.subtract([spent[name] for name in assignments], spent[SKIPPED])
-    expected = np.array([apart.attention(mix) for mix in mixes]) - skipped
-    scale = float(np.clip(np.median(beyond / expected[:, None]), 1 / MOST_SCALED, MOST_SCALED))
+    assignments[SKIPPED] = ((SKIPPED,) * heads,) * layers
+    patterns = dict(candidates) | {SKIPPED: Skip()}
+    plan = Plan(dict(model), patterns, assignments, Schedule((Phase(1.0, SKIPPED),)))
+    turns = pass_turns(pipe, plan, prompt, backend, ROUNDS, **call)
+    measured = typical_times(*_in_order(turns, dict(zip(assignments, places, strict=False))))
+    used = np.array([np.bincount(row, minlength=len(names)) for row in rows], dtype=float)
+    first, found = fit(used[:-HELD_OUT], measured[:-HELD_OUT])
+    predicted = design(used[-HELD_OUT:], first) @ found
+    beyond = np.array(turns.passes[SKIPPED]) - turns.layers[SKIPPED].sum(axis=1)
     return Costs(
         names=tuple(names),
-        heads=tuple(scale * time for time in layers.heads),
-        layer=scale * layers.layer,
-        dense_pass=float(np.median(spent[DENSE])),
-        other=max(0.0, float(np.median(spent[SKIPPED])) - scale * skipped),
+        heads=tuple(found[1:].tolist()),
+        layer=float(found[0]),
+        dense_pass=float(np.median(turns.passes[DENSE])),
+        other=max(0.0, float(np.median(beyond))),
         passes=passes,
-        first=layers.first,
-        held_out=layers.held_out,
+        first=first,
+        held_out=tuple(zip(predicted.tolist(), measured[-HELD_OUT:].tolist(), strict=True)),
         conditions=conditions(pipe, model, grid, backend),
     )
+
+
+def _in_order(
+    turns: Turns, rows: Mapping[str, NDArray[np.int64]]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Layers' times and which row each is of, (rounds, n) each, in the order of their passes."""
+    orders = [[name for name in order if name in rows] for order in turns.orders]
+    times = [
+        np.concatenate([turns.layers[name][number] for name in order])
+        for number, order in enumerate(orders)
+    ]
+    return np.array(times), np.array([np.concatenate([rows[n] for n in order]) for order in orders])
+
+
+def layer_rows(candidates: int, layers: int, heads: int) -> NDArray[np.int64]:
+    """The layers that are timed: of one candidate each, then at least as many random mixes.
+
+    The last `HELD_OUT` are for judging the fit.
+
+    Returns:
+        (n, heads), index of each head's candidate; n is a multiple of `layers`.
+    """
+    alone = np.repeat(np.arange(candidates)[:, None], heads, axis=1)
+    count = -(-(2 * candidates + HELD_OUT) // layers) * layers - candidates
+    mixed = np.random.default_rng(0).integers(0, candidates, (count, heads))
+    return np.concatenate([alone, mixed])
 
 
 def _time(value: Any) -> float:

@@ -285,14 +285,13 @@ class Search:
         plan = build_plan(self.model, self.candidates, choice, levels)
         found = self.verifier.check(plan) | self._clock(choice, levels)
         starts = np.array(band_starts(len(levels), len(choice)))
-        skip = list(self.candidates).index("skip")
-        beyond = [
-            costs.attention(choice[band]) - costs.attention(np.full_like(choice[band], skip))
+        expected = [
+            costs.attention(choice[band])
             for step, use in enumerate(steps_run(plan, levels))
             if use not in (DENSE, MEASURING)
             for band in [int((starts <= step).sum()) - 1]
         ]
-        return found | {"predicted_attention_seconds": float(np.mean(beyond or [0.0]))}
+        return found | {"predicted_attention_seconds": float(np.mean(expected or [0.0]))}
 
     def _clock(self, choice: Choice, levels: Sequence[float]) -> dict[str, Any]:
         """Passes of a choice's plan, timed in turns with dense ones by the first process."""

@@ -11,11 +11,11 @@ from ajour.pipelines.devices import pipeline_device
 from ajour.search.baselines import SHOWN
 from ajour.search.calibrate import SAMPLES, band_starts, score
 from ajour.search.candidates import default_candidates
-from ajour.search.costs import MIXES
+from ajour.search.costs import layer_rows
 from ajour.search.measure import layer_groups, probed_steps
-from ajour.search.passes import ROUNDS as PASS_ROUNDS
+from ajour.search.passes import ROUNDS
 from ajour.search.probe import probe
-from ajour.search.timing import HELD_OUT, ROUNDS, seconds
+from ajour.search.timing import seconds
 
 if TYPE_CHECKING:
     from ajour.search.settings import Settings
@@ -65,10 +65,9 @@ def estimate(pipe: Any, settings: Settings, processes: int = 1) -> list[dict[str
         + len(starts) * found.passes * model["layers"] * scoring
         + sum(steps - start for start in starts) * found.passes * sparse_pass
     )
-    layers = 2 * len(candidates) + HELD_OUT + 1
-    timing = (ROUNDS + 1) * layers * 0.6 * attention / model["layers"]
-    timing += (PASS_ROUNDS + 1) * (MIXES + 2) * sparse_pass
-    plan_timing = (PASS_ROUNDS + 1) * (len(starts) + 2) * sparse_pass
+    layers = len(layer_rows(len(candidates), model["layers"], model["heads"]))
+    timing = (ROUNDS + 1) * (found.dense_pass + layers // model["layers"] * sparse_pass)
+    plan_timing = (ROUNDS + 1) * (len(starts) + 2) * sparse_pass
     shared = -(-verification // processes)
     stages = [
         (
@@ -77,7 +76,11 @@ def estimate(pipe: Any, settings: Settings, processes: int = 1) -> list[dict[str
             f"{model['layers']} x {model['heads']} heads in {len(starts)} bands of steps",
             -(-calibration // processes) * each,
         ),
-        ("time", f"{layers} layers of one pattern or mixed, {ROUNDS} times", timing),
+        (
+            "time",
+            f"{layers} layers of one pattern or mixed, in whole passes, {ROUNDS} times",
+            timing,
+        ),
         ("dense", f"{verification} verification prompts", shared * (steps * step + found.around)),
         (
             "verify",

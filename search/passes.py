@@ -3,36 +3,47 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
-from ajour.patterns import Captured, Skip
+from ajour.patterns import Captured
 from ajour.pipelines.devices import pipeline_device
 from ajour.pipelines.enable import session_of, sparse
-from ajour.prologue import Norm
 from ajour.schedule import DENSE, Phase, Schedule
-from ajour.search.calibrate import full_plan
-from ajour.search.timing import AttentionCall, seconds
+from ajour.search.timing import LayerTimer, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ajour.grid import TokenGrid
+    from numpy.typing import NDArray
+
     from ajour.plan import Plan
-    from ajour.prologue import Prologue
 
 ROUNDS = 4
 """Timings of every pass, in turns."""
 
-SKIPPED = "skipped"
-"""Name of the timed passes in which the operator skips all heads."""
-
-
 MEASURING = "dense+capture"
 """Name of the timed dense passes in which captured maps are measured; no assignment can have it."""
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Passes that were timed in turns.
+
+    Attributes:
+        passes: seconds of whole passes by name, one per round.
+        layers: seconds that each layer spends in the operator, by name of the pass: (rounds,
+            layers); 0 where attention is stock.
+        orders: names in the order of their passes, one list per round.
+    """
+
+    passes: dict[str, list[float]]
+    layers: dict[str, NDArray[np.float64]]
+    orders: list[list[str]]
 
 
 class _Enough(Exception):
@@ -56,41 +67,6 @@ def first_call(pipe: Any, prompt: str, **call: Any) -> tuple[Any, Any]:
     return kept[0]
 
 
-def layer_calls(pipe: Any, prompt: str, backend: str | None, **call: Any) -> list[AttentionCall]:
-    """What the middle layer gives the operator in the first pass of a run.
-
-    Args:
-        pipe: a supported pipeline with one transformer, not enabled.
-        prompt: any prompt.
-        backend: the operator's backend; None chooses.
-        call: further arguments of the pipeline's call.
-    """
-    found: list[AttentionCall] = []
-
-    def record(
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        grid: TokenGrid,
-        prologue: Prologue | None,
-    ) -> None:
-        if prologue is not None:  # offloading takes the weights back
-            prologue = replace(prologue, q_norm=_own(prologue.q_norm), k_norm=_own(prologue.k_norm))
-        found.append(AttentionCall(q, k, v, grid, prologue))
-
-    args, kwargs = first_call(pipe, prompt, **call)
-    plan = full_plan(pipe.transformer)
-    with sparse(pipe, plan, backend=backend, strict=True), torch.no_grad():
-        layers = session_of(pipe).runtimes[0].family.layers(pipe.transformer)
-        layers[len(layers) // 2].processor.context.recorder = record
-        pipe.transformer(*args, **kwargs)
-    return found
-
-
-def _own(norm: Norm | None) -> Norm | None:
-    return None if norm is None else Norm(norm.weight.detach().clone(), norm.eps)
-
-
 def pass_turns(
     pipe: Any,
     plan: Plan,
@@ -100,8 +76,8 @@ def pass_turns(
     *,
     measuring: bool = False,
     **call: Any,
-) -> dict[str, list[float]]:
-    """Time a pass under each assignment of a plan, a dense one and one without attention.
+) -> Turns:
+    """Time a dense pass and one under each assignment of a plan, in a new order in each round.
 
     Args:
         pipe: a supported pipeline with one transformer, not enabled.
@@ -113,42 +89,49 @@ def pass_turns(
         call: further arguments of the pipeline's call.
 
     Returns:
-        Seconds by assignment, `dense` and `skipped` included, one per round; `dense+capture` too
-        if asked for.
+        Times by assignment, `dense` before them; after them `dense+capture` if asked for.
     """
     # Captured maps are measured in a dense step if the next one needs them.
     named = sorted(plan.assignments, key=lambda name: not needs_capture(plan, name))
-    names = [DENSE, *named, SKIPPED]
+    names = [DENSE, *named]
     phases = tuple(Phase(1 - index / len(names), name) for index, name in enumerate(names))
-    nothing = (("skip",) * plan.model["heads"],) * plan.model["layers"]
-    every = replace(
-        plan,
-        patterns=plan.patterns | {"skip": Skip()},
-        assignments=plan.assignments | {SKIPPED: nothing},
-        schedule=Schedule(phases),
-    )
+    every = replace(plan, schedule=Schedule(phases))
     spent: dict[str, list[float]] = {name: [] for name in names}
+    within: dict[str, list[list[float]]] = {name: [] for name in names}
     args, kwargs = first_call(pipe, prompt, **call)
-    device = pipeline_device(pipe)
+    device, rng = pipeline_device(pipe), np.random.default_rng(0)
     with sparse(pipe, every, backend=backend, strict=True):
-        tracker = session_of(pipe).tracker
+        session = session_of(pipe)
+        tracker = session.tracker
         tracker.levels[:] = [phase.below for phase in phases]
+        timers = []
+        for layer in session.runtimes[0].family.layers(pipe.transformer):
+            timers.append(LayerTimer(device))
+            layer.processor.context.timer = torch.compiler.disable(timers[-1])
 
         def run() -> Any:
             with torch.no_grad():
                 return pipe.transformer(*args, **kwargs)
 
-        for _ in range(rounds + 1):
-            for step, name in enumerate(names):
+        # The first round, which measures maps where they are needed, keeps the order of the steps.
+        orders = [np.arange(len(names)), *(rng.permutation(len(names)) for _ in range(rounds))]
+        for order in tqdm(orders, desc="time", unit="round", disable=None):
+            for step in order.tolist():
+                name = names[step]
                 tracker.steps_done = step
                 spent[name].append(seconds(run, device))
+                within[name].append([timer.take() for timer in timers])
         if measuring:  # apart, as the first pass with new maps has to expand them
             tracker.steps_done = 0
             for dense in list(spent[DENSE]):
                 tracker.runs += 1
                 measured = seconds(run, device)  # the step's next pass measures nothing
                 spent.setdefault(MEASURING, []).append(dense + measured - seconds(run, device))
-    return {name: times[1:] for name, times in spent.items()}
+    return Turns(
+        {name: times[1:] for name, times in spent.items()},
+        {name: np.array(times[1:]) for name, times in within.items()},
+        [[names[step] for step in order] for order in orders[1:]],
+    )
 
 
 def time_passes(
@@ -175,20 +158,18 @@ def time_passes(
 
     Returns:
         `pass_seconds` by assignment, `dense` included, and `dense+capture` where maps are
-        measured: medians; `attention_seconds`, of a run's mean sparse pass beyond one that skips
-        all heads; and `speedup` of a run of these steps, the median over the rounds.
+        measured: medians; `attention_seconds`, spent in the operator in a run's mean sparse pass;
+        and `speedup` of a run of these steps, the median over the rounds.
     """
     steps = steps_run(plan, levels)
     turns = pass_turns(pipe, plan, prompt, backend, rounds, measuring=MEASURING in steps, **call)
-    spent = {name: np.array(times) for name, times in turns.items()}
+    spent = {name: np.array(times) for name, times in turns.passes.items()}
     if MEASURING in steps:
         spent[MEASURING] = (spent[MEASURING] + (passes - 1) * spent[DENSE]) / passes
     total = np.sum([spent[name] for name in steps], axis=0)
-    thin = [spent[name] - spent[SKIPPED] for name in steps if name not in (DENSE, MEASURING)]
+    thin = [turns.layers[name].sum(axis=1) for name in steps if name not in (DENSE, MEASURING)]
     return {
-        "pass_seconds": {
-            name: float(np.median(times)) for name, times in spent.items() if name != SKIPPED
-        },
+        "pass_seconds": {name: float(np.median(times)) for name, times in spent.items()},
         "attention_seconds": float(np.median(np.mean(thin, axis=0))) if thin else 0.0,
         "speedup": float(np.median(len(steps) * spent[DENSE] / total)),
     }

@@ -11,9 +11,8 @@ import numpy as np
 from ajour.patterns import Skip
 from ajour.pipelines.enable import session_of, sparse, transformers_of
 from ajour.plan import Plan
-from ajour.schedule import DENSE
 from ajour.search.calibrate import full_plan
-from ajour.search.passes import SKIPPED, first_call, pass_turns
+from ajour.search.passes import first_call, pass_turns
 
 if TYPE_CHECKING:
     import torch
@@ -131,9 +130,8 @@ def probe(
     start = time.perf_counter()
     found = look(pipe, prompt, backend, decode=True, **options)
     spent = time.perf_counter() - start
-    plan = full_plan(pipe.transformer)
-    times = pass_turns(pipe, plan, prompt, backend, rounds, **options)
-    dense_pass, skip_pass = (float(np.median(times[name])) for name in (DENSE, SKIPPED))
+    turns = pass_turns(pipe, _skip_plan(pipe.transformer), prompt, backend, rounds, **options)
+    dense_pass, skip_pass = (float(np.median(times)) for times in turns.passes.values())
     around = max(0.0, spent - STEPS * found.passes * skip_pass)
     return Probe(found.grid, found.steps, found.passes, dense_pass, skip_pass, around)
 

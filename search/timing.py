@@ -1,41 +1,21 @@
-"""Timing layers of the operator, whatever mix of patterns their heads have, and fitting the times.
+"""Timing, and fitting times of layers with any mix of patterns.
 
-A layer's call costs a fixed time plus a time per head that depends on the head's pattern. Where a
-backend works pattern by pattern, the first head of a pattern costs more than further ones. All of
-it is fitted to layers of one pattern and to random mixes; other mixes tell how far the fit is off.
+A layer's attention costs a fixed time plus a time per head that depends on the head's pattern.
+Where a backend works pattern by pattern, the first head of a pattern costs more than further ones.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
-
-from ajour.capture import levels_by_chance
-from ajour.lowering import lower
-from ajour.ops import attention
-from ajour.patterns import Captured
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
-
-    from ajour.grid import TokenGrid
-    from ajour.patterns import Pattern
-    from ajour.prologue import Prologue
-    from ajour.table import BlockTable
-
-HELD_OUT = 12
-"""Random mixes that the model is judged on."""
-
-ROUNDS = 5
-"""Timings of every layer, in turns."""
 
 NEIGHBOURS = 15
 """Calls, one after the other, that tell how fast the machine is at the time."""
@@ -47,83 +27,36 @@ SMOOTHINGS = 3
 """Rounds of taking the machine's speed out of the times."""
 
 
-@dataclass(frozen=True)
-class AttentionCall:
-    """What a layer gives the operator, but for the table.
+class LayerTimer:
+    """Times a layer's attention within passes, without waiting for a GPU there.
+
+    To be called before and after each call of the operator.
 
     Args:
-        q: (batch, tokens, heads, head_dim).
-        k: same shape.
-        v: same shape.
-        grid: their grid.
-        prologue: what q and k have not been through yet.
+        device: that passes run on.
     """
 
-    q: torch.Tensor
-    k: torch.Tensor
-    v: torch.Tensor
-    grid: TokenGrid
-    prologue: Prologue | None = None
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._marks: list[Any] = []
 
+    def __call__(self) -> None:
+        """Note the time."""
+        if self._device.type == "cuda":
+            mark = torch.cuda.Event(enable_timing=True)
+            mark.record(torch.cuda.current_stream(self._device))
+            self._marks.append(mark)
+        else:
+            self._marks.append(time.perf_counter())
 
-@dataclass(frozen=True)
-class LayerCosts:
-    """What `time_layers` fits: fields as of `Costs`."""
-
-    heads: tuple[float, ...]
-    first: float
-    layer: float
-    held_out: tuple[tuple[float, float], ...]
-
-
-def time_layers(
-    candidates: Sequence[Pattern],
-    calls: Sequence[AttentionCall],
-    backend: str | None = None,
-    rounds: int = ROUNDS,
-) -> LayerCosts:
-    """Time layers of one candidate and of random mixes, and fit the model.
-
-    Args:
-        candidates: the patterns, C of them.
-        calls: the operator's calls in a layer: one, or one per sample of a batch.
-        backend: the operator's backend; None chooses.
-        rounds: timings of each layer, in turns.
-
-    Returns:
-        The fit. Its times are never negative.
-    """
-    rng = np.random.default_rng(0)
-    count, heads, device = len(candidates), calls[0].q.shape[2], calls[0].q.device
-    rows = [[index] * heads for index in range(count)]
-    rows += rng.integers(0, count, (count + HELD_OUT, heads)).tolist()
-    tables = []
-    for call in calls:
-        shared = _one_head_each(candidates, call.grid).to(device)
-        own = shared.head_rows.tolist()
-        tables.append([shared.with_heads([own[index] for index in row]) for row in rows])
-
-    def layer(number: int) -> None:
-        for call, own in zip(calls, tables, strict=True):
-            attention(
-                call.q, call.k, call.v, own[number], prologue=call.prologue, backend=backend
-            )  # fmt: skip
-
-    orders = np.array([rng.permutation(len(rows)) for _ in range(rounds + 1)])
-    bar = tqdm(orders, desc="time", unit="round", disable=None)
-    turns = np.array([[seconds(partial(layer, index), device) for index in order] for order in bar])
-    # The first round compiles and warms up.
-    measured = typical_times(turns[1:], orders[1:])
-    used = np.array([np.bincount(row, minlength=count) for row in rows], dtype=float)
-    fitted = len(rows) - HELD_OUT
-    first, found = fit(used[:fitted], measured[:fitted])
-    predicted = _design(used[fitted:], first) @ found
-    return LayerCosts(
-        heads=tuple(found[1:].tolist()),
-        first=first,
-        layer=float(found[0]),
-        held_out=tuple(zip(predicted.tolist(), measured[fitted:].tolist(), strict=True)),
-    )
+    def take(self) -> float:
+        """Seconds in the operator since the last call of this, once the device is idle."""
+        marks, self._marks = self._marks, []
+        if self._device.type == "cuda":
+            spent = (a.elapsed_time(b) / 1e3 for a, b in zip(marks[::2], marks[1::2], strict=True))
+        else:
+            spent = (b - a for a, b in zip(marks[::2], marks[1::2], strict=True))
+        return float(sum(spent))
 
 
 def fit(
@@ -144,22 +77,22 @@ def fit(
 
     found = []
     for first in FIRST_SHARES:
-        times, residual = nnls(_design(used, first) / measured[:, None], np.ones(len(measured)))
+        times, residual = nnls(design(used, first) / measured[:, None], np.ones(len(measured)))
         found.append((residual, first, times))
     enough = 1.05 * min(residual for residual, _, _ in found) + 1e-9
     return next((first, times) for residual, first, times in found if residual <= enough)
 
 
-def _design(used: NDArray[np.float64], first: float) -> NDArray[np.float64]:
-    """What a layer's fixed time and each candidate's are multiplied by."""
+def design(used: NDArray[np.float64], first: float) -> NDArray[np.float64]:
+    """What the times that `fit` gives are multiplied by: (layers, 1 + C)."""
     return np.hstack([np.ones((len(used), 1)), used + first * (used > 0)])
 
 
 def typical_times(turns: NDArray[np.float64], orders: NDArray[np.int64]) -> NDArray[np.float64]:
     """Typical seconds of calls that were timed in turns on a machine of changing speed.
 
-    Each round has its own random order. How slow the machine is at a moment is then told by the
-    calls around it: the median of their times, each over its own typical time.
+    Rounds have orders of their own. How slow the machine is at a moment is then told by the calls
+    around it: the median of their times, each over its own typical time.
 
     Args:
         turns: (rounds, calls), seconds in the order in which they were measured.
@@ -178,16 +111,6 @@ def typical_times(turns: NDArray[np.float64], orders: NDArray[np.int64]) -> NDAr
         slowness = median_filter((turns / typical[orders]).ravel(), NEIGHBOURS, mode="nearest")
         slowness /= np.median(slowness)
     return np.asarray(typical)
-
-
-def _one_head_each(candidates: Sequence[Pattern], grid: TokenGrid) -> BlockTable:
-    """A table with a head per candidate; captured maps are of random importance."""
-    table = lower(candidates, grid)
-    for index, pattern in enumerate(candidates):
-        if isinstance(pattern, Captured):
-            levels = levels_by_chance(pattern, grid)
-            table = table.with_rows(levels, torch.tensor([index]), max(pattern.levels))
-    return table
 
 
 def seconds(call: Callable[[], object], device: torch.device) -> float:
