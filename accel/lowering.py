@@ -41,6 +41,15 @@ def density(pattern: Pattern, grid: TokenGrid) -> float:
     return float(tile_shares(levels)[0])
 
 
+def pools(pattern: Pattern, grid: TokenGrid) -> bool:
+    """Whether a pattern has pooled keys on a grid."""
+    if isinstance(pattern, Captured):
+        return max(pattern.levels) > 0
+    if not isinstance(pattern, GeometricPattern):
+        raise TypeError(f"a pattern must be geometric or captured, got {pattern!r}")
+    return bool((pattern.video_levels(grid) > 0).any())
+
+
 def lower(patterns: Sequence[Pattern], grid: TokenGrid) -> BlockTable:
     """The block table of one layer, one pattern per head. Equal patterns share a row.
 

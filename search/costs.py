@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ajour.dispatch import choose
+from ajour.lowering import pools
 from ajour.patterns import Skip
 from ajour.pipelines.devices import pipeline_device
 from ajour.pipelines.machine import device_name
@@ -31,7 +32,7 @@ HELD_OUT = 12
 SKIPPED = "skipped"
 """Name of the timed passes in which the operator skips all heads."""
 
-SINGLE = ("layer", "dense_pass", "other", "first")
+SINGLE = ("layer", "pooling", "dense_pass", "other", "first")
 """The single times among a table's fields."""
 
 
@@ -42,7 +43,9 @@ class Costs:
     Args:
         names: the candidates, C of them.
         heads: seconds of a head under each candidate, C of them.
+        pooled: whether each candidate has pooled keys, C of them.
         layer: seconds of a layer's call beyond its heads.
+        pooling: seconds more of a layer with pooled keys.
         dense_pass: seconds of a whole pass of the transformer with stock attention.
         other: seconds of a pass that are not spent in the operator when it is in use.
         passes: passes of a denoising step.
@@ -53,7 +56,9 @@ class Costs:
 
     names: tuple[str, ...]
     heads: tuple[float, ...]
+    pooled: tuple[bool, ...]
     layer: float
+    pooling: float
     dense_pass: float
     other: float
     passes: int
@@ -67,9 +72,9 @@ class Costs:
         Args:
             choice: (layers, heads), index of each head's candidate.
         """
-        heads = np.array(self.heads)
-        once = sum(heads[np.unique(row)].sum() for row in choice)
-        return float(len(choice) * self.layer + heads[choice].sum() + self.first * once)
+        used = np.array([np.bincount(row, minlength=len(self.names)) for row in choice])
+        times = [self.layer, self.pooling, *self.heads]
+        return float((design(used, np.array(self.pooled), self.first) @ times).sum())
 
     @property
     def error(self) -> float:
@@ -104,6 +109,7 @@ class Costs:
             costs = cls(
                 names=tuple(map(str, data["names"])),
                 heads=tuple(map(_time, data["heads"])),
+                pooled=tuple(map(_flag, data["pooled"])),
                 held_out=tuple((_time(a), _time(b)) for a, b in data["held_out"]),
                 passes=data["passes"],
                 conditions=dict(data["conditions"]),
@@ -115,10 +121,12 @@ class Costs:
             raise ValueError(
                 f"a table of costs needs an integer of at least 1 as passes, got {costs.passes!r}"
             )
-        if len(costs.names) != len(costs.heads) or not costs.dense_pass > 0:
+        sizes = len(costs.names), len(costs.heads), len(costs.pooled)
+        if len(set(sizes)) > 1 or not costs.dense_pass > 0:
             raise ValueError(
-                "a table of costs needs one time per name and a positive dense_pass, "
-                f"got {len(costs.names)} names, {len(costs.heads)} times and {costs.dense_pass!r}"
+                "a table of costs needs one time and one entry of pooled per name and a positive "
+                f"dense_pass, got {sizes[0]} names, {sizes[1]} times, {sizes[2]} entries and "
+                f"{costs.dense_pass!r}"
             )
         if not all(measured > 0 for _, measured in costs.held_out):
             raise ValueError("a table of costs needs positive measured times in held_out")
@@ -209,13 +217,16 @@ def measure_costs(
     turns = pass_turns(pipe, plan, prompt, backend, ROUNDS, **call)
     measured = typical_times(*_in_order(turns, dict(zip(assignments, places, strict=False))))
     used = np.array([np.bincount(row, minlength=len(names)) for row in rows], dtype=float)
-    first, found = fit(used[:-HELD_OUT], measured[:-HELD_OUT])
-    predicted = design(used[-HELD_OUT:], first) @ found
+    pooled = np.array([pools(pattern, grid) for pattern in candidates.values()])
+    first, found = fit(used[:-HELD_OUT], pooled, measured[:-HELD_OUT])
+    predicted = design(used[-HELD_OUT:], pooled, first) @ found
     beyond = np.array(turns.passes[SKIPPED]) - turns.layers[SKIPPED].sum(axis=1)
     return Costs(
         names=tuple(names),
-        heads=tuple(found[1:].tolist()),
+        heads=tuple(found[2:].tolist()),
+        pooled=tuple(pooled.tolist()),
         layer=float(found[0]),
+        pooling=float(found[1]),
         dense_pass=float(np.median(turns.passes[DENSE])),
         other=max(0.0, float(np.median(beyond))),
         passes=passes,
@@ -257,3 +268,10 @@ def _time(value: Any) -> float:
     if not number or not 0 <= value < float("inf"):
         raise ValueError(f"a time must be a finite number of at least 0, got {value!r:.40}")
     return float(value)
+
+
+def _flag(value: Any) -> bool:
+    """True or false, as a bool."""
+    if not isinstance(value, bool):
+        raise ValueError(f"an entry of pooled must be true or false, got {value!r:.40}")
+    return value

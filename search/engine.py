@@ -23,7 +23,7 @@ from ajour.search.measure import Calibration, gains
 from ajour.search.passes import MEASURING, steps_run, time_passes
 from ajour.search.probe import look, searched
 from ajour.search.provenance import origin, provenance
-from ajour.search.solve import Problem, frontier
+from ajour.search.solve import Group, Problem, frontier
 from ajour.search.verify import Verifier, plan_key
 
 if TYPE_CHECKING:
@@ -262,13 +262,19 @@ class Search:
         steps = len(found[0]["levels"])
         starts = band_starts(steps, len(errors))
         passes = np.diff([*starts, steps]) * float(costs.passes)
-        apart = errors.size <= MOST_SHARED
+        times = np.outer(passes, costs.heads)
+        groups = [Group(np.array(costs.pooled), passes * costs.pooling)]
+        if costs.first and errors.size <= MOST_SHARED:
+            every = range(len(costs.names))
+            groups += [Group(np.array(every) == one, costs.first * times[:, one]) for one in every]
+        elif costs.first:
+            times *= 1 + costs.first
         problem = Problem(
             errors,
-            np.outer(passes, costs.heads) * (1 if apart else 1 + costs.first),
+            times,
             passes * (costs.other + layers * costs.layer),
             passes * costs.dense_pass,
-            costs.first if apart else 0.0,
+            tuple(group for group in groups if group.members.any() and group.seconds.any()),
         )
         shares = [density(p, self.grid) for p in self.candidates.values()]
         densities = Problem(

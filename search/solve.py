@@ -22,6 +22,19 @@ Choice = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
+class Group:
+    """Candidates that cost something once in every layer where any head has one of them.
+
+    Attributes:
+        members: bool (C,).
+        seconds: (bands,), in all steps of a band.
+    """
+
+    members: NDArray[np.bool_]
+    seconds: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class Problem:
     """What to choose from.
 
@@ -31,8 +44,7 @@ class Problem:
         costs: (bands, C), seconds of a head under each candidate in all steps of a band.
         fixed: (bands,), seconds of a band beyond its heads if it runs sparse.
         dense: (bands,), seconds of a band that runs dense, without error.
-        first: what the first head of a candidate in a layer costs beyond a further one, as a
-            share of `costs`.
+        groups: what layers pay once, however many of their heads have a candidate.
         unit: `s`, or `density` where shares of dense attention stand in place of seconds.
     """
 
@@ -40,8 +52,20 @@ class Problem:
     costs: NDArray[np.float64]
     fixed: NDArray[np.float64]
     dense: NDArray[np.float64]
-    first: float = 0.0
+    groups: tuple[Group, ...] = ()
     unit: str = "s"
+
+    @property
+    def members(self) -> NDArray[np.bool_]:
+        """Of the groups: bool (G, C)."""
+        own = [group.members for group in self.groups]
+        return np.array(own, dtype=bool).reshape(len(own), self.errors.shape[-1])
+
+    @property
+    def opening(self) -> NDArray[np.float64]:
+        """Seconds of the groups: (bands, G)."""
+        own = [group.seconds for group in self.groups]
+        return np.array(own, dtype=float).reshape(len(own), len(self.errors)).T
 
     def told(self, cost: float) -> str:
         """A cost for people, in its unit."""
@@ -51,41 +75,66 @@ class Problem:
 
     def seconds(self, choice: Choice) -> float:
         """Predicted seconds of a choice."""
-        total = 0.0
-        for band, picked in enumerate(choice):
-            if (picked == DENSE_BAND).all():
-                total += float(self.dense[band])
-            else:
-                costs = self.costs[band]
-                once = sum(costs[np.unique(row)].sum() for row in picked) if self.first else 0.0
-                total += float(self.fixed[band] + costs[picked].sum() + self.first * once)
-        return total
+        dense = (choice == DENSE_BAND).all(axis=(1, 2))
+        spent = self.fixed + self._layers(np.maximum(choice, 0)).sum(axis=1)
+        return float(np.where(dense, self.dense, spent).sum())
 
     def error(self, choice: Choice) -> float:
         """Predicted error of a choice."""
-        picked = np.take_along_axis(self.errors, np.maximum(choice, 0)[..., None], -1)[..., 0]
-        return float(picked[choice != DENSE_BAND].sum())
+        return float(self._errors(np.maximum(choice, 0))[choice != DENSE_BAND].sum())
 
     def relaxed(self, price: float) -> Choice:
         """The choice of least error + price * seconds.
 
-        It is on the frontier for every price; where first heads cost more, nearly so: heads then
-        choose one after the other, given the others of their layer.
+        It is on the frontier for every price; with groups, nearly so: the heads of a layer then
+        choose one after the other, given the others, with and without each larger group.
         """
-        prices = price * self.costs[:, None]
-        choice = (self.errors + (1 + self.first) * prices[:, None]).argmin(axis=-1)
-        for head in list(range(choice.shape[2])) * (SWEEPS if self.first else 0):
-            others = np.delete(choice, head, axis=2)
-            taken = (others[..., None] == np.arange(self.errors.shape[-1])).any(axis=2)
-            value = self.errors[:, :, head] + prices * (1 + self.first * ~taken)
-            choice[:, :, head] = value.argmin(axis=-1)
-        for band in range(len(choice)):
-            sparse = np.full_like(choice, DENSE_BAND)
-            sparse[band] = choice[band]
+        everything = np.zeros(self.errors.shape[-1], dtype=bool)
+        shared = [
+            group.members for group in self.groups if 1 < group.members.sum() < len(everything)
+        ]
+        best = self._descend(price, everything)
+        for banned in shared:
+            choice = self._descend(price, banned)
+            better = self._value(choice, price) < self._value(best, price)
+            best = np.where(better[..., None], choice, best)
+        for band in range(len(best)):
+            sparse = np.full_like(best, DENSE_BAND)
+            sparse[band] = best[band]
             spent = self.seconds(sparse) - self.dense.sum()
             if self.error(sparse) + price * spent >= 0:
-                choice[band] = DENSE_BAND
-        return np.asarray(choice)
+                best[band] = DENSE_BAND
+        return np.asarray(best)
+
+    def _descend(self, price: float, banned: NDArray[np.bool_]) -> Choice:
+        """Every head's best candidate but for banned ones, given the others of its layer."""
+        members, opening = self.members, self.opening
+        alone = self.costs + opening @ members
+        errors = np.where(banned, np.inf, self.errors)
+        choice = (errors + price * alone[:, None, None]).argmin(axis=-1)
+        for head in list(range(choice.shape[2])) * (SWEEPS if self.groups else 0):
+            closed = ~self._opened(np.delete(choice, head, axis=2))
+            costs = self.costs[:, None] + (closed * opening[:, None]) @ members
+            choice[:, :, head] = (errors[:, :, head] + price * costs).argmin(axis=-1)
+        return choice
+
+    def _value(self, choice: Choice, price: float) -> NDArray[np.float64]:
+        """Error + price * seconds of each layer: (bands, layers)."""
+        return self._errors(choice).sum(axis=2) + price * self._layers(choice)
+
+    def _errors(self, choice: Choice) -> NDArray[np.float64]:
+        """The error of each head: (bands, layers, heads)."""
+        return np.take_along_axis(self.errors, choice[..., None], -1)[..., 0]
+
+    def _layers(self, choice: Choice) -> NDArray[np.float64]:
+        """Seconds of each layer: (bands, layers)."""
+        heads = self.costs[np.arange(len(choice))[:, None, None], choice].sum(axis=2)
+        return np.asarray(heads + (self._opened(choice) * self.opening[:, None]).sum(axis=2))
+
+    def _opened(self, choice: Choice) -> NDArray[np.bool_]:
+        """Whether any head of a layer has a member of a group: (bands, layers, G)."""
+        used = (choice[..., None] == np.arange(self.errors.shape[-1])).any(axis=2)
+        return np.asarray((used[:, :, None] & self.members).any(axis=-1))
 
 
 def frontier(problem: Problem, points: int = 48) -> Iterator[Choice]:
@@ -120,8 +169,9 @@ def solve(problem: Problem, budget: float) -> Choice:
     from scipy.optimize import Bounds, LinearConstraint, milp
     from scipy.sparse import csr_array
 
-    bands, layers, heads, count = problem.errors.shape
-    cheapest = problem.costs.min(axis=1) * (heads + problem.first)
+    bands, layers, heads, _ = problem.errors.shape
+    members, opening = problem.members, problem.opening
+    cheapest = (heads * problem.costs + opening @ members).min(axis=1)
     least = float(np.minimum(problem.fixed + layers * cheapest, problem.dense).sum())
     if least > budget:
         raise ValueError(
@@ -130,38 +180,39 @@ def solve(problem: Problem, budget: float) -> Choice:
         )
     useful = _useful(problem)
     band, layer, head, candidate = useful.nonzero()
-    # Variables: the useful candidates of every head; those of every layer, if first heads count
-    # apart; whether a band runs sparse. In a band that does, every head has one candidate.
-    own = np.ravel_multi_index((band, layer, candidate), (bands, layers, count))
-    shared, opened = np.unique(own, return_inverse=True)
-    if problem.first == 0:
-        shared = shared[:0]
-    singles, total = len(own), len(own) + len(shared)
-    groups = bands * layers * heads
-    every = np.arange(groups)
-    group = np.concatenate([(band * layers + layer) * heads + head, every])
-    column = np.concatenate([np.arange(singles), total + every // (layers * heads)])
-    signs = np.concatenate([np.ones(singles), -np.ones(groups)])
-    one_each = csr_array((signs, (group, column)), shape=(groups, total + bands))
-    opening = problem.first * problem.costs[shared // (layers * count), shared % count]
-    spent = np.concatenate([problem.costs[band, candidate], opening, problem.fixed - problem.dense])
+    # Variables: the useful candidates of every head; the groups of every layer; whether a band
+    # runs sparse. In a band that does, every head has one candidate.
+    group, member = members[:, candidate].nonzero()
+    own = np.ravel_multi_index(
+        (band[member], layer[member], group), (bands, layers, len(members) + 1)
+    )
+    opened, place = np.unique(own, return_inverse=True)
+    singles, total = len(candidate), len(candidate) + len(opened)
+    every = np.arange(bands * layers * heads)
+    rows = np.concatenate([(band * layers + layer) * heads + head, every])
+    columns = np.concatenate([np.arange(singles), total + every // (layers * heads)])
+    signs = np.concatenate([np.ones(singles), -np.ones(len(every))])
+    one_each = csr_array((signs, (rows, columns)), shape=(len(every), total + bands))
+    once = opening[opened // (layers * (len(members) + 1)), opened % (len(members) + 1)]
+    spent = np.concatenate([problem.costs[band, candidate], once, problem.fixed - problem.dense])
     error = np.concatenate([problem.errors[useful], np.zeros(total + bands - singles)])
     constraints = [
         LinearConstraint(one_each, 0, 0),
         LinearConstraint(spent[None], -np.inf, budget - problem.dense.sum()),
     ]
-    if len(shared):  # a head has a candidate only if its layer does
-        rows = np.tile(np.arange(singles), 2)
-        columns = np.concatenate([np.arange(singles), singles + opened])
-        signs = np.repeat([1.0, -1.0], singles)
-        only_if = csr_array((signs, (rows, columns)), shape=(singles, total + bands))
+    if len(opened):  # a head has a member of a group only if its layer has the group
+        pairs, row = np.unique(place * heads + head[member], return_inverse=True)
+        rows = np.concatenate([row, np.arange(len(pairs))])
+        columns = np.concatenate([member, singles + pairs // heads])
+        signs = np.concatenate([np.ones(len(row)), -np.ones(len(pairs))])
+        only_if = csr_array((signs, (rows, columns)), shape=(len(pairs), total + bands))
         constraints.append(LinearConstraint(only_if, -np.inf, 0))
     found = milp(
         error / (error.max() or 1.0),
         integrality=np.ones(len(error)),
         bounds=Bounds(0, 1),
         constraints=constraints,
-        options={"mip_rel_gap": 1e-3 if len(shared) else 1e-4},
+        options={"mip_rel_gap": 1e-3 if len(opened) else 1e-4},
     )
     if not found.success:
         raise RuntimeError(f"the solver failed: {found.message}")
@@ -180,11 +231,14 @@ def _useful(problem: Problem) -> NDArray[np.bool_]:
     """
     order = np.argsort(problem.costs, axis=1, kind="stable")
     useful = np.ones(problem.errors.shape, dtype=bool)
+    members = problem.members.astype(float)
     for band, columns in enumerate(order):
         errors, costs = problem.errors[band], problem.costs[band]
+        # What one candidate may open that another one does not: (C, C).
+        opened = (members.T * problem.opening[band]) @ (1 - members)
         for place, column in enumerate(columns):
             before = columns[:place]
-            cheaper = before[(1 + problem.first) * costs[before] <= costs[column]]
+            cheaper = before[costs[before] + opened[before, column] <= costs[column]]
             if len(cheaper):
                 useful[band][..., column] = errors[..., column] < errors[..., cheaper].min(-1)
     return useful

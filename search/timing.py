@@ -1,7 +1,8 @@
 """Timing, and fitting times of layers with any mix of patterns.
 
-A layer's attention costs a fixed time plus a time per head that depends on the head's pattern.
-Where a backend works pattern by pattern, the first head of a pattern costs more than further ones.
+A layer's attention costs a fixed time, more if keys have to be pooled, plus a time per head that
+depends on the head's pattern. Where a backend works pattern by pattern, the first head of a pattern
+costs more than further ones.
 """
 
 from __future__ import annotations
@@ -60,32 +61,37 @@ class LayerTimer:
 
 
 def fit(
-    used: NDArray[np.float64], measured: NDArray[np.float64]
+    used: NDArray[np.float64], pooled: NDArray[np.bool_], measured: NDArray[np.float64]
 ) -> tuple[float, NDArray[np.float64]]:
     """Fit layers' times, of least relative squared error.
 
     Args:
         used: (layers, C), heads of each candidate.
+        pooled: (C,), whether a candidate has pooled keys.
         measured: (layers,), seconds.
 
     Returns:
         What the first head of a pattern costs beyond a further one, as a share of it: the least of
-        `FIRST_SHARES` that is nearly as good as any; and the seconds of a layer and of a head of
-        each candidate, 1 + C of them, never negative.
+        `FIRST_SHARES` that is nearly as good as any; and the seconds of a layer, of pooling in it,
+        and of a head of each candidate, 2 + C of them, never negative.
     """
     from scipy.optimize import nnls
 
     found = []
     for first in FIRST_SHARES:
-        times, residual = nnls(design(used, first) / measured[:, None], np.ones(len(measured)))
+        rows = design(used, pooled, first) / measured[:, None]
+        times, residual = nnls(rows, np.ones(len(measured)))
         found.append((residual, first, times))
     enough = 1.05 * min(residual for residual, _, _ in found) + 1e-9
     return next((first, times) for residual, first, times in found if residual <= enough)
 
 
-def design(used: NDArray[np.float64], first: float) -> NDArray[np.float64]:
-    """What the times that `fit` gives are multiplied by: (layers, 1 + C)."""
-    return np.hstack([np.ones((len(used), 1)), used + first * (used > 0)])
+def design(
+    used: NDArray[np.float64], pooled: NDArray[np.bool_], first: float
+) -> NDArray[np.float64]:
+    """What the times that `fit` gives are multiplied by: (layers, 2 + C)."""
+    pools = used[:, pooled].any(axis=1)
+    return np.column_stack([np.ones(len(used)), pools, used + first * (used > 0)])
 
 
 def typical_times(turns: NDArray[np.float64], orders: NDArray[np.int64]) -> NDArray[np.float64]:

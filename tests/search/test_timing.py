@@ -5,7 +5,7 @@ import pytest
 import torch
 from diffusers import WanTransformer3DModel
 
-from ajour import Captured, Diagonal, Full, Phase, Plan, Schedule, Skip, TokenGrid
+from ajour import Captured, Diagonal, Full, Phase, Plan, Pyramid, Schedule, Skip, TokenGrid
 from ajour.pipelines.enable import session_of
 from ajour.search import costs, estimate
 from ajour.search.calibrate import full_plan
@@ -13,7 +13,7 @@ from ajour.search.costs import HELD_OUT, Costs, layer_rows, measure_costs
 from ajour.search.passes import MEASURING, Turns, pass_turns, steps_run, time_passes
 from ajour.search.probe import probe
 from ajour.search.provenance import origin
-from ajour.search.timing import fit, typical_times
+from ajour.search.timing import design, fit, typical_times
 from tests.pipelines.conftest import HEADS, LATE, LAYERS, make_plan, make_transformer
 from tests.search.conftest import CALL, GRID, given_costs, settings
 
@@ -40,14 +40,14 @@ def test_less_work_costs_less(pipe):
 
 def test_layers_times_are_those_of_the_rows_they_run(pipe, monkeypatch):
     """A clock that tells a layer's heads: the fit has to give them back, all in their places."""
-    candidates = {"full": Full(), "skip": Skip(), "near": Diagonal(1.0), "band": Diagonal(2.0)}
+    candidates = {"full": Full(), "skip": Skip(), "near": Diagonal(1.0), "far": Pyramid(0, 0, 0)}
     own = dict(zip(candidates, (5.0, 1.0, 2.0, 3.0), strict=True)) | {"skipped": 1.0}
 
     rng = np.random.default_rng(0)
 
     def turns(_pipe, plan, *_, **_call):
         layers = {
-            name: np.array([[0.5 + sum(own[head] for head in row) for row in rows]] * 3)
+            name: np.array([[0.5 + ("far" in row) + sum(map(own.get, row)) for row in rows]] * 3)
             for name, rows in plan.assignments.items()
         }
         passes = {name: (7 + times.sum(axis=1)).tolist() for name, times in layers.items()}
@@ -58,8 +58,8 @@ def test_layers_times_are_those_of_the_rows_they_run(pipe, monkeypatch):
     monkeypatch.setattr(costs, "pass_turns", turns)
     model = full_plan(pipe.transformer).model
     found = measure_costs(pipe, model, candidates, GRID, 1, "a star", None, CALL)
-    every = np.array(found.heads)
-    assert HEADS * every + found.layer == pytest.approx(HEADS * np.array([5, 1, 2, 3]) + 0.5)
+    alone = HEADS * np.array(found.heads) + found.layer + found.pooling * np.array(found.pooled)
+    assert alone == pytest.approx(HEADS * np.array([5, 1, 2, 3]) + 0.5 + np.array([0, 0, 0, 1]))
     assert (found.dense_pass, found.other) == pytest.approx((40.0, 7.0))
     assert found.error == pytest.approx(0, abs=1e-6)
 
@@ -70,12 +70,13 @@ def test_the_fit_recovers_layers_whose_first_heads_cost_more(first):
     rows = [[index] * 4 for index in range(6)] + rng.integers(0, 6, (8, 4)).tolist()
     used = np.array([np.bincount(row, minlength=6) for row in rows], dtype=float)
     own = np.array([0.0, 1.0, 1.5, 2.0, 3.0, 5.0])
-    measured = 0.7 + (used + first * (used > 0)) @ own
-    share, times = fit(used, measured)
+    pooled = np.arange(6) % 3 == 1
+    measured = 0.7 + 0.4 * used[:, pooled].any(axis=1) + (used + first * (used > 0)) @ own
+    share, times = fit(used, pooled, measured)
     assert share == pytest.approx(first)
-    assert times[0] + (used + share * (used > 0)) @ times[1:] == pytest.approx(measured)
+    assert design(used, pooled, share) @ times == pytest.approx(measured)
     if first:  # else a layer's fixed time cannot be told from its heads'
-        assert times == pytest.approx([0.7, *own])
+        assert times == pytest.approx([0.7, 0.4, *own])
 
 
 def test_a_machine_of_changing_speed_is_seen_through():
@@ -92,8 +93,14 @@ def test_costs_survive_json_and_predict_a_pass():
     assert Costs.from_dict(given.to_dict()) == given
     choice = np.zeros((LAYERS, HEADS), dtype=np.int64)
     assert given.attention(choice) == LAYERS * HEADS * given.heads[0]
-    given = replace(given, layer=0.1, first=0.5)
+    given = replace(given, layer=0.1, first=0.5, pooling=0.2)
     assert given.attention(choice) == pytest.approx(LAYERS * (0.1 + (HEADS + 0.5) * given.heads[0]))
+    one = given.pooled.index(True)
+    choice[0, :2] = one
+    rest = HEADS - 2 + 0.5 if HEADS > 2 else 0
+    first = 0.1 + 0.2 + rest * given.heads[0] + 2.5 * given.heads[one]
+    others = (LAYERS - 1) * (0.1 + (HEADS + 0.5) * given.heads[0])
+    assert given.attention(choice) == pytest.approx(first + others)
     assert given.error == pytest.approx((0.1 / 1.1 + 0.1 / 1.9) / 2)
 
 
@@ -114,6 +121,7 @@ def test_measured_costs_predict_the_passes_they_were_fitted_to(pipe):
         {"layer": float("nan")}, {"other": float("inf")}, {"dense_pass": -1e-9}, {"first": "0.1"},
         {"heads": [10**400]}, {"passes": 1.0}, {"passes": True}, {"passes": None},
         {"held_out": [[1.0, 0.0]]}, {"held_out": [[1.0]]}, {"held_out": 7}, {"conditions": 7},
+        {"pooled": [True]}, {"pooled": [1] * len(given_costs()["names"])}, {"pooling": -1.0},
     ],
     ids=lambda change: f"{change!s:.40}",
 )  # fmt: skip
