@@ -47,7 +47,7 @@ class BlockTable:
         places: int32 (orders, tokens), the slot of each token; the inverse of `slots`.
         empty_slots: int64 (n,), slots without a token, the same in every order; n is below 256.
         work: int32 (heads * N, 16), see `ajour.lists.work_items`.
-        highest_level: the highest level that has an entry; 0 for an empty table.
+        highest_level: no head has an entry of a higher level; 0 for an empty table.
         derived: what backends work out from `offsets` and `ids` and keep with them.
     """
 
@@ -121,7 +121,7 @@ class BlockTable:
             places=torch.from_numpy(places.astype(np.int32)),
             empty_slots=torch.from_numpy(np.flatnonzero(slots[0] < 0)),
             work=work_items(offsets, ids, torch.from_numpy(valid), row_order, heads),
-            highest_level=max(0, *(int(level_map.max()) for level_map in levels)),
+            highest_level=max(0, *(int(levels[row].max()) for row in head_rows)),
         )
 
     @property
@@ -136,10 +136,15 @@ class BlockTable:
         return int(grid.video_tokens % BLOCK != 0) + int(grid.text_tokens % BLOCK != 0)
 
     def with_heads(self, head_rows: Sequence[int]) -> BlockTable:
-        """The same rows for another layer's heads; all other tensors are shared."""
+        """The same rows for another layer's heads; all other tensors are shared.
+
+        Waits for the table's device, to know whether these heads have pooled keys at all.
+        """
         heads = torch.tensor(list(head_rows), dtype=torch.int32, device=self.head_rows.device)
         work = work_items(self.offsets, self.ids, self.valid, self.row_order, heads)
-        return replace(self, head_rows=heads, work=work, derived={})
+        levels = self.offsets[heads.long()].diff(dim=-1).sum((0, 1)).nonzero()
+        highest = int(levels.max()) if len(levels) else 0
+        return replace(self, head_rows=heads, work=work, highest_level=highest, derived={})
 
     def with_rows(
         self, levels: torch.Tensor, heads: torch.Tensor, highest_level: int

@@ -8,6 +8,7 @@ from ajour import (
     BlockTable,
     Captured,
     Full,
+    Pyramid,
     Skip,
     TokenGrid,
     Window,
@@ -200,6 +201,18 @@ def test_packed_levels_come_back(pattern, levels, blocks_per_byte):
     packed = PackedLevels.pack(drawn, levels)
     assert len(packed.data) == -(-drawn.numel() // blocks_per_byte)
     assert torch.equal(packed.unpack(), drawn)
+
+
+def test_a_layer_pools_only_if_its_own_heads_do():
+    grid, far = TokenGrid(8, 9, 10, text_after=200), Pyramid(0, 0, 0, growth=1.1, levels=2)
+    shared = lower([Full(), far, Skip()], grid)
+    layers = [shared.with_heads(rows) for rows in ([0, 0], [2, 1], [2, 2])]
+    assert [table.highest_level for table in (shared, *layers)] == [2, 0, 2, 0]
+    q, k, v = random_qkv(grid, 2, 16)
+    for table, patterns in zip(layers, ([Full()] * 2, [Skip(), far], [Skip()] * 2), strict=True):
+        own = lower(patterns, grid)
+        assert table.highest_level == own.highest_level
+        assert torch.equal(attention(q, k, v, table), attention(q, k, v, own))
 
 
 def test_rows_of_all_layers_are_set_at_once():
