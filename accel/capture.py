@@ -147,7 +147,8 @@ def first_frame_blocks(
 def levels_by_chance(pattern: Captured, grid: TokenGrid) -> torch.Tensor:
     """What a pattern makes of random importance, to count and time: int8 (1, Nv, Nv)."""
     shape = (1, grid.video_blocks, grid.video_blocks)
-    mass = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+    generator = torch.Generator("cpu").manual_seed(0)
+    mass = torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu")
     return pattern.select(mass, first_frame_blocks(grid, pattern.order))
 
 

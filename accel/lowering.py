@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,14 @@ if TYPE_CHECKING:
 
 def level_map(pattern: GeometricPattern, grid: TokenGrid) -> NDArray[np.int8]:
     """The level of every (query block, key block) of a pattern: int8 (N, N), -1 where dropped."""
-    return with_text(torch.from_numpy(pattern.video_levels(grid))[None], grid)[0].numpy()
+    video = _video_levels(pattern, replace(grid, text_before=0, text_after=0))
+    return with_text(torch.from_numpy(video)[None], grid)[0].numpy()
+
+
+@lru_cache(maxsize=64)
+def _video_levels(pattern: GeometricPattern, grid: TokenGrid) -> NDArray[np.int8]:
+    """Of a grid without text: prompts of all lengths share it."""
+    return pattern.video_levels(grid)
 
 
 @lru_cache(maxsize=1024)

@@ -17,7 +17,7 @@ import torch
 
 from ajour.backends.pooling import group_bias, pool_blocks
 from ajour.grid import BLOCK
-from ajour.lists import with_text_keys
+from ajour.lists import indices, with_text_keys
 from ajour.lowering import level_map
 from ajour.patterns import Captured, GeometricPattern
 from ajour.table import block_sizes, token_places, token_slots
@@ -57,10 +57,10 @@ def sample_queries(grid: TokenGrid, count: int, seed: int = 0) -> torch.Tensor:
         seed: moves each within its share of the grid.
     """
     count = min(count, grid.video_tokens)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     share = grid.video_tokens / count
-    within = torch.rand(count, generator=generator, dtype=torch.float32)
-    places = (torch.arange(count) + within) * share
+    within = torch.rand(count, generator=generator, dtype=torch.float32, device="cpu")
+    places = (torch.arange(count, device="cpu") + within) * share
     return places.long().clamp(max=grid.video_tokens - 1) + grid.text_before
 
 
@@ -127,8 +127,8 @@ def head_errors(
         scale: factor on the logits; 1 / sqrt(head_dim) by default.
 
     Returns:
-        float64 (heads, C), on the device of q. The work is that of dense attention of the sampled
-        queries, once per order and level.
+        float64 (heads, C), on the device of q; 0 where the layer contributes nothing. The work is
+        that of dense attention of the sampled queries, once per order and level.
     """
     batch, _, heads, dim = q.shape
     scale = 1.0 / math.sqrt(dim) if scale is None else scale
@@ -139,6 +139,7 @@ def head_errors(
     dense = q.new_empty(batch, len(queries), heads, dim, dtype=torch.float32)
     for name in dict.fromkeys(candidate.order for candidate in candidates):
         members = [i for i, candidate in enumerate(candidates) if candidate.order == name]
+        places = indices(members, q.device)
         used = {level for i in members for level in candidates[i].used}
         levels = [0, *sorted(level for level in used if level > 0)]
         layout = _layout(grid, name, q.device)
@@ -159,8 +160,8 @@ def head_errors(
                 mixed = _mix(sums, chosen[part], levels)
                 change = mixed - exact[:, None]
                 found = ((change @ gram[part, None]) * change).sum(dim=(2, 3))
-                errors[part, members] += found.double()
-    return errors / _norm(dense, weight)
+                errors[part, places] += found.double()
+    return errors / _norm(dense, weight).clamp(min=torch.finfo(torch.float64).tiny)
 
 
 class _Layout(NamedTuple):

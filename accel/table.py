@@ -108,8 +108,8 @@ class BlockTable:
         offsets, ids = compact(offsets, ids)
         slots = np.stack([token_slots(grid, name) for name in names])
         places = token_places(slots, grid)
-        row_order = torch.tensor([names.index(name) for name in orders], dtype=torch.int32)
-        heads = torch.tensor(list(head_rows), dtype=torch.int32)
+        row_order = torch.from_numpy(np.array([names.index(n) for n in orders], dtype=np.int32))
+        heads = torch.from_numpy(np.array(head_rows, dtype=np.int32))
         return cls(
             grid=grid,
             slots=torch.from_numpy(slots),

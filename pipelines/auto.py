@@ -126,6 +126,8 @@ class Auto:
 class AutoPlanner:
     """Listens to one dense pass of a transformer and chooses.
 
+    Where the pass has samples of different text lengths, the last one counts.
+
     Args:
         auto: what was asked for.
         model: what `model_of` says of the transformer.
@@ -227,14 +229,14 @@ class AutoPlanner:
         self.queries = self.queries.to(q.device)
         importance = Importance(q, k, grid)
         candidates = lay_out(self.patterns, importance, self.queries)
-        for pattern in self.patterns:
-            if isinstance(pattern, Captured) and pattern.ranking not in self.ranks[layer]:
-                # Between which bounds a block ranks is all that its levels depend on.
-                before = importance.before(pattern)
-                bounds = _tensor(self.bounds, q.device)
-                ranks = torch.bucketize(before, bounds, out_int32=True, right=True) - 1
-                packed = PackedLevels.pack(ranks.to(torch.int8), tuple(range(len(bounds))))
-                self.ranks[layer][pattern.ranking] = packed
+        rankings = {p.ranking: p for p in self.patterns if isinstance(p, Captured)}
+        for ranking, pattern in rankings.items():
+            # Between which bounds a block ranks is all that its levels depend on.
+            before = importance.before(pattern)
+            bounds = _tensor(self.bounds, q.device)
+            ranks = torch.bucketize(before, bounds, out_int32=True, right=True) - 1
+            packed = PackedLevels.pack(ranks.to(torch.int8), tuple(range(len(bounds))))
+            self.ranks[layer][ranking] = packed
         self.errors[layer] = head_errors(q, k, v, grid, candidates, self.queries, weight)
 
 

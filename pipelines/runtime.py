@@ -36,7 +36,10 @@ _passes = count(1)
 """Numbers the forward passes of all enabled transformers."""
 
 EXPANDED_BYTES = 128 * 2**20
-"""Captured rows are kept as lists up to this size; further layers' are made in each pass."""
+"""A phase's captured rows are kept as lists up to this size; further layers' are made per pass."""
+
+PREPARED = 8
+"""What layers get is kept for so many phases and grids; those prepared first go first."""
 
 
 class TransformerRuntime:
@@ -281,7 +284,7 @@ class TransformerRuntime:
         found = self._tables_and_rows(grids, device)
         for index, (context, (tables, rows)) in enumerate(zip(self._contexts, found, strict=True)):
             reason = self._obstacle(index)
-            if rows is None:
+            if reason is None and rows is None:
                 reason = "a layer was skipped in the step that measured its captured patterns"
             if reason is None and rows is not None:
                 context.tables, context.rows = tables, rows
@@ -311,6 +314,8 @@ class TransformerRuntime:
                 tables = [expanded(one, known) for one in tables]
                 rows = [() if done else found for found, done in zip(rows, known, strict=True)]
             self._prepared[key] = list(zip(zip(*tables, strict=True), rows, strict=True))
+            if len(self._prepared) > PREPARED:
+                self._prepared.pop(next(iter(self._prepared)))
         return self._prepared[key]
 
     def _obstacle(self, index: int) -> str | None:

@@ -15,6 +15,7 @@ from ajour import (
     order,
 )
 from ajour.lowering import level_map
+from ajour.patterns.base import box_neighbours
 
 PATTERNS = [
     Full(),
@@ -47,6 +48,16 @@ def test_blocks_are_the_exact_reduction_of_token_pairs(pattern, grid):
             if expected[cell] > 0 and (level := pattern.level(query, key, grid)) >= 0:
                 expected[cell] = min(expected[cell], level)
     assert np.array_equal(pattern.video_levels(grid), np.where(expected == 4, -1, expected))
+
+
+@pytest.mark.parametrize("radius", [(0, 0, 0), (0, 2, 1), (1, 1, 0)], ids=str)
+@pytest.mark.parametrize("name", ["raster", "bisection"])
+def test_boxes_of_more_blocks_than_a_word_has_bits(name, radius, monkeypatch):
+    grid = TokenGrid(5, 16, 16)
+    whole = box_neighbours(grid, name, radius)
+    monkeypatch.setattr("ajour.patterns.base.WORD_BITS", 4)
+    assert grid.video_blocks > 2 * 4
+    assert np.array_equal(box_neighbours(grid, name, radius), whole)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS, ids=str)

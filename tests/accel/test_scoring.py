@@ -22,6 +22,7 @@ from ajour.lists import with_text
 from ajour.lowering import level_map
 from ajour.scoring import Candidate, head_errors, sample_queries
 from ajour.table import token_slots
+from tests.conftest import random_qkv
 
 PATTERNS = [
     Full(),
@@ -129,6 +130,15 @@ def test_a_query_whose_kept_keys_all_weigh_nothing_scores_as_nothing():
     k[:, :128] = q[:, :1] * 1e3
     kept = Candidate("raster", torch.tensor([[-1, 0]], dtype=torch.int8), (-1, 0))
     assert head_errors(q, k, v, grid, [kept], torch.tensor([0])).isfinite().all()
+
+
+def test_a_layer_that_contributes_nothing_errs_by_nothing():
+    grid = TokenGrid(4, 8, 8)
+    q, k, v = random_qkv(grid, 2, 16)
+    queries = sample_queries(grid, 8)
+    candidates = scoring.lay_out([Full(), Skip()], Importance(q, k, grid), queries)
+    found = head_errors(q, k, torch.zeros_like(v), grid, candidates, queries)
+    assert torch.equal(found, torch.zeros(2, 2, dtype=torch.float64))
 
 
 def test_sampled_queries_are_distinct_video_tokens():

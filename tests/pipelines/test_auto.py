@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import ajour
-from ajour import Captured, Full, Plan
+from ajour import Captured, Full, Plan, TokenGrid
 from ajour.pipelines.auto import SPEEDS, Auto, AutoPlanner, choose
 from ajour.pipelines.enable import session_of
-from tests.pipelines.conftest import SPARSE, latents, make_plan, make_transformer, run
+from tests.pipelines.conftest import HEADS, SPARSE, latents, make_plan, make_transformer, run
 
 SIZE = (33, 192, 176)  # 9x12x11 tokens, ten blocks
 MAPPED = make_plan([Captured([0.5, 0.5, 0.5, 1.0]), Full()])
@@ -135,6 +135,24 @@ def test_a_layer_that_was_skipped_stays_full_and_is_said(pipe, monkeypatch):
         assert session_of(pipe).phases()[2:] == ("auto-late",) * 2
     assert set(plan.layer("auto", 1)) == {Full()}
     assert any("skipped" in reason for reason in state.fallbacks)
+
+
+def test_of_samples_of_different_text_lengths_the_last_one_counts():
+    """Both what captured maps are made of and the choice among candidates."""
+    model = {"transformer": "any", "layers": 1, "heads": HEADS, "head_dim": 16}
+    grids = [TokenGrid(5, 12, 12, text_after=length) for length in (7, 40)]
+    q, k, v = torch.randn(3, 2, 1, grids[1].seq_len, HEADS, 16)
+    planners = [AutoPlanner(Auto(), model, grids[1], [1.0, 0.8, 0.4]) for _ in range(2)]
+    for planner, samples in zip(planners, ((0, 1), (1,)), strict=True):
+        listen = planner.listener(0, lambda: None)
+        for index in samples:
+            own = slice(grids[index].seq_len)
+            listen(*(x[index][:, own] for x in (q, k, v)), None, grids[index])
+    both, last = planners
+    assert torch.equal(both.errors[0], last.errors[0])
+    assert both.ranks[0].keys() == last.ranks[0].keys()
+    for ranking, packed in both.ranks[0].items():
+        assert torch.equal(packed.unpack(), last.ranks[0][ranking].unpack())
 
 
 @pytest.mark.parametrize("grid", [(1, 128, 128), (5, 64, 48), (9, 16, 16)])

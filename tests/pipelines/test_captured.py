@@ -9,9 +9,11 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 import ajour
 from ajour import Captured, Full, Stripe, TokenGrid
 from ajour.capture import block_mass, capture
+from ajour.pipelines.auto import Auto
 from ajour.pipelines.enable import session_of
 from ajour.pipelines.measure import measure
-from tests.pipelines.conftest import LATE, latents, make_plan, make_transformer, run
+from ajour.pipelines.runtime import PREPARED
+from tests.pipelines.conftest import HEADS, LATE, latents, make_plan, make_transformer, run
 
 SIZE = (33, 144, 128)  # 9x9x8 tokens, six blocks
 HALF = Captured([0.5, 0.5, 0.5, 1.0])
@@ -149,6 +151,28 @@ def test_another_run_never_sees_old_maps(make_pipe, change):
         assert torch.equal(one, other)
     assert session_of(used).phases() == session_of(fresh).phases()
     assert "sparse" in session_of(used).phases()
+
+
+@pytest.mark.parametrize("refresh", [0, 2])
+@pytest.mark.parametrize("plan", ["auto", "captured"])
+def test_another_run_of_the_same_size_gives_what_it_gives_alone(make_pipe, plan, refresh):
+    phases = ((1.0, "dense"), (0.8, "sparse", refresh))
+    used, fresh = make_pipe(), make_pipe()
+    for pipe in (used, fresh):
+        ajour.enable(pipe, captured(phases) if plan == "captured" else Auto(refresh=refresh))
+    run(used, size=SIZE, steps=6)
+    found, alone = (
+        run(pipe, size=SIZE, steps=6, prompt="a blue square", seed=3) for pipe in (used, fresh)
+    )
+    assert torch.equal(found, alone)
+
+
+def test_what_is_prepared_is_kept_for_a_few_grids_only(pipe):
+    ajour.enable(pipe, make_plan([Stripe(2)] * HEADS, ((1.0, "sparse"),)))
+    pipe.scheduler.set_timesteps(4)
+    for frames in range(2, 6 + PREPARED):
+        pipe.transformer(**latents((frames, 4, 4)))
+    assert len(session_of(pipe).runtimes[0]._prepared) == PREPARED
 
 
 def test_a_grid_that_changes_within_a_run_is_measured_again(pipe):
