@@ -145,7 +145,7 @@ def first_frame_blocks(
 
 
 def levels_by_chance(pattern: Captured, grid: TokenGrid) -> torch.Tensor:
-    """What a pattern makes of random importance, to count and time: int8 (1, Nv, Nv)."""
+    """What a pattern makes of random importance, to count: int8 (1, Nv, Nv)."""
     shape = (1, grid.video_blocks, grid.video_blocks)
     generator = torch.Generator("cpu").manual_seed(0)
     mass = torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu")
@@ -309,10 +309,10 @@ def expand(
     """Tables with captured rows set, those of all layers at once.
 
     Args:
-        tables: one per layer, as of `BlockTable.with_rows_of_layers`.
+        tables: one per layer, as of `BlockTable.with_rows`.
         rows: of each layer, those of one pattern or more.
     """
-    return BlockTable.with_rows_of_layers(
+    return BlockTable.with_rows(
         tables,
         [
             (

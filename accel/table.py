@@ -146,31 +146,20 @@ class BlockTable:
         highest = int(levels.max()) if len(levels) else 0
         return replace(self, head_rows=heads, work=work, highest_level=highest, derived={})
 
-    def with_rows(
-        self, levels: torch.Tensor, heads: torch.Tensor, highest_level: int
-    ) -> BlockTable:
-        """Give some heads a row of their own, in the order of the row that they have now.
-
-        Everything happens on the table's device and nothing waits for it. So nobody knows which
-        rows no head has any more: all lists are kept, in `ids` of its own.
-
-        Args:
-            levels: int8 (rows, Nv, Nv), levels of video keys for video queries, -1 where
-                dropped.
-            heads: int64 (rows,), the heads, each at most once.
-            highest_level: no entry of `levels` exceeds it.
-        """
-        return self.with_rows_of_layers([self], [(levels, heads, highest_level)])[0]
-
     @staticmethod
-    def with_rows_of_layers(
+    def with_rows(
         tables: Sequence[BlockTable], rows: Sequence[tuple[torch.Tensor, torch.Tensor, int]]
     ) -> list[BlockTable]:
-        """`with_rows` for several layers' tables, whose `ids` are one tensor before and after.
+        """Give heads of all layers rows of their own, in the orders of those that they have now.
+
+        Everything happens on the tables' device and nothing waits for it. So nobody knows which
+        rows no head has any more: all lists are kept, in one `ids` that the layers share.
 
         Args:
             tables: one per layer, from `with_heads` of one table.
-            rows: the arguments of `with_rows`, one set per layer.
+            rows: for each layer, levels of video keys for video queries, int8 (rows, Nv, Nv), -1
+                where dropped; the heads that get them, int64 (rows,), each at most once; and a
+                level that none exceeds.
 
         Raises:
             ValueError: if the tables do not share their lists.

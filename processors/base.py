@@ -107,11 +107,11 @@ class SparseProcessor:
         mixed = []
         for table, sample in zip(tables, samples, strict=True):
             length = table.grid.seq_len
+            if timer is not None:
+                timer()
             if self.context.rows:
                 table = expand([table], [self.context.rows])[0]
             q, k, v = (x[sample, :length] for x in (query, key, value))
-            if timer is not None:
-                timer()
             out = attention(q, k, v, table, prologue=prologue, backend=backend)
             if timer is not None:
                 timer()

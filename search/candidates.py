@@ -5,7 +5,7 @@ entries to the dictionary: the rest of the search asks only for names and patter
 
 A pattern covers more than its widths say, as it is made of whole blocks, and what was measured is
 the whole of it. So every candidate has the greatest widths that lower to its blocks: on another
-grid it then covers at least what it was chosen for.
+grid every query then has at least what every query had.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def widest(pattern: GeometricPattern, grid: TokenGrid) -> GeometricPattern:
         grid: the token grid; its text does not matter.
 
     Returns:
-        A pattern of the same family. Those without widths in tokens or frames stay as they are,
-        and so do widths of a whole axis.
+        A pattern of the same family. Those without widths in tokens or frames stay as they are; a
+        width that grew to span its axis becomes `WHOLE`.
     """
     if isinstance(pattern, Diagonal):
         band = -(-pattern.band(grid) // BLOCK) * BLOCK
@@ -73,9 +73,9 @@ def widest(pattern: GeometricPattern, grid: TokenGrid) -> GeometricPattern:
     while growing:
         growing = False
         for axis in axes:
-            width = getattr(pattern, axis)
-            if width < getattr(grid, axis) - 1:
-                wider = replace(pattern, **{axis: width + 1})
+            width, most = getattr(pattern, axis), getattr(grid, axis) - 1
+            if width < most:
+                wider = replace(pattern, **{axis: width + 1 if width + 1 < most else WHOLE})
                 if (wider.video_levels(grid) == blocks).all():
                     pattern, growing = wider, True
     return pattern

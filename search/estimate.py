@@ -65,9 +65,10 @@ def estimate(pipe: Any, settings: Settings, processes: int = 1) -> list[dict[str
         + len(starts) * found.passes * model["layers"] * scoring
         + sum(steps - start for start in starts) * found.passes * sparse_pass
     )
-    layers = len(layer_rows(len(candidates), model["layers"], model["heads"]))
-    timing = (ROUNDS + 1) * (found.dense_pass + layers // model["layers"] * sparse_pass)
-    plan_timing = (ROUNDS + 1) * (len(starts) + 2) * sparse_pass
+    rows = len(layer_rows(len(candidates), model["layers"], model["heads"]))
+    mixed = rows // model["layers"] * sparse_pass
+    timing = (ROUNDS + 1) * (found.dense_pass + found.skip_pass + mixed)
+    plan_timing = (ROUNDS + 1) * (found.dense_pass + len(starts) * sparse_pass)
     shared = -(-verification // processes)
     stages = [
         (
@@ -78,7 +79,7 @@ def estimate(pipe: Any, settings: Settings, processes: int = 1) -> list[dict[str
         ),
         (
             "time",
-            f"{layers} layers of one pattern or mixed, in whole passes, {ROUNDS} times",
+            f"{rows} layers of one pattern or mixed, in whole passes, {ROUNDS} times",
             timing,
         ),
         ("dense", f"{verification} verification prompts", shared * (steps * step + found.around)),

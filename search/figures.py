@@ -52,8 +52,8 @@ def frontier_figure(facts: Mapping[str, Any]) -> str:
     return _svg(draw)
 
 
-def time_figure(facts: Mapping[str, Any], costs: Costs) -> str:
-    """Predicted against measured time: mixes of patterns, and passes of the verified plans."""
+def time_figure(costs: Costs) -> str:
+    """Predicted against measured time of layers of mixed patterns."""
     pairs = np.array(costs.held_out).reshape(-1, 2) * 1e3
 
     def draw(axes: Any) -> None:

@@ -68,7 +68,7 @@ def write_report(
                 "Cost model",
                 f"Layers of random mixes that the model had not seen: median error "
                 f"{100 * facts['cost_model_error']:.1f} %. The band is 15 %.",
-                time_figure(facts, outcome.costs),
+                time_figure(outcome.costs),
             ),
             "</div>",
             _section("Who does what", "Layers from top to bottom, heads from left to right.",

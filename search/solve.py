@@ -86,8 +86,9 @@ class Problem:
     def relaxed(self, price: float) -> Choice:
         """The choice of least error + price * seconds.
 
-        It is on the frontier for every price; with groups, nearly so: the heads of a layer then
-        choose one after the other, given the others, with and without each larger group.
+        It is on the frontier for every price, with several groups nearly so: the heads of a layer
+        then choose one after the other, given the others. Each group of more than one is tried as
+        open, and banned.
         """
         everything = np.zeros(self.errors.shape[-1], dtype=bool)
         shared = [
@@ -109,10 +110,11 @@ class Problem:
     def _descend(self, price: float, banned: NDArray[np.bool_]) -> Choice:
         """Every head's best candidate but for banned ones, given the others of its layer."""
         members, opening = self.members, self.opening
-        alone = self.costs + opening @ members
+        single = members.sum(axis=1) == 1
+        alone = self.costs + opening[:, single] @ members[single]
         errors = np.where(banned, np.inf, self.errors)
         choice = (errors + price * alone[:, None, None]).argmin(axis=-1)
-        for head in list(range(choice.shape[2])) * (SWEEPS if self.groups else 0):
+        for head in list(range(choice.shape[2])) * (SWEEPS if len(self.groups) > 1 else 0):
             closed = ~self._opened(np.delete(choice, head, axis=2))
             costs = self.costs[:, None] + (closed * opening[:, None]) @ members
             choice[:, :, head] = (errors[:, :, head] + price * costs).argmin(axis=-1)

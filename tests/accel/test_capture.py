@@ -208,6 +208,9 @@ def test_a_layer_pools_only_if_its_own_heads_do():
     shared = lower([Full(), far, Skip()], grid)
     layers = [shared.with_heads(rows) for rows in ([0, 0], [2, 1], [2, 2])]
     assert [table.highest_level for table in (shared, *layers)] == [2, 0, 2, 0]
+    maps = [level_map(pattern, grid) for pattern in (Full(), far)]
+    unused = BlockTable.from_levels(grid, maps, ["raster", "bisection"], [0, 0])
+    assert unused.highest_level == 0
     q, k, v = random_qkv(grid, 2, 16)
     for table, patterns in zip(layers, ([Full()] * 2, [Skip(), far], [Skip()] * 2), strict=True):
         own = lower(patterns, grid)
@@ -247,7 +250,7 @@ def test_rows_set_at_run_time_equal_rows_lowered(grid):
     levels = capture(q, k, grid, pattern)[[0, 2]]
     levels[0, 0] = -1
     table = lower([pattern, Window(1, 1, 1), pattern], grid)
-    table = table.with_rows(levels, torch.tensor([0, 2]), 3)
+    (table,) = BlockTable.with_rows([table], [(levels, torch.tensor([0, 2]), 3)])
     assert table.highest_level == 3
     video = grid.video_blocks
     maps = []

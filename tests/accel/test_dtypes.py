@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ajour import Captured, Pyramid, TokenGrid, attention, lower
+from ajour import BlockTable, Captured, Pyramid, TokenGrid, attention, lower
 from ajour.capture import Importance, block_mass, capture
 from ajour.scoring import head_errors, lay_out, sample_queries
 from tests.conftest import random_qkv, random_table
@@ -25,7 +25,8 @@ def everything(q, k, v):
     chosen = lay_out([pyramid, pattern], Importance(q, k, GRID), queries)
     found.append(head_errors(q, k, v, GRID, chosen, queries))
     levels = capture(q, k, GRID, pattern)
-    rows = lower([pattern] * 2, GRID).with_rows(levels, torch.arange(2), 3)
+    table = lower([pattern] * 2, GRID)
+    (rows,) = BlockTable.with_rows([table], [(levels, torch.arange(2), 3)])
     return [*found, levels, attention(q, k, v, rows, backend="cpu")]
 
 

@@ -7,17 +7,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ajour import Plan, sparse
 from ajour.search import provenance
 from ajour.search.bench import bench
+from ajour.search.costs import Costs
 from ajour.search.engine import Search
 from ajour.search.verify import plan_key
 from ajour.search.work import Work, WorkError
 from ajour.search.workers import Workers
-from tests.pipelines.conftest import LATE, make_transformer, run
-from tests.search.conftest import CANDIDATES, run_search, settings, what_it_does
+from tests.pipelines.conftest import HEADS, LATE, LAYERS, make_transformer, run
+from tests.search.conftest import CANDIDATES, given_costs, run_search, settings, what_it_does
 
 
 def test_a_plan_meets_its_speed_and_says_where_it_comes_from(plain, pipe, tmp_path):
@@ -64,6 +66,30 @@ def test_a_target_out_of_reach_is_missed_with_the_best(pipe, tmp_path):
     outcome = run_search(pipe, tmp_path / "w", settings("speedup", 50.0))
     assert not outcome.met
     assert outcome.plan.provenance["target_met"] is False
+
+
+@pytest.mark.parametrize("most", [0, 10**6])  # errors up to which first heads are told apart
+def test_the_problem_costs_what_the_cost_model_says(pipe, tmp_path, monkeypatch, most):
+    monkeypatch.setattr("ajour.search.engine.MOST_SHARED", most)
+    given = given_costs() | {"layer": 0.1, "pooling": 0.2, "first": 0.3}
+    asked, workers = settings(costs=given), Workers()
+    search = Search(pipe, asked, workers.open(tmp_path, asked.to_dict(), False), workers)
+    costs, rng, count = Costs.from_dict(given), np.random.default_rng(0), len(CANDIDATES)
+    found = {
+        "errors": rng.random((2, LAYERS, HEADS, count)), "levels": [1.0, 0.9, 0.6, 0.3],
+        "onset": [0.2, 0.1], "influence": rng.random((2, LAYERS)),
+        "trial": rng.random((2, LAYERS)),
+    }  # fmt: skip
+    problem, _ = search._problems([found], costs)
+    for _ in range(20):
+        own = [rng.permutation(count)[:HEADS] for _ in range(2 * LAYERS)]  # all heads are first
+        choice = np.array(own).reshape(2, LAYERS, HEADS)
+        expected = sum(2 * (costs.other + costs.attention(picked)) for picked in choice)
+        assert problem.seconds(choice) == pytest.approx(expected)
+    alike = np.full((2, LAYERS, HEADS), costs.pooled.index(True))
+    expected = sum(2 * (costs.other + costs.attention(picked)) for picked in alike)
+    spent = problem.seconds(alike)
+    assert spent == pytest.approx(expected) if most else spent > expected
 
 
 class Interrupted(Exception):

@@ -50,6 +50,22 @@ def test_it_is_the_best_of_all_choices(seed, kind):
     assert problem.error(found) == pytest.approx(least, rel=2e-4 if kind == "none" else 2e-3)
 
 
+@pytest.mark.parametrize("seed", range(24))
+def test_it_is_the_best_with_dear_and_overlapping_groups(seed):
+    """Candidates that open nothing new, or something dear, are not thrown away by mistake."""
+    rng = np.random.default_rng(seed)
+    problem = random_problem(seed, (1, 1, 3, 5))
+    groups = [Group(rng.random(5) < 0.5, rng.random(1) * 2) for _ in range(3)]
+    problem = replace(problem, groups=tuple(groups), dense=np.array([100.0]))
+    choices = all_choices(problem)
+    times = [problem.seconds(choice) for choice in choices]
+    budget = float(np.quantile(times, 0.05 + 0.1 * (seed % 3)))
+    found = solve(problem, budget)
+    least = min(problem.error(c) for c, t in zip(choices, times, strict=True) if t <= budget + 1e-9)
+    assert problem.seconds(found) <= budget + 1e-6
+    assert problem.error(found) == pytest.approx(least, rel=2e-3)
+
+
 def test_errors_and_times_of_a_choice():
     problem = Problem(
         np.arange(8.0).reshape(2, 1, 2, 2), np.array([[1.0, 2.0], [10.0, 20.0]]),
@@ -78,8 +94,20 @@ def test_a_layer_pays_once_for_a_group():
     assert problem.seconds(np.array([[[0, 0], [1, 2], [0, 1]]])) == 2 + (6 + 0.25) + (3 + 0.25)
 
 
+def test_a_sweep_opens_a_group_that_is_only_worth_it_for_all_heads_together():
+    pooled = Group(np.array([False, True, True]), np.array([0.5]))
+    problem = Problem(
+        np.array([[[[0.1, 0.0, 0.2], [0.1, 0.0, 0.2]]]]), np.ones((1, 3)), np.zeros(1),
+        np.array([100.0]), (pooled,),
+    )  # fmt: skip
+    for price, expected in ((0.3, 1), (0.5, 0)):
+        values = {one: problem.error(c) + price * problem.seconds(c)
+                  for one in (0, 1) for c in [np.full((1, 1, 2), one)]}  # fmt: skip
+        assert min(values, key=values.get) == expected
+        assert (problem.relaxed(price) == expected).all()
+
+
 def test_a_sweep_leaves_a_group_that_is_not_worth_its_price():
-    """Neither head alone would save anything by it, both together do."""
     pooled = Group(np.array([False, True]), np.array([0.5]))
     problem = Problem(
         np.array([[[[0.1, 0.0], [0.1, 0.0]]]]), np.array([[1.0, 1.0]]), np.zeros(1),

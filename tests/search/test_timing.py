@@ -46,11 +46,13 @@ def test_layers_times_are_those_of_the_rows_they_run(pipe, monkeypatch):
     rng = np.random.default_rng(0)
 
     def turns(_pipe, plan, *_, **_call):
+        slow = np.array([1.0, 0.98, 1.3])[:, None]  # rounds; the median counts
         layers = {
-            name: np.array([[0.5 + ("far" in row) + sum(map(own.get, row)) for row in rows]] * 3)
+            name: slow * [0.5 + ("far" in row) + sum(map(own.get, row)) for row in rows]
             for name, rows in plan.assignments.items()
         }
         passes = {name: (7 + times.sum(axis=1)).tolist() for name, times in layers.items()}
+        assert len({tuple(map(tuple, rows)) for rows in plan.assignments.values()}) > 2
         dense = {"dense": np.zeros((3, LAYERS))}
         orders = [[*rng.permutation(list(layers)), "dense"] for _ in range(3)]
         return Turns({"dense": [40.0] * 3} | passes, dense | layers, orders)
@@ -104,7 +106,7 @@ def test_costs_survive_json_and_predict_a_pass():
     assert given.error == pytest.approx((0.1 / 1.1 + 0.1 / 1.9) / 2)
 
 
-def test_measured_costs_predict_the_passes_they_were_fitted_to(pipe):
+def test_costs_are_measured_with_what_they_hold_for(pipe):
     candidates = {"full": Full(), "skip": Skip(), "near": Diagonal(1.0)}
     model = full_plan(pipe.transformer).model
     found = measure_costs(pipe, model, candidates, GRID, 1, "a star", None, CALL)
@@ -215,7 +217,7 @@ def test_all_captured_assignments_are_timed_sparse(pipe, steps):
     )
     turns = pass_turns(pipe, plan, "a star", None, 1, **CALL | {"num_inference_steps": steps})
     hook.remove()
-    assert ran == ["dense", "best", "near", *turns.orders[0]]
+    assert ran == ["dense", "best", "near", "dense", *turns.orders[0]]
     assert sorted(turns.orders[0]) == ["best", "dense", "near"]
     assert list(turns.layers) == list(turns.passes) == ["dense", "best", "near"]
     assert (turns.layers["dense"] == 0).all()
