@@ -55,7 +55,7 @@ def pools(pattern: Pattern, grid: TokenGrid) -> bool:
         return max(pattern.levels) > 0
     if not isinstance(pattern, GeometricPattern):
         raise TypeError(f"a pattern must be geometric or captured, got {pattern!r}")
-    return bool((pattern.video_levels(grid) > 0).any())
+    return bool((level_map(pattern, grid) > 0).any())
 
 
 def lower(patterns: Sequence[Pattern], grid: TokenGrid) -> BlockTable:

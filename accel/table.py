@@ -142,8 +142,8 @@ class BlockTable:
         """
         heads = torch.tensor(list(head_rows), dtype=torch.int32, device=self.head_rows.device)
         work = work_items(self.offsets, self.ids, self.valid, self.row_order, heads)
-        levels = self.offsets[heads.long()].diff(dim=-1).sum((0, 1)).nonzero()
-        highest = int(levels.max()) if len(levels) else 0
+        levels = self.offsets[heads.long()].diff(dim=-1).sum((0, 1)).nonzero().flatten().tolist()
+        highest = max(levels, default=0)
         return replace(self, head_rows=heads, work=work, highest_level=highest, derived={})
 
     @staticmethod

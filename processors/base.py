@@ -36,7 +36,8 @@ class LayerContext:
         backend: the backend asked for, or None to choose.
         listener: called after each sparse attention with q and k as attention sees them, v and
             the output, all (batch, tokens, heads, head_dim), and their grid; for calibration.
-        timer: called right before and right after each sparse attention.
+        timer: called before and after each sparse attention, between them also what makes lists of
+            `rows`.
     """
 
     tables: tuple[BlockTable, ...] = ()

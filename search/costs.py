@@ -211,11 +211,12 @@ def measure_costs(
         f"mix-{number}": tuple(tuple(names[index] for index in row) for row in rows[own])
         for number, own in enumerate(places)
     }
+    rows_of = dict(zip(assignments, places, strict=True))
     assignments[SKIPPED] = ((SKIPPED,) * heads,) * layers
     patterns = dict(candidates) | {SKIPPED: Skip()}
     plan = Plan(dict(model), patterns, assignments, Schedule((Phase(1.0, SKIPPED),)))
     turns = pass_turns(pipe, plan, prompt, backend, ROUNDS, **call)
-    measured = typical_times(*_in_order(turns, dict(zip(assignments, places, strict=False))))
+    measured = typical_times(*_in_order(turns, rows_of))
     used = np.array([np.bincount(row, minlength=len(names)) for row in rows], dtype=float)
     pooled = np.array([pools(pattern, grid) for pattern in candidates.values()])
     first, found = fit(used[:-HELD_OUT], pooled, measured[:-HELD_OUT])
