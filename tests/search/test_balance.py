@@ -31,7 +31,7 @@ def test_the_fastest_plan_of_a_quality_is_found_through_a_bent_scale(problem, wa
     best, tried, met = run(problem, ("psnr", wanted), verify)
     assert met
     assert len(tried) <= TRIES
-    assert wanted <= best.found["psnr_db"] < wanted + 4 * CLOSE_DB
+    assert wanted <= best.found["psnr_db"] < wanted + 2 * CLOSE_DB
     assert best.seconds == min(t.seconds for t in tried if t.found["psnr_db"] >= wanted)
 
 
