@@ -86,7 +86,7 @@ def figures(outcome: Outcome, seconds: float) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Searches, then runs the plan, dense and sparse at one seed."""
+    """Searches, then runs dense, with the plan and with an automatic one, at one seed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder of finished work")
     parser.add_argument("--device", default="cuda")
@@ -116,11 +116,11 @@ def main() -> None:
     outcome = Search(pipe, settings, work, workers).run()
     spent = args.spent + time.perf_counter() - begun
     row = figures(outcome, spent) | call | {"grid": outcome.facts["grid"]}
-    runs = [sample(pipe, verification[0], 0, "dense", **call)]
-    with ajour.sparse(pipe, outcome.plan, strict=True):
-        runs.append(sample(pipe, verification[0], 0, "sparse", **call))
-        row["backend"] = ajour.summary(pipe).backend
-    row |= {"dense_seconds": runs[0].seconds, "sparse_seconds": runs[1].seconds}
+    row["dense_seconds"] = sample(pipe, verification[0], 0, "dense", **call).seconds
+    for name, plan in (("sparse", outcome.plan), ("auto", "auto")):
+        with ajour.sparse(pipe, plan, strict=True):
+            row[f"{name}_seconds"] = sample(pipe, verification[0], 0, name, **call).seconds
+            row["backend"] = ajour.summary(pipe).backend
     if args.device != "cpu":
         row["peak_memory_gb"] = torch.cuda.max_memory_allocated() / 2**30
     print(row)

@@ -239,7 +239,8 @@ def _times(data: Mapping[str, Any]) -> str:
         title = (
             f"{row.get('search', 'whole')}: {row['search_seconds']:.0f} s, mixed layers "
             f"{100 * row['cost_model_error']:.1f}% off, dense {row['dense_seconds']:.1f} s, "
-            f"sparse {row['sparse_seconds']:.1f} s{_kept(row)}"
+            f"sparse {row['sparse_seconds']:.1f} s{_kept(row)}, "
+            f"with an automatic plan {_number(row.get('auto_seconds'), '.1f', ' s') or 'not run'}"
         )
         parts.append((title, bars(f"Attention of a pass in search {number}", items)))
     return _blocks(parts)
