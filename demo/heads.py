@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -177,7 +176,7 @@ def detail(shown: Shown, assignment: str, layer: int, head: int) -> str:
 def _pictures(pattern: Pattern, grid: TokenGrid, levels: NDArray[np.int8] | None) -> str:
     """The block map, and what the query in the middle of the grid sees in a few frames."""
     if isinstance(pattern, GeometricPattern):
-        levels = _level_map(pattern, grid)
+        levels = level_map(pattern, grid)
     if levels is None or len(levels) != grid.video_blocks:
         return (
             '<p class="aj-small">Its blocks are measured anew in every run: generate with this '
@@ -201,11 +200,6 @@ def _pictures(pattern: Pattern, grid: TokenGrid, levels: NDArray[np.int8] | None
         '</div><p class="aj-small">Darkest is exact, paler is pooled 2x, 4x and 8x, palest is left '
         f"out. Blocks are of {BLOCK} tokens.{own}</p>"
     )
-
-
-@lru_cache(maxsize=64)
-def _level_map(pattern: GeometricPattern, grid: TokenGrid) -> NDArray[np.int8]:
-    return level_map(pattern, grid)
 
 
 def _values(shown: Shown, assignment: str, colour: str) -> NDArray[np.float64] | None:
