@@ -8,7 +8,7 @@ most twice that of stock diffusers in the same dtype. Then every arm is timed, e
         --compiled wan2.2-5b-704p wan2.1-1.3b-480p wan2.1-14b-720p \
         --out benchmarks/results/transformers-h200.json
 
-HunyuanVideo was run by itself, at the commit that its rows name.
+The file has one run per case, on the same machine, one after the other.
 """
 
 from __future__ import annotations
