@@ -1,7 +1,7 @@
 r"""A search's plan beside what is simple, on held-out prompts and in one run.
 
 The others are the plan made by hand and the search's own baselines: the best single patterns for
-all heads that are predicted to be no slower.
+all heads of about the same predicted time.
 
     python -m benchmarks.search_mini --prompts 16 --repeats 5 \
         --out benchmarks/results/search-mini.json

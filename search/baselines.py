@@ -16,14 +16,18 @@ if TYPE_CHECKING:
 SHOWN = 2
 """Baselines that are verified."""
 
+SLOWER = 1.1
+"""Predicted time of a baseline over that of the plan, at most: a band of dense steps more or less
+is such a step in time, and the doubt is the baseline's."""
+
 
 def single_families(
     problem: Problem, names: Sequence[str], seconds: float
 ) -> list[tuple[str, Choice]]:
-    """The best choices with one pattern throughout that are no slower than a plan.
+    """The best choices with one pattern throughout of about a plan's time.
 
-    A pattern runs after as many dense bands as keep within the time, if that is of less error
-    than fewer; then the patterns of least predicted error, one per family.
+    A pattern runs after as many dense bands as keep within `SLOWER` of the time, if that is of less
+    error than fewer; then the patterns of least predicted error, one per family.
 
     Args:
         problem: what to choose from.
@@ -39,7 +43,7 @@ def single_families(
         for dense_bands in range(bands):
             choice = np.full(problem.errors.shape[:3], index, dtype=np.int64)
             choice[:dense_bands] = DENSE_BAND
-            if problem.seconds(choice) > 1.02 * seconds:
+            if problem.seconds(choice) > SLOWER * seconds:
                 break
             error = problem.error(choice)
             family = name.split("-")[0]
