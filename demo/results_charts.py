@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ajour.demo.charts import Series, chart, table
+from ajour.search.figures import fitted
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -117,10 +118,10 @@ def _plans(data: Mapping[str, Any]) -> str:
 
 def _search(data: Mapping[str, Any]) -> str:
     """The predicted frontier, what was verified, and one pattern for all heads."""
-    rows, chosen, dense = rows_of(data), data["chosen"], data["dense_seconds"]
+    rows = rows_of(data)
     low, high = (end(row["psnr_db"] for row in rows) for end in (min, max))
-    offset = chosen["psnr_db"] - chosen["decibels"]
-    curve = [(dense / one["seconds"], one["decibels"] + offset) for one in data["frontier"]]
+    frontier = [(one["seconds"], one["decibels"]) for one in data["frontier"]]
+    curve = fitted(frontier, data["chosen"])
     near = [(x, y) for x, y in curve if low - 3 < y < high + 5]
     plain = [row for row in rows[1:] if row["verified"].endswith("for all heads")]
     tried = [row for row in rows[1:] if row not in plain]

@@ -15,6 +15,7 @@ from ajour.demo.heads import Shown, parse_grid
 from ajour.demo.measure import from_search
 from ajour.search.balance import USUAL_OFFSET_DB, Tried, decibels
 from ajour.search.engine import Progress, Search
+from ajour.search.figures import fitted
 from ajour.search.settings import Settings, Target
 from ajour.search.solve import frontier
 from ajour.search.work import Work
@@ -180,15 +181,15 @@ def search(
 
 
 def predicted(progress: Progress) -> tuple[tuple[float, float], ...]:
-    """The frontier as (speed-up, PSNR), shifted to fit the plan verified last."""
+    """The frontier as (speed-up, PSNR), through the plan verified last."""
     problem = progress.problem
-    last = progress.tried[-1] if progress.tried else None
-    offset = last.found["psnr_db"] - last.decibels if last else USUAL_OFFSET_DB
-    dense = float(problem.dense.sum())
-    points = [
-        (dense / problem.seconds(choice), decibels(problem, choice) + offset)
-        for choice in frontier(problem)
-    ]
+    known = {"seconds": float(problem.dense.sum()), "decibels": 0.0}
+    known |= {"speedup": 1.0, "psnr_db": USUAL_OFFSET_DB}
+    if progress.tried:
+        last = progress.tried[-1]
+        known = {"seconds": last.seconds, "decibels": last.decibels} | last.found
+    choices = frontier(problem)
+    points = fitted([(problem.seconds(c), decibels(problem, c)) for c in choices], known)
     limit = max(BEST_SHOWN, min(point[1] for point in points) + SPAN_SHOWN)
     return tuple(point for point in points if point[1] <= limit)
 

@@ -8,18 +8,36 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from ajour.search.costs import Costs
+
+Point = tuple[float, float]
+"""Speed-up and PSNR in dB."""
 
 INK, GRAY, BLUE, RED, GREEN = "#2e3440", "#8b95a7", "#3b6ea5", "#bf4b57", "#5b8c4a"
 
 
+def fitted(frontier: Iterable[tuple[float, float]], plan: Mapping[str, Any]) -> list[Point]:
+    """A predicted frontier that runs through a plan as measured.
+
+    Args:
+        frontier: predicted seconds and decibels.
+        plan: predicted `seconds` and `decibels`, measured `speedup` and `psnr_db`.
+
+    Returns:
+        Speed-up, scaled, and PSNR, shifted.
+    """
+    scale = plan["speedup"] * plan["seconds"]
+    offset = plan["psnr_db"] - plan["decibels"]
+    return [(scale / seconds, decibels + offset) for seconds, decibels in frontier]
+
+
 def frontier_figure(facts: Mapping[str, Any]) -> str:
     """Speed-up against quality: the predicted frontier, what was verified, simple baselines."""
-    chosen, dense = facts["chosen"], facts["dense_seconds"]
-    offset = chosen["psnr_db"] - chosen["decibels"]
-    curve = np.array([(dense / p["seconds"], p["decibels"] + offset) for p in facts["frontier"]])
+    chosen = facts["chosen"]
+    frontier = [(point["seconds"], point["decibels"]) for point in facts["frontier"]]
+    curve = np.array(fitted(frontier, chosen))
     others = [p for p in facts["tried"] if p["key"] != chosen["key"]]
     points = [chosen, *others, *facts["baselines"]]
     low = min(p["psnr_db"] for p in points) - 3

@@ -54,8 +54,8 @@ def write_report(
             '<div class="columns">',
             _section(
                 "Time against quality",
-                "Predicted by the solver and shifted to fit the chosen plan; points are measured "
-                f"on {len(settings['verification'])} verification prompts.",
+                "Predicted by the solver, scaled and shifted to fit the chosen plan; points are "
+                f"measured on {len(settings['verification'])} verification prompts.",
                 frontier_figure(facts),
             ),
             _section(
