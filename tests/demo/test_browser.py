@@ -355,7 +355,7 @@ NAMELESS = """[...document.querySelectorAll('button, input, textarea, select')]
 def test_controls_have_names_and_states_are_said(open_page):
     page = open_page()
     with contextlib.suppress(TimeoutError):  # Gradio writes an example's text after its button
-        page.wait_for_function(f"{NAMELESS}.length === 0", timeout=10_000)
+        page.wait_for_function(f"{NAMELESS}.length === 0", timeout=30_000)
     assert page.evaluate(NAMELESS) == []
     generate(page)
     wait_for(page, "#status", "Finished")
