@@ -238,10 +238,9 @@ def _times(data: Mapping[str, Any]) -> str:
             for kind in ("predicted", "measured")
         ]
         title = (
-            f"{row.get('search', 'whole')}: {row['search_seconds']:.0f} s, mixed layers "
-            f"{100 * row['cost_model_error']:.1f}% off, dense {row['dense_seconds']:.1f} s, "
-            f"sparse {row['sparse_seconds']:.1f} s{_kept(row)}, "
-            f"with an automatic plan {_number(row.get('auto_seconds'), '.1f', ' s') or 'not run'}"
+            f"{row['search_seconds']:.0f} s, mixed layers {100 * row['cost_model_error']:.1f}% "
+            f"off; whole runs: dense {row['dense_seconds']:.1f} s, searched plan "
+            f"{row['sparse_seconds']:.1f} s{_kept(row)}, automatic plan {row['auto_seconds']:.1f} s"
         )
         parts.append((title, bars(f"Attention of a pass in search {number}", items)))
     return _blocks(parts)

@@ -183,11 +183,13 @@ def search(
 def predicted(progress: Progress) -> tuple[tuple[float, float], ...]:
     """The frontier as (speed-up, PSNR), through the plan verified last."""
     problem = progress.problem
-    known = {"seconds": float(problem.dense.sum()), "decibels": 0.0}
-    known |= {"speedup": 1.0, "psnr_db": USUAL_OFFSET_DB}
     if progress.tried:
-        last = progress.tried[-1]
-        known = {"seconds": last.seconds, "decibels": last.decibels} | last.found
+        known = progress.tried[-1].facts
+    else:
+        known = {
+            "seconds": float(problem.dense.sum()), "decibels": 0.0,
+            "speedup": 1.0, "psnr_db": USUAL_OFFSET_DB,
+        }  # fmt: skip
     choices = frontier(problem)
     points = fitted([(problem.seconds(c), decibels(problem, c)) for c in choices], known)
     limit = max(BEST_SHOWN, min(point[1] for point in points) + SPAN_SHOWN)

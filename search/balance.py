@@ -55,6 +55,11 @@ class Tried:
     decibels: float
     found: dict[str, Any]
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What was predicted and what was found, as JSON."""
+        return {"seconds": self.seconds, "decibels": self.decibels} | self.found
+
 
 def decibels(problem: Problem, choice: Choice) -> float:
     """Predicted signal-to-noise ratio of a choice, up to a constant."""

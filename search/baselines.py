@@ -17,8 +17,8 @@ SHOWN = 2
 """Baselines that are verified."""
 
 SLOWER = 1.1
-"""Predicted time of a baseline over that of the plan, at most: a band of dense steps more or less
-is such a step in time, and the doubt is the baseline's."""
+"""Predicted time of a baseline over that of the plan, at most: dense bands come in steps of about
+this size, and the longer time favours the baseline."""
 
 
 def single_families(

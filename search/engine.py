@@ -161,7 +161,7 @@ class Search:
         for name, choice in single_families(problem, list(self.candidates), best.seconds):
             one = Tried(choice, problem.seconds(choice), decibels(problem, choice), verify(choice))
             simple = build_plan(self.model, self.candidates, choice, levels)
-            baselines.append(self._point(one) | {"name": name, "plan": simple.to_dict()})
+            baselines.append(one.facts | {"name": name, "plan": simple.to_dict()})
         plan = build_plan(self.model, self.candidates, best.choice, levels)
         facts = {
             "target": asdict(self.settings.target),
@@ -179,8 +179,8 @@ class Search:
                 {"seconds": problem.seconds(c), "decibels": decibels(problem, c)}
                 for c in frontier(problem)
             ],
-            "tried": [self._point(one) for one in tried],
-            "chosen": self._point(best),
+            "tried": [one.facts for one in tried],
+            "chosen": best.facts,
             "baselines": baselines,
             "density": densities.seconds(best.choice) / float(densities.dense.sum()),
             "cost_model_error": costs.error,
@@ -322,6 +322,3 @@ class Search:
         bands = range(len(choice))
         one = [np.where(np.arange(len(choice))[:, None, None] == b, choice, -1) for b in bands]
         return [problem.error(band) for band in one]
-
-    def _point(self, tried: Tried) -> dict[str, Any]:
-        return {"seconds": tried.seconds, "decibels": tried.decibels} | tried.found

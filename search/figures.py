@@ -12,13 +12,12 @@ if TYPE_CHECKING:
 
     from ajour.search.costs import Costs
 
-Point = tuple[float, float]
-"""Speed-up and PSNR in dB."""
-
 INK, GRAY, BLUE, RED, GREEN = "#2e3440", "#8b95a7", "#3b6ea5", "#bf4b57", "#5b8c4a"
 
 
-def fitted(frontier: Iterable[tuple[float, float]], plan: Mapping[str, Any]) -> list[Point]:
+def fitted(
+    frontier: Iterable[tuple[float, float]], plan: Mapping[str, Any]
+) -> list[tuple[float, float]]:
     """A predicted frontier that runs through a plan as measured.
 
     Args:
@@ -26,7 +25,7 @@ def fitted(frontier: Iterable[tuple[float, float]], plan: Mapping[str, Any]) -> 
         plan: predicted `seconds` and `decibels`, measured `speedup` and `psnr_db`.
 
     Returns:
-        Speed-up, scaled, and PSNR, shifted.
+        Speed-up, scaled, and PSNR in dB, shifted.
     """
     scale = plan["speedup"] * plan["seconds"]
     offset = plan["psnr_db"] - plan["decibels"]

@@ -114,7 +114,7 @@ def pass_turns(
                 return pipe.transformer(*args, **kwargs)
 
         # The first round measures maps where they are needed, in its dense pass, so it keeps the
-        # order of the steps; stock attention has not run in it then.
+        # order of the steps; stock attention has not run in it then, so it does once more.
         orders = [np.arange(len(names)), *(rng.permutation(len(names)) for _ in range(rounds))]
         for order in tqdm(orders, desc="time", unit="round", disable=None):
             for step in order.tolist():
@@ -122,7 +122,7 @@ def pass_turns(
                 tracker.steps_done = step
                 spent[name].append(seconds(run, device))
                 within[name].append([timer.take() for timer in timers])
-            if len(spent[DENSE]) == 1:
+            if len(spent[DENSE]) == 1 and any(needs_capture(plan, name) for name in named):
                 tracker.steps_done = 0
                 run()
         if measuring:  # apart, as the first pass with new maps has to expand them

@@ -29,7 +29,7 @@ RESULTS = {
     "plans": PLANS,
     "times": [
         {"search_seconds": 300.0, "cost_model_error": 0.01, "density": 0.25,
-         "dense_seconds": 20.0, "sparse_seconds": 10.0,
+         "dense_seconds": 20.0, "sparse_seconds": 10.0, "auto_seconds": 12.0,
          "attention_seconds": [{"plan": "searched", "predicted": 0.08, "measured": 0.075}]}
     ],
     "prologue": [
