@@ -73,7 +73,7 @@ def figures(outcome: Outcome, seconds: float) -> dict[str, Any]:
             "predicted": one["predicted_attention_seconds"],
             "measured": one["attention_seconds"],
         }
-        for one in (*facts["tried"], *facts["baselines"])
+        for one in (facts["chosen"], *facts["baselines"])
     ]
     return {
         "search_seconds": seconds,

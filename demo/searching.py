@@ -150,7 +150,7 @@ def search(
 
         def watch(progress: Progress) -> None:
             seen.append(progress)
-            work.tell(frontier=predicted(progress), tried=measured(progress))
+            work.tell(frontier=predicted(progress, target), tried=measured(progress))
             job.check()
 
         plan: Plan | None = None
@@ -180,11 +180,11 @@ def search(
     )
 
 
-def predicted(progress: Progress) -> tuple[tuple[float, float], ...]:
-    """The frontier as (speed-up, PSNR), through the plan verified last."""
+def predicted(progress: Progress, target: Target) -> tuple[tuple[float, float], ...]:
+    """The frontier as (speed-up, PSNR), through the best verified plan."""
     problem = progress.problem
     if progress.tried:
-        known = progress.tried[-1].facts
+        known = best_of(progress.tried, target).facts
     else:
         known = {
             "seconds": float(problem.dense.sum()), "decibels": 0.0,

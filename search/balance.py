@@ -10,7 +10,9 @@ import numpy as np
 from ajour.search.solve import frontier, solve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
 
     from ajour.search.settings import Target
     from ajour.search.solve import Choice, Problem
@@ -18,19 +20,25 @@ if TYPE_CHECKING:
 TRIES = 5
 """Plans that are verified, or only timed, at most."""
 
-USUAL_OFFSET_DB = 19.0
+USUAL_OFFSET_DB = 18.3
 """Decibels of pixels over those of latents, until the first verified plan tells: the bundled
 model's, as is the slope."""
 
-USUAL_SLOPE = 0.9
-"""Decibels that a video gains per predicted one, until two verified plans tell."""
+USUAL_SLOPE, SLOPE_SPREAD = 0.9, 0.5
+"""Decibels that a video gains per predicted one, and by how much models differ in it."""
 
-SLOPES = (0.3, 3.0)
-"""The least and the most that a slope told by two plans is believed to be."""
+LEAST_SLOPE = 0.3
+"""The least slope that verified plans are believed to tell."""
 
-CLOSE_DB = 0.5
-"""A plan this little above the target quality is not pushed further: plans of neighbouring budgets
-differ by as much, either way, and the time to be won is about a hundredth."""
+SCATTER_DB = 0.45
+"""Plans of neighbouring budgets differ by as much from what is predicted of them, either way."""
+
+BEND = 0.2
+"""What a verified plan tells is less exact by this share of its distance from the aim."""
+
+CLOSE_DB = 0.75
+"""A plan this little above the target quality is not pushed further: half of it is within the
+scatter, and the time to be won is about a hundredth."""
 
 CLOSE_TIME = 0.01
 """Plans this close to each other, in dense runs, are not told apart further."""
@@ -47,7 +55,7 @@ class Tried:
         choice: what it assigns.
         seconds: predicted for a run.
         decibels: predicted, before the verification corrects the scale.
-        found: what verification measured; `speedup` decides for a target of speed.
+        found: what verification measured.
     """
 
     choice: Choice
@@ -69,7 +77,7 @@ def decibels(problem: Problem, choice: Choice) -> float:
 def balance(
     problem: Problem,
     target: Target,
-    verify: Callable[[Choice], dict[str, Any]],
+    verify: Callable[[Choice], Tried],
     clock: Callable[[Choice], float],
     densities: Problem,
 ) -> tuple[Tried, list[Tried], bool]:
@@ -78,28 +86,21 @@ def balance(
     Args:
         problem: errors and seconds.
         target: what to reach.
-        verify: runs the plan of a choice; gives `psnr_db` and `speedup`.
+        verify: runs the plan of a choice; what it finds has `psnr_db`.
         clock: gives the speed-up of a choice's plan, which takes less time than to verify it.
         densities: the same problem with shares of dense attention in place of seconds.
 
     Returns:
         The best plan tried, all verified ones in order, and whether the target holds.
     """
-    tried: list[Tried] = []
-
-    def attempt(choice: Choice) -> Tried:
-        seconds = problem.seconds(choice)
-        one = Tried(choice, seconds, decibels(problem, choice), verify(choice))
-        tried.append(one)
-        return one
-
     if target.kind == "density":
-        one = attempt(solve(densities, target.value * float(densities.dense.sum())))
-        return one, tried, True
+        one = verify(solve(densities, target.value * float(densities.dense.sum())))
+        return one, [one], True
     if target.kind == "speedup":
         choice, met = _for_speed(problem, target.value, clock)
-        return attempt(choice), tried, met
-    return _for_quality(problem, target.value, attempt, tried)
+        one = verify(choice)
+        return one, [one], met
+    return _for_quality(problem, target.value, verify)
 
 
 def _for_speed(
@@ -133,7 +134,7 @@ def _for_speed(
 
 
 def _for_quality(
-    problem: Problem, wanted: float, attempt: Callable[[Choice], Tried], tried: list[Tried]
+    problem: Problem, wanted: float, verify: Callable[[Choice], Tried]
 ) -> tuple[Tried, list[Tried], bool]:
     dense = float(problem.dense.sum())
     curve = sorted(
@@ -146,13 +147,15 @@ def _for_quality(
     level = (aim - USUAL_OFFSET_DB) / USUAL_SLOPE
     fails: Tried | None = None
     holds: Tried | None = None
+    tried: list[Tried] = []
     for _ in range(TRIES):
-        if fails and holds:
-            level = _between(fails, holds, aim)
-        budget = float(np.interp(level, levels, times))
-        one = attempt(solve(problem, max(budget, cheapest)))
+        budget = max(float(np.interp(level, levels, times)), cheapest)
+        choice = _fresh(problem, budget, wanted, tried, times)
+        if choice is None:
+            break
+        one = verify(choice)
+        tried.append(one)
         found = one.found["psnr_db"]
-        level = one.decibels + (aim - found) / _slope(tried)
         if found < wanted and (fails is None or one.seconds > fails.seconds):
             fails = one
         if found >= wanted and (holds is None or one.seconds < holds.seconds):
@@ -161,25 +164,53 @@ def _for_quality(
         done = found >= wanted and one.seconds <= 1.001 * cheapest  # nothing is faster
         if 0 <= found - wanted <= CLOSE_DB or near or done:
             break
+        level = expected_level(tried, aim)
+        if fails and holds:
+            inside = np.quantile([fails.decibels, holds.decibels], [0.1, 0.9])
+            level = float(np.clip(level, *inside))
     met = [one for one in tried if one.found["psnr_db"] >= wanted and one.seconds < dense]
     if met:
         return min(met, key=lambda one: one.seconds), tried, True
     return max(tried, key=lambda one: one.found["psnr_db"]), tried, False
 
 
-def _slope(tried: list[Tried]) -> float:
-    """Decibels that a video gains per predicted one, told by the last two verified plans."""
-    if len(tried) < 2:
-        return USUAL_SLOPE
-    before, last = tried[-2:]
-    gain = last.decibels - before.decibels
-    if abs(gain) < 0.1:
-        return USUAL_SLOPE
-    return float(np.clip((last.found["psnr_db"] - before.found["psnr_db"]) / gain, *SLOPES))
+def _fresh(
+    problem: Problem,
+    budget: float,
+    wanted: float,
+    tried: Sequence[Tried],
+    times: NDArray[np.float64],
+) -> Choice | None:
+    """The choice of a budget; the frontier's next one where it was verified; None if both were."""
+    known = {one.choice.tobytes() for one in tried}
+    choice = solve(problem, budget)
+    if choice.tobytes() not in known:
+        return choice
+    last = tried[-1]
+    if last.found["psnr_db"] < wanted:
+        others = times[(times > 1.001 * last.seconds) & (times < 0.999 * problem.dense.sum())][:1]
+    else:
+        others = times[times < 0.999 * last.seconds][-1:]
+    choices = [solve(problem, 1.0001 * float(seconds)) for seconds in others]
+    return next((choice for choice in choices if choice.tobytes() not in known), None)
 
 
-def _between(fails: Tried, holds: Tried, aim: float) -> float:
-    """Predicted decibels at which quality is expected to be `aim`, between two verified plans."""
-    low, high = fails.found["psnr_db"], holds.found["psnr_db"]
-    share = float(np.clip((aim - low) / max(high - low, 1e-6), 0.1, 0.9))
-    return fails.decibels + share * (holds.decibels - fails.decibels)
+def expected_level(tried: Sequence[Tried], aim: float) -> float:
+    """Predicted decibels at which quality is expected to be `aim` in truth.
+
+    A line through the verified plans, those near the aim counting most; its slope is the usual one
+    unless plans that are far enough apart tell another.
+
+    Args:
+        tried: verified plans, one at least.
+        aim: PSNR in dB.
+    """
+    predicted = np.array([one.decibels for one in tried])
+    found = np.array([one.found["psnr_db"] for one in tried])
+    weights = 1 / (SCATTER_DB**2 + (BEND * (found - aim)) ** 2)
+    at, height = (np.average(values, weights=weights) for values in (predicted, found))
+    apart, prior = predicted - at, 1 / SLOPE_SPREAD**2
+    slope = (prior * USUAL_SLOPE + np.sum(weights * apart * (found - height))) / (
+        prior + np.sum(weights * apart**2)
+    )
+    return float(at + (aim - height) / max(slope, LEAST_SLOPE))

@@ -137,17 +137,18 @@ class Search:
         problem, densities = self._problems(found, costs)
         levels = found[0]["levels"]
 
-        verified: list[Tried] = []
+        verified: dict[str, Tried] = {}
 
         def tell() -> None:
             plan = partial(build_plan, self.model, self.candidates, levels=levels)
-            self.watch(Progress(problem, tuple(verified), plan))
+            self.watch(Progress(problem, tuple(verified.values()), plan))
 
-        def verify(choice: Choice) -> dict[str, Any]:
-            seen = self._verify(choice, levels, costs)
-            verified.append(Tried(choice, problem.seconds(choice), decibels(problem, choice), seen))
+        def verify(choice: Choice, timed: bool = True) -> Tried:
+            seen = self._verify(choice, levels, costs, timed)
+            one = Tried(choice, problem.seconds(choice), decibels(problem, choice), seen)
+            verified[seen["key"]] = one
             tell()
-            return seen
+            return one
 
         tell()
 
@@ -156,15 +157,17 @@ class Search:
                 return float(problem.dense.sum()) / problem.seconds(choice)
             return float(self._clock(choice, levels)["speedup"])
 
-        best, tried, met = balance(problem, self.settings.target, verify, clock, densities)
+        target = self.settings.target
+        attempt = partial(verify, timed=target.kind != "psnr")
+        best, tried, met = balance(problem, target, attempt, clock, densities)
+        best = verify(best.choice)
         baselines = []
         for name, choice in single_families(problem, list(self.candidates), best.seconds):
-            one = Tried(choice, problem.seconds(choice), decibels(problem, choice), verify(choice))
             simple = build_plan(self.model, self.candidates, choice, levels)
-            baselines.append(one.facts | {"name": name, "plan": simple.to_dict()})
+            baselines.append(verify(choice).facts | {"name": name, "plan": simple.to_dict()})
         plan = build_plan(self.model, self.candidates, best.choice, levels)
         facts = {
-            "target": asdict(self.settings.target),
+            "target": asdict(target),
             "met": met,
             "met_by": "prediction" if self._predicts else "measurement",
             "grid": str(self.grid),
@@ -179,7 +182,7 @@ class Search:
                 {"seconds": problem.seconds(c), "decibels": decibels(problem, c)}
                 for c in frontier(problem)
             ],
-            "tried": [one.facts for one in tried],
+            "tried": [verified[one.found["key"]].facts for one in tried],
             "chosen": best.facts,
             "baselines": baselines,
             "density": densities.seconds(best.choice) / float(densities.dense.sum()),
@@ -286,10 +289,17 @@ class Search:
         )
         return problem, densities
 
-    def _verify(self, choice: Choice, levels: Sequence[float], costs: Costs) -> dict[str, Any]:
-        """Runs of a choice's plan, its speed and its attention's time, predicted and measured."""
+    def _verify(
+        self, choice: Choice, levels: Sequence[float], costs: Costs, timed: bool
+    ) -> dict[str, Any]:
+        """Runs of a choice's plan. If timed, its attention's time too, predicted and measured.
+
+        `speedup` is that of passes if timed, else that of the runs.
+        """
         plan = build_plan(self.model, self.candidates, choice, levels)
-        found = self.verifier.check(plan) | self._clock(choice, levels)
+        found = self.verifier.check(plan)
+        if not timed:
+            return found | {"speedup": found["run_speedup"]}
         starts = np.array(band_starts(len(levels), len(choice)))
         expected = [
             costs.attention(choice[band])
@@ -297,7 +307,8 @@ class Search:
             if use not in (DENSE, MEASURING)
             for band in [int((starts <= step).sum()) - 1]
         ]
-        return found | {"predicted_attention_seconds": float(np.mean(expected or [0.0]))}
+        predicted = {"predicted_attention_seconds": float(np.mean(expected or [0.0]))}
+        return found | self._clock(choice, levels) | predicted
 
     def _clock(self, choice: Choice, levels: Sequence[float]) -> dict[str, Any]:
         """Passes of a choice's plan, timed in turns with dense ones by the first process."""

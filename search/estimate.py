@@ -20,7 +20,7 @@ from ajour.search.timing import seconds
 if TYPE_CHECKING:
     from ajour.search.settings import Settings
 
-USUAL_TRIES = {"psnr": (3, 3), "speedup": (3, 1), "density": (1, 1)}
+USUAL_TRIES = {"psnr": (1, 2), "speedup": (3, 1), "density": (1, 1)}
 """Plans that are timed, and that are verified, until a target holds, as a rule."""
 
 SPARSE_SHARE = 0.45

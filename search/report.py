@@ -80,7 +80,8 @@ def write_report(
                 _patterns(plan, grid),
             ),
             _section("Verified plans", "Time is of denoising, by passes timed in turns with dense "
-                     "ones; warp is the temporal warp error over that of dense attention.",
+                     "ones, or by whole runs where a plan was only tried on the way to a quality; "
+                     "warp is the temporal warp error over that of dense attention.",
                      _table(facts)),
             _section("Frames", "Dense above, the chosen plan below, at the same seed.",
                      _sheets(facts, video)),

@@ -54,12 +54,28 @@ def test_who_watches_sees_every_verified_plan(pipe, tmp_path):
     asked, seen = settings(), []
     work = Workers().open(tmp_path / "w", asked.to_dict(), False)
     outcome = Search(pipe, asked, work, Workers(), watch=seen.append).run()
-    assert [len(progress.tried) for progress in seen] == list(range(len(seen)))
+    counts = [len(progress.tried) for progress in seen]
+    assert counts == sorted(counts)
+    assert set(counts) == set(range(counts[-1] + 1))
     facts = outcome.facts
     keys = {one["key"] for one in [*facts["tried"], *facts["baselines"]]}
     assert {one.found["key"] for one in seen[-1].tried} == keys
     best = next(one for one in seen[-1].tried if one.found["key"] == facts["chosen"]["key"])
     assert what_it_does(seen[-1].plan(best.choice)) == what_it_does(outcome.plan)
+
+
+def test_plans_on_the_way_to_a_quality_are_not_timed_by_passes(pipe, tmp_path):
+    facts = run_search(pipe, tmp_path / "w", settings("psnr", 54.0)).facts
+    on_the_way = [one for one in facts["tried"] if one["key"] != facts["chosen"]["key"]]
+    assert on_the_way
+    for one in on_the_way:
+        assert one["speedup"] == one["run_speedup"]
+        assert "attention_seconds" not in one
+    for one in [facts["chosen"], *facts["baselines"]]:
+        assert "predicted_attention_seconds" in one
+        assert one["attention_seconds"] > 0
+        assert one["pass_seconds"]["dense"] > 0
+    assert facts["chosen"] in facts["tried"]
 
 
 def test_a_target_out_of_reach_is_missed_with_the_best(pipe, tmp_path):
