@@ -37,8 +37,9 @@ BEND = 0.2
 """What a verified plan tells is less exact by this share of its distance from the aim."""
 
 CLOSE_DB = 0.75
-"""A plan this little above the target quality is not pushed further: half of it is within the
-scatter, and the time to be won is about a hundredth."""
+"""The first plan is left as it is if it is this little above the target quality, the second if it
+is twice as much, and so on: half of it is within the scatter, and what a further plan would win is a
+hundredth or two of the time."""
 
 CLOSE_TIME = 0.01
 """Plans this close to each other, in dense runs, are not told apart further."""
@@ -143,8 +144,7 @@ def _for_quality(
     times, levels = np.array(curve).T
     levels = np.maximum.accumulate(levels)
     cheapest = float(times[0])
-    aim = wanted + CLOSE_DB / 2
-    level = (aim - USUAL_OFFSET_DB) / USUAL_SLOPE
+    level = (wanted + CLOSE_DB / 2 - USUAL_OFFSET_DB) / USUAL_SLOPE
     fails: Tried | None = None
     holds: Tried | None = None
     tried: list[Tried] = []
@@ -162,9 +162,9 @@ def _for_quality(
             holds = one
         near = fails and holds and holds.seconds - fails.seconds < CLOSE_TIME * dense
         done = found >= wanted and one.seconds <= 1.001 * cheapest  # nothing is faster
-        if 0 <= found - wanted <= CLOSE_DB or near or done:
+        if 0 <= found - wanted <= CLOSE_DB * len(tried) or near or done:
             break
-        level = expected_level(tried, aim)
+        level = expected_level(tried, wanted + CLOSE_DB * (len(tried) + 1) / 2)
         if fails and holds:
             inside = np.quantile([fails.decibels, holds.decibels], [0.1, 0.9])
             level = float(np.clip(level, *inside))
