@@ -38,8 +38,8 @@ BEND = 0.2
 
 CLOSE_DB = 0.75
 """The first plan is left as it is if it is this little above the target quality, the second if it
-is twice as much, and so on: half of it is within the scatter, and what a further plan would win is a
-hundredth or two of the time."""
+is twice as much, and so on: half of it is within the scatter, and what a further plan would win is
+a hundredth or two of the time."""
 
 CLOSE_TIME = 0.01
 """Plans this close to each other, in dense runs, are not told apart further."""
