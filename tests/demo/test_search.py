@@ -58,7 +58,7 @@ def test_time_that_is_up_before_a_plan_was_verified_ends_in_nothing(site):
 
 
 def tried(speedup, psnr):
-    return Tried(None, 1.0, 1.0, {"speedup": speedup, "psnr_db": psnr})
+    return Tried(None, 1 / speedup, 1.0, {"speedup": speedup, "psnr_db": psnr})
 
 
 @pytest.mark.parametrize(
