@@ -85,7 +85,7 @@ def estimate(pipe: Any, settings: Settings, processes: int = 1) -> list[dict[str
         ("dense", f"{verification} verification prompts", shared * (steps * step + found.around)),
         (
             "verify",
-            f"about {timed} plans timed, {verified} run on {verification} verification prompts",
+            f"about {timed} timed by passes, {verified} run on {verification} verification prompts",
             timed * plan_timing + verified * shared * sparse_run,
         ),
         (
