@@ -66,7 +66,10 @@ def generate(page, steps=4):
 
 def wait_for(page, place, text, timeout=LONG):
     shown = page.locator(place).get_by_text(re.compile(text)).filter(visible=True)
-    shown.first.wait_for(timeout=timeout)
+    try:
+        shown.first.wait_for(timeout=timeout)
+    except playwright.TimeoutError:
+        pytest.fail(f"{place} says {page.locator(place).inner_text()!r}, not {text!r}")
 
 
 def finished(page, title="Your run"):
@@ -235,8 +238,12 @@ def test_two_users_at_once(open_page):
 def test_a_failed_run_says_why_and_the_page_goes_on(open_page):
     page = open_page()
     page.get_by_text("Exact size and guidance").click()
-    page.get_by_label("Height").fill("100")
-    page.get_by_label("Height").press("Tab")
+    height = page.get_by_label("Height")
+    height.wait_for()
+    page.wait_for_timeout(500)  # Gradio makes these fields only now and may set them once more
+    height.fill("100")
+    height.press("Tab")
+    expect(height).to_have_value("100")
     generate(page)
     wait_for(page, "#status", "This run failed: .*divisible by 16")
     expect(page.locator("#status [role=alert]")).to_have_count(1)
