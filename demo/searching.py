@@ -13,7 +13,7 @@ import numpy as np
 from ajour.demo.device import Stopped
 from ajour.demo.heads import Shown, parse_grid
 from ajour.demo.measure import from_search
-from ajour.search.balance import USUAL_OFFSET_DB, Tried, decibels
+from ajour.search.balance import USUAL_OFFSET_DB, best_of, decibels, meets
 from ajour.search.engine import Progress, Search
 from ajour.search.figures import fitted
 from ajour.search.settings import Settings, Target
@@ -162,7 +162,7 @@ def search(
                 raise
             best = best_of(seen[-1].tried, target)
             plan, density = seen[-1].plan(best.choice), None
-            figures, met, ended = best.found, _meets(best, target), False
+            figures, met, ended = best.found, meets(best, target), False
         else:
             plan, met, ended = outcome.plan, outcome.met, True
             figures, density = outcome.facts["chosen"], outcome.facts["density"]
@@ -199,23 +199,3 @@ def predicted(progress: Progress, target: Target) -> tuple[tuple[float, float], 
 def measured(progress: Progress) -> tuple[tuple[float, float], ...]:
     """The verified plans as (speed-up, PSNR)."""
     return tuple((one.found["speedup"], one.found["psnr_db"]) for one in progress.tried)
-
-
-def best_of(tried: tuple[Tried, ...], target: Target) -> Tried:
-    """The plan that meets a target best; where none does, the one that comes nearest.
-
-    Of plans that have a quality the one predicted to be the fastest, as in the search itself: not
-    all of them are timed alike.
-    """
-    good = [one for one in tried if _meets(one, target)]
-    if target.kind == "psnr" and good:
-        return min(good, key=lambda one: (one.seconds, -one.found["psnr_db"]))
-    if target.kind == "speedup" and not good:
-        return max(tried, key=lambda one: (one.found["speedup"], one.found["psnr_db"]))
-    return max(good or tried, key=lambda one: (one.found["psnr_db"], one.found["speedup"]))
-
-
-def _meets(one: Tried, target: Target) -> bool:
-    if target.kind == "density":
-        return True
-    return bool(one.found["psnr_db" if target.kind == "psnr" else "speedup"] >= target.value)

@@ -101,7 +101,28 @@ def balance(
         choice, met = _for_speed(problem, target.value, clock)
         one = verify(choice)
         return one, [one], met
-    return _for_quality(problem, target.value, verify)
+    return _for_quality(problem, target, verify)
+
+
+def best_of(tried: Sequence[Tried], target: Target) -> Tried:
+    """The plan that meets a target best; where none does, the one that comes nearest.
+
+    Of plans that have a quality the one predicted to be the fastest: not all of them are timed
+    alike.
+    """
+    good = [one for one in tried if meets(one, target)]
+    if target.kind == "psnr" and good:
+        return min(good, key=lambda one: (one.seconds, -one.found["psnr_db"]))
+    if target.kind == "speedup" and not good:
+        return max(tried, key=lambda one: (one.found["speedup"], one.found["psnr_db"]))
+    return max(good or tried, key=lambda one: one.found["psnr_db"])
+
+
+def meets(one: Tried, target: Target) -> bool:
+    """Whether a verified plan has what a target asks for; one of density always has."""
+    if target.kind == "density":
+        return True
+    return bool(one.found["psnr_db" if target.kind == "psnr" else "speedup"] >= target.value)
 
 
 def _for_speed(
@@ -135,21 +156,21 @@ def _for_speed(
 
 
 def _for_quality(
-    problem: Problem, wanted: float, verify: Callable[[Choice], Tried]
+    problem: Problem, target: Target, verify: Callable[[Choice], Tried]
 ) -> tuple[Tried, list[Tried], bool]:
+    wanted = target.value
     dense = float(problem.dense.sum())
     curve = sorted(
         (problem.seconds(choice), decibels(problem, choice)) for choice in frontier(problem)
     )
     times, levels = np.array(curve).T
     levels = np.maximum.accumulate(levels)
-    cheapest = float(times[0])
     level = (wanted + CLOSE_DB / 2 - USUAL_OFFSET_DB) / USUAL_SLOPE
     fails: Tried | None = None
     holds: Tried | None = None
     tried: list[Tried] = []
     for _ in range(TRIES):
-        budget = max(float(np.interp(level, levels, times)), cheapest)
+        budget = float(np.interp(level, levels, times))
         choice = _fresh(problem, budget, wanted, tried, times)
         if choice is None:
             break
@@ -161,17 +182,15 @@ def _for_quality(
         if found >= wanted and (holds is None or one.seconds < holds.seconds):
             holds = one
         near = fails and holds and holds.seconds - fails.seconds < CLOSE_TIME * dense
-        done = found >= wanted and one.seconds <= 1.001 * cheapest  # nothing is faster
+        done = found >= wanted and one.seconds <= 1.001 * times[0]  # nothing is faster
         if 0 <= found - wanted <= CLOSE_DB * len(tried) or near or done:
             break
         level = expected_level(tried, wanted + CLOSE_DB * (len(tried) + 1) / 2)
         if fails and holds:
             inside = np.quantile([fails.decibels, holds.decibels], [0.1, 0.9])
             level = float(np.clip(level, *inside))
-    met = [one for one in tried if one.found["psnr_db"] >= wanted and one.seconds < dense]
-    if met:
-        return min(met, key=lambda one: one.seconds), tried, True
-    return max(tried, key=lambda one: one.found["psnr_db"]), tried, False
+    best = best_of(tried, target)
+    return best, tried, meets(best, target) and best.seconds < dense
 
 
 def _fresh(
@@ -191,8 +210,10 @@ def _fresh(
         others = times[(times > 1.001 * last.seconds) & (times < 0.999 * problem.dense.sum())][:1]
     else:
         others = times[times < 0.999 * last.seconds][-1:]
-    choices = [solve(problem, 1.0001 * float(seconds)) for seconds in others]
-    return next((choice for choice in choices if choice.tobytes() not in known), None)
+    if not len(others):
+        return None
+    choice = solve(problem, 1.0001 * float(others[0]))
+    return None if choice.tobytes() in known else choice
 
 
 def expected_level(tried: Sequence[Tried], aim: float) -> float:

@@ -137,14 +137,14 @@ class Search:
         problem, densities = self._problems(found, costs)
         levels = found[0]["levels"]
 
+        build = partial(build_plan, self.model, self.candidates, levels=levels)
         verified: dict[str, Tried] = {}
 
         def tell() -> None:
-            plan = partial(build_plan, self.model, self.candidates, levels=levels)
-            self.watch(Progress(problem, tuple(verified.values()), plan))
+            self.watch(Progress(problem, tuple(verified.values()), build))
 
         def verify(choice: Choice, timed: bool = True) -> Tried:
-            seen = self._verify(choice, levels, costs, timed)
+            seen = self._verify(choice, build(choice), levels, costs, timed)
             one = Tried(choice, problem.seconds(choice), decibels(problem, choice), seen)
             verified[seen["key"]] = one
             tell()
@@ -155,17 +155,17 @@ class Search:
         def clock(choice: Choice) -> float:
             if self._predicts:
                 return float(problem.dense.sum()) / problem.seconds(choice)
-            return float(self._clock(choice, levels)["speedup"])
+            return float(self._clock(build(choice), levels)["speedup"])
 
         target = self.settings.target
         attempt = partial(verify, timed=target.kind != "psnr")
         best, tried, met = balance(problem, target, attempt, clock, densities)
-        best = verify(best.choice)
+        if target.kind == "psnr":
+            best = verify(best.choice)  # its passes were not timed yet
         baselines = []
         for name, choice in single_families(problem, list(self.candidates), best.seconds):
-            simple = build_plan(self.model, self.candidates, choice, levels)
-            baselines.append(verify(choice).facts | {"name": name, "plan": simple.to_dict()})
-        plan = build_plan(self.model, self.candidates, best.choice, levels)
+            simple = build(choice).to_dict()
+            baselines.append(verify(choice).facts | {"name": name, "plan": simple})
         facts = {
             "target": asdict(target),
             "met": met,
@@ -190,7 +190,10 @@ class Search:
             "settings": self.settings.to_dict(),
         }
         return Outcome(
-            replace(plan, provenance=provenance(self.pipe, self.settings, facts)), met, costs, facts
+            replace(build(best.choice), provenance=provenance(self.pipe, self.settings, facts)),
+            met,
+            costs,
+            facts,
         )
 
     @property
@@ -290,13 +293,12 @@ class Search:
         return problem, densities
 
     def _verify(
-        self, choice: Choice, levels: Sequence[float], costs: Costs, timed: bool
+        self, choice: Choice, plan: Plan, levels: Sequence[float], costs: Costs, timed: bool
     ) -> dict[str, Any]:
         """Runs of a choice's plan. If timed, its attention's time too, predicted and measured.
 
         `speedup` is that of passes if timed, else that of the runs.
         """
-        plan = build_plan(self.model, self.candidates, choice, levels)
         found = self.verifier.check(plan)
         if not timed:
             return found | {"speedup": found["run_speedup"]}
@@ -308,11 +310,11 @@ class Search:
             for band in [int((starts <= step).sum()) - 1]
         ]
         predicted = {"predicted_attention_seconds": float(np.mean(expected or [0.0]))}
-        return found | self._clock(choice, levels) | predicted
+        return found | self._clock(plan, levels) | predicted
 
-    def _clock(self, choice: Choice, levels: Sequence[float]) -> dict[str, Any]:
-        """Passes of a choice's plan, timed in turns with dense ones by the first process."""
-        plan, settings = build_plan(self.model, self.candidates, choice, levels), self.settings
+    def _clock(self, plan: Plan, levels: Sequence[float]) -> dict[str, Any]:
+        """Passes of a plan, timed in turns with dense ones by the first process."""
+        settings = self.settings
 
         def timed() -> dict[str, Any]:
             return time_passes(

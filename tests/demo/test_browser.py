@@ -68,7 +68,7 @@ def wait_for(page, place, text, timeout=LONG):
     shown = page.locator(place).get_by_text(re.compile(text)).filter(visible=True)
     try:
         shown.first.wait_for(timeout=timeout)
-    except playwright.TimeoutError:
+    except TimeoutError:
         pytest.fail(f"{place} says {page.locator(place).inner_text()!r}, not {text!r}")
 
 

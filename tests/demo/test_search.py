@@ -4,9 +4,9 @@ import pytest
 
 from ajour import sparse
 from ajour.demo.device import DONE, STOPPED
-from ajour.demo.searching import best_of, search
+from ajour.demo.searching import search
 from ajour.demo.tab_search import checked_limit, checked_target, outcome
-from ajour.search.balance import Tried
+from ajour.search.balance import Tried, best_of
 from ajour.search.settings import Target
 from tests.demo.conftest import REQUEST, finish
 from tests.pipelines.conftest import run

@@ -70,7 +70,7 @@ def test_few_plans_are_verified_where_neighbours_scatter(problem, slope):
 
 
 def test_no_plan_is_verified_twice_where_the_frontier_is_coarse():
-    """Six plans in all: what a budget gives is known soon, and the next one up has the quality."""
+    """Four plans in all: what a budget gives is known soon, and the next one up has the quality."""
     errors = np.full((1, 1, 1, 3), 1.0)
     errors[0, 0, 0] = [0.0, 1e-3, 1e-2]
     problem = Problem(errors, np.array([[0.9, 0.5, 0.1]]), np.zeros(1), np.ones(1))
