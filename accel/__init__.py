@@ -18,7 +18,7 @@ from ajour.lowering import lower
 from ajour.ops import attention
 from ajour.orders import ORDERS, order
 from ajour.patterns import (
-    FAMILIES,
+    KINDS,
     Captured,
     Diagonal,
     Full,
@@ -70,7 +70,7 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "BACKENDS",
     "BLOCK",
-    "FAMILIES",
+    "KINDS",
     "ORDERS",
     "Auto",
     "BlockTable",

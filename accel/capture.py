@@ -140,7 +140,7 @@ def first_frame_blocks(
     grid: TokenGrid, order: str, device: torch.device | str = "cpu"
 ) -> torch.Tensor:
     """Video blocks that hold a token of the first frame: bool (Nv,)."""
-    tokens = _blocked_tokens(grid, order, torch.device(device)) - grid.text_before
+    tokens = _blocked_tokens(grid, order, torch.device(device)) - grid.before
     return ((tokens >= 0) & (tokens < grid.height * grid.width)).any(dim=1)
 
 

@@ -10,37 +10,40 @@ BLOCK = 128
 
 @dataclass(frozen=True)
 class TokenGrid:
-    """Video tokens on a (frames, height, width) grid, with text tokens before or after them.
+    """Video tokens on a (frames, height, width) grid, with exact tokens before and after them.
 
-    The model's own token order is text_before, then the video in raster order (t, h, w), then
-    text_after. An image is a grid of one frame.
+    Exact tokens are all others that the layer sees: text, reference images, frames to condition
+    on, audio. Every query attends to them, and they attend to everything.
+
+    The model's token order is the exact tokens before, then the video in raster order (t, h, w),
+    then the exact tokens after. An image is a grid of one frame.
 
     Args:
         frames: latent frames after patching.
         height: latent rows after patching.
         width: latent columns after patching.
-        text_before: text tokens that precede the video tokens.
-        text_after: text tokens that follow them.
+        before: exact tokens in front of the video tokens.
+        after: exact tokens behind them.
 
     Raises:
-        ValueError: if an extent is below 1 or a text length below 0.
+        ValueError: if an extent is below 1 or a number of exact tokens below 0.
     """
 
     frames: int
     height: int
     width: int
-    text_before: int = 0
-    text_after: int = 0
+    before: int = 0
+    after: int = 0
 
     def __post_init__(self) -> None:
         if min(self.shape) < 1:
             raise ValueError(
                 f"a token grid needs at least 1 token along each axis, got {self.shape}"
             )
-        if min(self.text_before, self.text_after) < 0:
+        if min(self.before, self.after) < 0:
             raise ValueError(
-                "text lengths cannot be negative, "
-                f"got text_before={self.text_before}, text_after={self.text_after}"
+                "numbers of exact tokens cannot be negative, "
+                f"got before={self.before}, after={self.after}"
             )
 
     @property
@@ -50,18 +53,18 @@ class TokenGrid:
 
     @property
     def video_tokens(self) -> int:
-        """Tokens on the grid, text not counted."""
+        """Tokens on the grid, without exact tokens."""
         return self.frames * self.height * self.width
 
     @property
-    def text_tokens(self) -> int:
-        """Text tokens, before and after together."""
-        return self.text_before + self.text_after
+    def exact_tokens(self) -> int:
+        """Exact tokens, before and after together."""
+        return self.before + self.after
 
     @property
     def seq_len(self) -> int:
         """All tokens: what the attention layer sees."""
-        return self.video_tokens + self.text_tokens
+        return self.video_tokens + self.exact_tokens
 
     @property
     def video_blocks(self) -> int:
@@ -69,15 +72,15 @@ class TokenGrid:
         return -(-self.video_tokens // BLOCK)
 
     @property
-    def text_blocks(self) -> int:
-        """Blocks that hold text tokens; only the last may be partial."""
-        return -(-self.text_tokens // BLOCK)
+    def exact_blocks(self) -> int:
+        """Blocks that hold exact tokens; only the last may be partial."""
+        return -(-self.exact_tokens // BLOCK)
 
     @property
     def blocks(self) -> int:
-        """All blocks: video blocks first, then text blocks."""
-        return self.video_blocks + self.text_blocks
+        """All blocks: video blocks first, then exact blocks."""
+        return self.video_blocks + self.exact_blocks
 
     def __str__(self) -> str:
-        text = f" + {self.text_tokens} text" if self.text_tokens else ""
-        return f"{self.frames}x{self.height}x{self.width}{text}"
+        exact = f" + {self.exact_tokens} exact" if self.exact_tokens else ""
+        return f"{self.frames}x{self.height}x{self.width}{exact}"

@@ -174,7 +174,7 @@ def tile_counts(offsets: torch.Tensor) -> torch.Tensor:
     return ((count + width - 1) // width).sum(-1)
 
 
-def with_text(levels: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
+def with_exact(levels: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
     """Level maps of video blocks with the grid's text blocks around them.
 
     Text is always exact: a key of every query block that has any key, and a query of all.
@@ -186,10 +186,10 @@ def with_text(levels: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
     Returns:
         int8 (rows, N, N).
     """
-    return torch.nn.functional.pad(with_text_keys(levels, grid), (0, 0, 0, grid.text_blocks))
+    return torch.nn.functional.pad(with_exact_keys(levels, grid), (0, 0, 0, grid.exact_blocks))
 
 
-def with_text_keys(levels: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
+def with_exact_keys(levels: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
     """Levels of video keys, and behind them those of the text blocks.
 
     Args:
@@ -199,10 +199,10 @@ def with_text_keys(levels: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
     Returns:
         int8 (..., N).
     """
-    if not grid.text_blocks:
+    if not grid.exact_blocks:
         return levels
     text = -(levels == DROPPED).all(dim=-1, keepdim=True).to(torch.int8)
-    return torch.cat([levels, text.expand(*levels.shape[:-1], grid.text_blocks)], dim=-1)
+    return torch.cat([levels, text.expand(*levels.shape[:-1], grid.exact_blocks)], dim=-1)
 
 
 def tile_shares(levels: torch.Tensor) -> torch.Tensor:

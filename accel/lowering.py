@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ajour.capture import levels_by_chance
-from ajour.lists import tile_shares, with_text
+from ajour.lists import tile_shares, with_exact
 from ajour.patterns import Captured, GeometricPattern, Skip
 from ajour.table import BlockTable
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 def level_map(pattern: GeometricPattern, grid: TokenGrid) -> NDArray[np.int8]:
     """The level of every (query block, key block) of a pattern: int8 (N, N), -1 where dropped."""
-    video = _video_levels(pattern, replace(grid, text_before=0, text_after=0))
-    return with_text(torch.from_numpy(video)[None], grid)[0].numpy()
+    video = _video_levels(pattern, replace(grid, before=0, after=0))
+    return with_exact(torch.from_numpy(video)[None], grid)[0].numpy()
 
 
 @lru_cache(maxsize=64)
@@ -41,9 +41,9 @@ def density(pattern: Pattern, grid: TokenGrid) -> float:
     if isinstance(pattern, GeometricPattern):
         levels = torch.from_numpy(level_map(pattern, grid))[None]
     elif isinstance(pattern, Captured):
-        if pattern.by == "mass":
+        if pattern.share_of == "attention":
             return pattern.density
-        levels = with_text(levels_by_chance(pattern, grid), grid)
+        levels = with_exact(levels_by_chance(pattern, grid), grid)
     else:
         raise TypeError(f"a pattern must be geometric or captured, got {pattern!r}")
     return float(tile_shares(levels)[0])

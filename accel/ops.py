@@ -86,7 +86,7 @@ def _compiled(
             table.empty_slots,
             table.work,
         ],
-        [grid.frames, grid.height, grid.width, grid.text_before, grid.text_after],
+        [grid.frames, grid.height, grid.width, grid.before, grid.after],
         table.highest_level,
         None if q_norm is None else q_norm.weight,
         0.0 if q_norm is None else q_norm.eps,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ajour.patterns import FAMILIES, Pattern
+from ajour.patterns import KINDS, Pattern
 from ajour.schedule import DENSE, Phase, Schedule
 
 FORMAT_VERSION = 1
@@ -64,9 +64,11 @@ class Plan:
         for name, layers in self.assignments.items():
             _check_assignment(name, layers, self.model, self.patterns)
         for phase in self.schedule.phases:
-            if phase.use != DENSE and phase.use not in self.assignments:
+            if phase.assignment != DENSE and phase.assignment not in self.assignments:
                 known = ", ".join([DENSE, *self.assignments])
-                raise PlanError(f"the schedule uses {phase.use!r}, but the plan has only {known}")
+                raise PlanError(
+                    f"the schedule uses {phase.assignment!r}, but the plan has only {known}"
+                )
 
     def layer(self, assignment: str, layer: int) -> list[Pattern]:
         """The pattern of each head of a layer under an assignment."""
@@ -183,19 +185,18 @@ def _mapping(data: Any, what: str) -> list[tuple[str, Any]]:
 
 
 def _pattern(name: str, spec: Any) -> Pattern:
-    if not isinstance(spec, dict) or not isinstance(spec.get("family"), str):
-        raise PlanError(f"pattern {name!r} must be an object with a family, got {spec!r:.80}")
-    family = FAMILIES.get(spec["family"])
-    if family is None:
+    if not isinstance(spec, dict) or not isinstance(spec.get("kind"), str):
+        raise PlanError(f"pattern {name!r} must be an object with a kind, got {spec!r:.80}")
+    kind = KINDS.get(spec["kind"])
+    if kind is None:
         raise PlanError(
-            f"pattern {name!r} has unknown family {spec['family']!r}; "
-            f"families are {', '.join(FAMILIES)}"
+            f"pattern {name!r} has unknown kind {spec['kind']!r}; kinds are {', '.join(KINDS)}"
         )
-    values = {key: value for key, value in spec.items() if key != "family"}
-    known = {f.name for f in fields(family)}
+    values = {key: value for key, value in spec.items() if key != "kind"}
+    known = {f.name for f in fields(kind)}
     _keys(values, set(), known, f"pattern {name!r}")
     try:
-        return family(**values)
+        return kind(**values)
     except (TypeError, ValueError) as error:
         raise PlanError(f"pattern {name!r}: {error}") from error
 
@@ -211,9 +212,9 @@ def _schedule(data: Any) -> Schedule:
         raise PlanError(f"schedule must be a list of phases, got {type(data).__name__}")
     phases = []
     for entry in data:
-        _keys(entry, {"below", "use"}, {"refresh"}, "a phase")
-        if not isinstance(entry["use"], str):
-            raise PlanError(f"a phase's use must be a name, got {entry['use']!r}")
+        _keys(entry, {"from_noise_level", "assignment"}, {"dense_every"}, "a phase")
+        if not isinstance(entry["assignment"], str):
+            raise PlanError(f"a phase's assignment must be a name, got {entry['use']!r}")
         phases.append(Phase(**entry))
     try:
         return Schedule(tuple(phases))

@@ -17,20 +17,20 @@ class Phase:
     """One phase of the denoising trajectory.
 
     Args:
-        below: the phase holds for noise levels of at most this, until a later phase's.
-        use: the name of an assignment of the plan, or `dense`.
-        refresh: every so many steps of the phase one runs dense: it repairs what has drifted, and
-            captured patterns are measured anew in it. 0 for never.
+        from_noise_level: the phase begins at this noise level and ends where the next one begins.
+        assignment: the name of an assignment of the plan, or `dense`.
+        dense_every: every so many steps of the phase one runs dense, which repairs drift and
+            measures captured patterns again; 0 for never.
     """
 
-    below: float
-    use: str
-    refresh: int = 0
+    from_noise_level: float
+    assignment: str
+    dense_every: int = 0
 
     def to_dict(self) -> dict[str, object]:
         """The phase as JSON."""
-        refresh = {"refresh": self.refresh} if self.refresh else {}
-        return {"below": self.below, "use": self.use} | refresh
+        data = {"from_noise_level": self.from_noise_level, "assignment": self.assignment}
+        return data | ({"dense_every": self.dense_every} if self.dense_every else {})
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,15 @@ class Schedule:
     def __post_init__(self) -> None:
         if not self.phases:
             raise ValueError("a schedule needs at least one phase")
-        bounds = [phase.below for phase in self.phases]
+        bounds = [phase.from_noise_level for phase in self.phases]
         for bound in bounds:
             if isinstance(bound, bool) or not isinstance(bound, int | float) or not 0 <= bound <= 1:
                 raise ValueError(f"a phase's noise level must be from 0 to 1, got {bound!r}")
         for phase in self.phases:
-            rate = phase.refresh
+            rate = phase.dense_every
             if isinstance(rate, bool) or not isinstance(rate, int) or rate < 0 or rate == 1:
                 raise ValueError(
-                    "a phase's refresh must be 0 or the steps from one dense step to the next, "
+                    "a phase's dense_every must be 0 or the steps from one dense step to the next, "
                     f"at least 2, got {rate!r}"
                 )
         if bounds[0] != 1:
@@ -69,11 +69,11 @@ class Schedule:
             raise ValueError(f"phases must go from noisy to clean, got noise levels {bounds}")
 
     def at(self, noise_level: float) -> str:
-        """The name of the assignment in force at a noise level, dense refresh steps aside."""
-        return self._phase(noise_level).use
+        """The assignment in force at a noise level, without the dense steps of `dense_every`."""
+        return self._phase(noise_level).assignment
 
     def steps(self, noise_levels: Sequence[float]) -> tuple[str, ...]:
-        """The assignment of every step of a run, `dense` for refresh steps.
+        """The assignment of every step of a run, `dense` also for those of `dense_every`.
 
         Args:
             noise_levels: of the steps, in their order.
@@ -83,9 +83,11 @@ class Schedule:
         for level in noise_levels:
             phase = self._phase(level)
             since[phase] = since.get(phase, 0) + 1
-            refreshed = phase.refresh and since[phase] % phase.refresh == 0
-            names.append(DENSE if refreshed else phase.use)
+            refreshed = phase.dense_every and since[phase] % phase.dense_every == 0
+            names.append(DENSE if refreshed else phase.assignment)
         return tuple(names)
 
     def _phase(self, noise_level: float) -> Phase:
-        return [p for p in self.phases if p is self.phases[0] or noise_level <= p.below][-1]
+        return [p for p in self.phases if p is self.phases[0] or noise_level <= p.from_noise_level][
+            -1
+        ]

@@ -17,7 +17,7 @@ import torch
 
 from ajour.backends.pooling import group_bias, pool_blocks
 from ajour.grid import BLOCK
-from ajour.lists import indices, with_text_keys
+from ajour.lists import indices, with_exact_keys
 from ajour.lowering import level_map
 from ajour.patterns import Captured, GeometricPattern
 from ajour.table import block_sizes, token_places, token_slots
@@ -61,7 +61,7 @@ def sample_queries(grid: TokenGrid, count: int, seed: int = 0) -> torch.Tensor:
     share = grid.video_tokens / count
     within = torch.rand(count, generator=generator, dtype=torch.float32, device="cpu")
     places = (torch.arange(count, device="cpu") + within) * share
-    return places.long().clamp(max=grid.video_tokens - 1) + grid.text_before
+    return places.long().clamp(max=grid.video_tokens - 1) + grid.before
 
 
 def lay_out(
@@ -88,7 +88,7 @@ def lay_out(
         elif isinstance(pattern, Captured):
             before = importance.before(pattern)[:, rows]
             levels = pattern.assign(before, importance.alike(pattern))
-            found.append(Candidate(pattern.order, with_text_keys(levels, grid), pattern.levels))
+            found.append(Candidate(pattern.order, with_exact_keys(levels, grid), pattern.levels))
     return found
 
 

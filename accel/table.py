@@ -15,7 +15,7 @@ from ajour.lists import (
     compact,
     key_lists,
     tile_counts,
-    with_text,
+    with_exact,
     work_items,
 )
 from ajour.orders import order
@@ -133,7 +133,7 @@ class BlockTable:
     def partial_blocks(self) -> int:
         """Blocks with fewer than 128 tokens: at most one of video and one of text."""
         grid = self.grid
-        return int(grid.video_tokens % BLOCK != 0) + int(grid.text_tokens % BLOCK != 0)
+        return int(grid.video_tokens % BLOCK != 0) + int(grid.exact_tokens % BLOCK != 0)
 
     def with_heads(self, head_rows: Sequence[int]) -> BlockTable:
         """The same rows for another layer's heads; all other tensors are shared.
@@ -168,7 +168,7 @@ class BlockTable:
         if any(table.ids is not shared.ids for table in tables):
             raise ValueError("the tables of several layers must share their lists")
         levels = torch.cat([layer for layer, _, _ in rows])
-        lists, ids = key_lists(with_text(levels, shared.grid), shared.valid)
+        lists, ids = key_lists(with_exact(levels, shared.grid), shared.valid)
         lists = lists + len(shared.ids)
         ids = torch.cat([shared.ids, ids])
         found, start = [], 0
@@ -216,8 +216,8 @@ def block_sizes(grid: TokenGrid) -> NDArray[np.int32]:
     sizes = np.full(grid.blocks, BLOCK, dtype=np.int32)
     if grid.video_tokens % BLOCK:
         sizes[grid.video_blocks - 1] = grid.video_tokens % BLOCK
-    if grid.text_tokens % BLOCK:
-        sizes[-1] = grid.text_tokens % BLOCK
+    if grid.exact_tokens % BLOCK:
+        sizes[-1] = grid.exact_tokens % BLOCK
     return sizes
 
 
@@ -225,11 +225,11 @@ def token_slots(grid: TokenGrid, name: str) -> NDArray[np.int32]:
     """Model-order token index of each block slot under an order: int32 (N * 128,), -1 if empty."""
     slots = np.full((grid.blocks, BLOCK), -1, dtype=np.int32)
     flat = slots.reshape(-1)
-    flat[: grid.video_tokens] = order(name, grid.shape) + grid.text_before
-    text = np.arange(grid.text_tokens)
-    text[grid.text_before :] += grid.video_tokens
+    flat[: grid.video_tokens] = order(name, grid.shape) + grid.before
+    text = np.arange(grid.exact_tokens)
+    text[grid.before :] += grid.video_tokens
     start = grid.video_blocks * BLOCK
-    flat[start : start + grid.text_tokens] = text
+    flat[start : start + grid.exact_tokens] = text
     return flat
 
 

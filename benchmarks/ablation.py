@@ -26,17 +26,22 @@ TAIL = (1 / 7, 1 / 7, 1 / 7, 1.0)
 
 STUDIES: dict[str, dict[str, dict[str, Any]]] = {
     "allocation": {
-        "fine-only": {"until": (0.25,) * 4},
-        "exact-2x-4x-dropped": {"until": MIXED},
-        "exact-8x": {"until": TAIL},
-        "all-4x": {"until": (0.0, 0.0, 1.0, 1.0)},
+        "fine-only": {"cumulative_shares": (0.25,) * 4},
+        "exact-2x-4x-dropped": {"cumulative_shares": MIXED},
+        "exact-8x": {"cumulative_shares": TAIL},
+        "all-4x": {"cumulative_shares": (0.0, 0.0, 1.0, 1.0)},
     },
-    "order": {name: {"curve": name} for name in ("raster", "column", "hilbert", "bisection")},
+    "order": {name: {"order": name} for name in ("raster", "column", "hilbert", "bisection")},
     "first-frame": {"isolated": {"first_frame": True}, "not-isolated": {}},
     "scope": {"block": {}, "layer": {"scope": "layer"}},
-    "mass": {f"{t:g}": {"until": (t, t, t, 1.0), "by": "mass"} for t in (0.3, 0.5, 0.7)},
-    "warm-up": {f"{below:g}": {"below": below} for below in (1.0, 0.95, 0.9, 0.85, 0.8, 0.7)},
-    "refresh": {str(n): {"refresh": n} for n in (0, 2, 3, 4, 6, 8)},
+    "mass": {
+        f"{t:g}": {"cumulative_shares": (t, t, t, 1.0), "share_of": "attention"}
+        for t in (0.3, 0.5, 0.7)
+    },
+    "warm-up": {
+        f"{below:g}": {"from_noise_level": below} for below in (1.0, 0.95, 0.9, 0.85, 0.8, 0.7)
+    },
+    "dense_every": {str(n): {"dense_every": n} for n in (0, 2, 3, 4, 6, 8)},
 }
 
 
@@ -47,11 +52,11 @@ def uniform(model: dict[str, Any], **options: Any) -> Plan:
         model: what the plan is for.
         options: fields of the pattern, and `below` and `refresh` of the sparse phase.
     """
-    below, refresh = options.pop("below", BELOW), options.pop("refresh", 0)
+    below, refresh = options.pop("from_noise_level", BELOW), options.pop("dense_every", 0)
     sparse = Phase(below, "sparse", refresh)
     return Plan(
         model,
-        {"captured": Captured(**{"until": TAIL} | options)},
+        {"captured": Captured(**{"cumulative_shares": TAIL} | options)},
         {"sparse": (("captured",) * model["heads"],) * model["layers"]},
         Schedule((sparse,) if below == 1 else (Phase(1.0, "dense"), sparse)),
     )

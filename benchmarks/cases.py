@@ -77,7 +77,7 @@ def wan(case: Case) -> Inputs:
 def hunyuan_video(case: Case) -> Inputs:
     """Latents, text with padding behind a mask, pooled text."""
     frames, height, width = case.grid.shape
-    text = case.grid.text_after
+    text = case.grid.after
     return {
         "hidden_states": torch.randn(1, 16, frames, 2 * height, 2 * width),
         "timestep": torch.full((1,), 500),
@@ -96,7 +96,7 @@ def cogvideox(case: Case) -> Inputs:
     )
     return {
         "hidden_states": torch.randn(1, 2 * frames, 16, 2 * height, 2 * width),
-        "encoder_hidden_states": torch.randn(1, case.grid.text_before, 4096),
+        "encoder_hidden_states": torch.randn(1, case.grid.before, 4096),
         "timestep": torch.full((1,), 500),
         "image_rotary_emb": tables,
     }
@@ -109,12 +109,12 @@ def flux(case: Case) -> Inputs:
     places = torch.stack([torch.zeros_like(rows), rows, columns], -1).flatten(0, 1)
     return {
         "hidden_states": torch.randn(1, height * width, 64),
-        "encoder_hidden_states": torch.randn(1, case.grid.text_before, 4096),
+        "encoder_hidden_states": torch.randn(1, case.grid.before, 4096),
         "pooled_projections": torch.randn(1, 768),
         "timestep": torch.full((1,), 0.5),
         "guidance": torch.full((1,), 3.5),
         "img_ids": places.float(),
-        "txt_ids": torch.zeros(case.grid.text_before, 3),
+        "txt_ids": torch.zeros(case.grid.before, 3),
     }
 
 
@@ -133,10 +133,10 @@ CASES = {
     ),
     "hunyuanvideo-720p": Case(
         "HunyuanVideoTransformer3DModel", {"num_layers": 1, "num_single_layers": 2},
-        TokenGrid(33, 45, 80, text_after=256), hunyuan_video, {"guidance_embeds": True},
+        TokenGrid(33, 45, 80, after=256), hunyuan_video, {"guidance_embeds": True},
     ),
     "cogvideox1.5-5b-81f": Case(
-        "CogVideoXTransformer3DModel", {"num_layers": 4}, TokenGrid(11, 48, 85, text_before=226),
+        "CogVideoXTransformer3DModel", {"num_layers": 4}, TokenGrid(11, 48, 85, before=226),
         cogvideox,
         {
             "num_attention_heads": 48, "patch_size_t": 2, "patch_bias": False,
@@ -145,7 +145,7 @@ CASES = {
     ),
     "flux-4k": Case(
         "FluxTransformer2DModel", {"num_layers": 1, "num_single_layers": 2},
-        TokenGrid(1, 256, 256, text_before=512), flux, {"guidance_embeds": True},
+        TokenGrid(1, 256, 256, before=512), flux, {"guidance_embeds": True},
     ),
 }  # fmt: skip
 """By name; the few layers that are built keep the time of a benchmark in bounds."""

@@ -54,8 +54,8 @@ def plan(model: torch.nn.Module, grid: TokenGrid, density: float) -> Plan:
     best: dict[str, Pattern] = {}
     for pattern in candidates(grid) if density < 1 else [Full()]:
         fits = ajour.lower([pattern], grid).density() <= density * 1.02
-        if fits and pattern.family not in best:
-            best[pattern.family] = pattern
+        if fits and pattern.kind not in best:
+            best[pattern.kind] = pattern
     facts = model_of(model)
     names = tuple(list(best)[head % len(best)] for head in range(facts["heads"]))
     schedule = Schedule((Phase(1.0, "sparse"),))

@@ -12,7 +12,7 @@ from ajour.demo.pieces import png
 from ajour.grid import BLOCK, TokenGrid
 from ajour.lowering import density, level_map
 from ajour.orders import order
-from ajour.patterns import FAMILIES, GeometricPattern
+from ajour.patterns import KINDS, GeometricPattern
 from ajour.schedule import DENSE
 from ajour.search.pictures import FRAMES, SHADES
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MOST_CELLS = 8192
 """A larger map is not drawn."""
 
-COLOURS = ("family", "density", "error")
+COLOURS = ("kind", "density", "error")
 
 
 @dataclass(frozen=True)
@@ -61,17 +61,17 @@ def parse_grid(text: str | None) -> TokenGrid | None:
 
 def usual_assignment(plan: Plan) -> str | None:
     """The assignment to show first: the sparsest phase's; None if the plan is dense throughout."""
-    used = [phase.use for phase in plan.schedule.phases if phase.use != DENSE]
+    used = [phase.assignment for phase in plan.schedule.phases if phase.assignment != DENSE]
     return used[-1] if used else next(iter(plan.assignments), None)
 
 
-def head_map(shown: Shown, assignment: str, colour: str = "family") -> str:
+def head_map(shown: Shown, assignment: str, colour: str = "kind") -> str:
     """The map of an assignment: a table of buttons, layers down, heads across.
 
     Args:
         shown: the plan.
         assignment: of the plan.
-        colour: what a cell shows: `family`, `density` or `error`.
+        colour: what a cell shows: `kind`, `density` or `error`.
     """
     plan = shown.plan
     layers, heads = plan.model["layers"], plan.model["heads"]
@@ -82,11 +82,11 @@ def head_map(shown: Shown, assignment: str, colour: str = "family") -> str:
     for layer, names in enumerate(plan.assignments[assignment]):
         cells = []
         for head, name in enumerate(names):
-            family = plan.patterns[name].family
+            family = plan.patterns[name].kind
             label = f"layer {layer}, head {head}: {name}"
             look = f"f-{family}"
             style = ""
-            if colour != "family":
+            if colour != "kind":
                 value = None if values is None else values[layer, head]
                 label += "" if value is None else f", {colour} {value:.3g}"
                 look, style = "heat", _heat_style(value, values)
@@ -108,16 +108,16 @@ def head_map(shown: Shown, assignment: str, colour: str = "family") -> str:
 def schedule(plan: Plan) -> str:
     """The phases over the noise level."""
     phases = plan.schedule.phases
-    ends = [*(phase.below for phase in phases[1:]), 0.0]
+    ends = [*(phase.from_noise_level for phase in phases[1:]), 0.0]
     parts, words = [], []
     for phase, end in zip(phases, ends, strict=True):
-        kind = "dense" if phase.use == DENSE else "sparse"
-        again = f", dense every {phase.refresh} steps" if phase.refresh else ""
-        words.append(f"{phase.use} from {phase.below:g} to {end:g}{again}")
+        kind = "dense" if phase.assignment == DENSE else "sparse"
+        again = f", dense every {phase.dense_every} steps" if phase.dense_every else ""
+        words.append(f"{phase.assignment} from {phase.from_noise_level:g} to {end:g}{again}")
         parts.append(
-            f'<span class="{kind}" style="flex:{max(phase.below - end, 0.02):.4f}" '
+            f'<span class="{kind}" style="flex:{max(phase.from_noise_level - end, 0.02):.4f}" '
             f'title="{html.escape(words[-1], quote=True)}">'
-            f"<b>{html.escape(phase.use)}</b></span>"
+            f"<b>{html.escape(phase.assignment)}</b></span>"
         )
     text = "; ".join(words)
     return (
@@ -149,14 +149,14 @@ def detail(shown: Shown, assignment: str, layer: int, head: int) -> str:
         raise ValueError(f"the plan has no layer {layer}, head {head} in {assignment!r}")
     name = rows[layer][head]
     pattern = plan.patterns[name]
-    named = name if name == pattern.family else f"{name} ({pattern.family})"
+    named = name if name == pattern.kind else f"{name} ({pattern.kind})"
     errors = shown.errors.get(assignment)
     error = (
         "not measured yet" if errors is None else f"{errors[layer, head]:.2g} of the layer's output"
     )
     told = {
         "Pattern": f"{named}: a query sees {pattern.sees}",
-        "Settings": ", ".join(f"{k} {v}" for k, v in pattern.to_dict().items() if k != "family"),
+        "Settings": ", ".join(f"{k} {v}" for k, v in pattern.to_dict().items() if k != "kind"),
         "Token order": pattern.order,
         "Density": f"{density(pattern, shown.grid):.3f} of dense attention's tiles",
         "Squared error": error,
@@ -220,10 +220,10 @@ def _heat_style(value: float | None, values: NDArray[np.float64] | None) -> str:
 
 
 def _legend(plan: Plan, assignment: str, colour: str, values: NDArray[np.float64] | None) -> str:
-    if colour == "family":
-        used = {plan.patterns[name].family for row in plan.assignments[assignment] for name in row}
+    if colour == "kind":
+        used = {plan.patterns[name].kind for row in plan.assignments[assignment] for name in row}
         items = [
-            f'<li><i class="f-{family}"></i>{family}</li>' for family in FAMILIES if family in used
+            f'<li><i class="f-{family}"></i>{family}</li>' for family in KINDS if family in used
         ]
         return f'<ul class="aj-legend" aria-label="Families">{"".join(items)}</ul>'
     if values is None:

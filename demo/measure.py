@@ -69,9 +69,7 @@ def measure(pipe: Any, job: Job, shown: Shown, request: Request, model: Model) -
     assert grid is not None
     errors = {name: _picked(found, plan, name, patterns) for name in plan.assignments}
     note = f"Errors measured at noise level {level:.2f}, seed {request.seed}: {request.prompt}"
-    return replace(
-        shown, grid=replace(grid, text_before=0, text_after=0), errors=errors, measured=note
-    )
+    return replace(shown, grid=replace(grid, before=0, after=0), errors=errors, measured=note)
 
 
 def from_search(

@@ -42,13 +42,13 @@ class PlanTab:
 def build(site: Site) -> PlanTab:
     """Lay the tab out, within a `gr.Tab`."""
     first = site.first_plan()
-    about, strip, cells, link, code, choices, name = _views(site, first, "family")
+    about, strip, cells, link, code, choices, name = _views(site, first, "kind")
     with gr.Row(elem_classes="aj-columns"):
         with gr.Column(scale=3, min_width=320):
             facts = gr.HTML(about)
             schedule = gr.HTML(strip, elem_id="schedule")
             with gr.Row():
-                colour = gr.Radio(list(heads.COLOURS), value="family", label="Colour by")
+                colour = gr.Radio(list(heads.COLOURS), value="kind", label="Colour by")
                 assignment = gr.Dropdown(
                     choices, value=name, label="Assignment", visible=len(choices) > 1
                 )

@@ -65,35 +65,35 @@ class Auto:
     Args:
         density: mean density over all heads and sparse steps, over 0 and up to 1. The first sparse
             steps get more of it, the later ones less.
-        below: noise level to go sparse at; a lower one is closer to dense. At least half of the
-            steps run sparse whatever it is, dense refresh steps and a run of one step aside.
-        refresh: steps from one dense step to the next once sparse, where everything is measured
-            and chosen anew; 0 for never.
+        from_noise_level: where sparse steps begin; a lower one is closer to dense. At least half
+            of the steps run sparse whatever it is, unless `dense_every` says otherwise.
+        dense_every: every so many sparse steps one runs dense, in which every pattern is measured
+            and chosen again; 0 for never.
 
     Raises:
         ValueError: if a number is out of range.
     """
 
     density: float = SPEEDS["balanced"]
-    below: float = 0.95
-    refresh: int = 0
+    from_noise_level: float = 0.95
+    dense_every: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("density", "below"):
+        for name in ("density", "from_noise_level"):
             value = getattr(self, name)
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number or not 0 < value <= 1:
                 raise ValueError(f"{name} must be a number over 0 and up to 1, got {value!r}")
-        Schedule((Phase(1.0, SPARSE, self.refresh),))  # checks refresh
+        Schedule((Phase(1.0, SPARSE, self.dense_every),))  # checks dense_every
 
     def schedule(self, noise_levels: Sequence[float]) -> Schedule:
         """The schedule for a run with these noise levels."""
-        bound = min(1.0, max(self.below, noise_levels[len(noise_levels) // 2]))
-        phases = [Phase(bound, SPARSE, self.refresh)]
+        bound = min(1.0, max(self.from_noise_level, noise_levels[len(noise_levels) // 2]))
+        phases = [Phase(bound, SPARSE, self.dense_every)]
         if bound < 1:
             phases.insert(0, Phase(1.0, DENSE))
         if bound > LATE_BELOW:
-            phases.append(Phase(LATE_BELOW, LATE, self.refresh))
+            phases.append(Phase(LATE_BELOW, LATE, self.dense_every))
         return Schedule(tuple(phases))
 
     def densities(self, noise_levels: Sequence[float]) -> dict[str, float]:
@@ -115,11 +115,11 @@ class Auto:
             found += [Diagonal(grid.frames * width) for width in (0.04, 0.08, 0.16)]
             found += [Stripe(stride) for stride in (3, 4) if stride < grid.frames]
             found += [MultiDiagonal(*box) for box in near]
-            found += [Pyramid(grid.frames - 1, *near[0], curve="column")]
-        found += [Pyramid(0, *box, curve="raster") for box in near[1:3]]
+            found += [Pyramid(grid.frames - 1, *near[0], order="column")]
+        found += [Pyramid(0, *box, order="raster") for box in near[1:3]]
         found += [Pyramid(int(grid.frames > 1), *near[1])]
         for curve in ("bisection", "raster", "column")[: 3 if grid.frames > 1 else 2]:
-            found += [Captured((share,) * 3 + (1.0,), curve=curve) for share in EXACT_SHARES]
+            found += [Captured((share,) * 3 + (1.0,), order=curve) for share in EXACT_SHARES]
         return list(dict.fromkeys(found))
 
 
@@ -143,7 +143,9 @@ class AutoPlanner:
         self.model = model
         self.grid = grid
         self.patterns = auto.candidates(grid)
-        ends = {end for p in self.patterns if isinstance(p, Captured) for end in p.until}
+        ends = {
+            end for p in self.patterns if isinstance(p, Captured) for end in p.cumulative_shares
+        }
         self.bounds = tuple(sorted({0.0} | ends - {1.0}))
         self.queries = sample_queries(grid, QUERIES)
         layers = model["layers"]
@@ -172,13 +174,13 @@ class AutoPlanner:
 
         Layers that were not heard (a cache skipped them) stay full.
         """
-        names = [f"{index:02d}-{pattern.family}" for index, pattern in enumerate(self.patterns)]
+        names = [f"{index:02d}-{pattern.kind}" for index, pattern in enumerate(self.patterns)]
         schedule = self.auto.schedule(self.noise_levels)
         densities = self.auto.densities(self.noise_levels)
         chosen = {
-            phase.use: self._choose(densities[phase.use])
+            phase.assignment: self._choose(densities[phase.assignment])
             for phase in schedule.phases
-            if phase.use != DENSE
+            if phase.assignment != DENSE
         }
         maps: list[dict[Wanted, CapturedRows]] = [{} for _ in range(self.model["layers"])]
         for choice in chosen.values():
@@ -201,7 +203,7 @@ class AutoPlanner:
                 for use, choice in chosen.items()
             },
             schedule,
-            {"by": "auto", "grid": str(self.grid), "density": self.auto.density},
+            {"made_by": "auto", "grid": str(self.grid), "density": self.auto.density},
         )
         return plan, maps
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ajour.patterns import Pattern
     from ajour.plan import Plan
 
-FAMILY_COLOURS = {
+KIND_COLOURS = {
     "full": "#4c566a", "skip": "#e5e9f0", "window": "#5e81ac", "diagonal": "#88c0d0",
     "multi_diagonal": "#a3be8c", "stripe": "#ebcb8b",
     "pyramid": "#d08770", "captured": "#bf616a",
@@ -86,7 +86,7 @@ def _draw_assignment(panel: Any, plan: Plan, name: str, grid: TokenGrid) -> None
     from matplotlib.patches import Patch
 
     layers = [plan.layer(name, layer) for layer in range(plan.model["layers"])]
-    colours = [[to_rgb(FAMILY_COLOURS.get(p.family, OTHER_COLOUR)) for p in row] for row in layers]
+    colours = [[to_rgb(KIND_COLOURS.get(p.kind, OTHER_COLOUR)) for p in row] for row in layers]
     picture, strip = panel.subplots(1, 2, width_ratios=[2, 1])
     picture.imshow(colours, aspect="auto", interpolation="nearest")
     picture.set_xlabel("head")
@@ -96,16 +96,24 @@ def _draw_assignment(panel: Any, plan: Plan, name: str, grid: TokenGrid) -> None
     densities = {p: density(p, grid) for row in layers for p in row}
     mean = np.mean([densities[p] for row in layers for p in row])
     picture.set_title(f"assignment {name}: density {mean:.3f} on {grid}", fontsize=10)
-    families = dict.fromkeys(p.family for row in layers for p in row)
-    patches = [Patch(color=FAMILY_COLOURS.get(f, OTHER_COLOUR), label=f) for f in families]
+    families = dict.fromkeys(p.kind for row in layers for p in row)
+    patches = [Patch(color=KIND_COLOURS.get(f, OTHER_COLOUR), label=f) for f in families]
     strip.legend(handles=patches, loc="upper left", frameon=False, fontsize=9)
     phases = plan.schedule.phases
-    ends = [phase.below for phase in phases[1:]] + [0.0]
+    ends = [phase.from_noise_level for phase in phases[1:]] + [0.0]
     for phase, end in zip(phases, ends, strict=True):
-        colour = FAMILY_COLOURS["full"] if phase.use == DENSE else PHASE_COLOURS[phase.use == name]
-        strip.barh(0, phase.below - end, left=end, color=colour, edgecolor="white", height=0.3)
-        if phase.use in (name, DENSE):
-            strip.text((phase.below + end) / 2, 0.25, phase.use, ha="center", fontsize=9)
+        colour = (
+            KIND_COLOURS["full"]
+            if phase.assignment == DENSE
+            else PHASE_COLOURS[phase.assignment == name]
+        )
+        strip.barh(
+            0, phase.from_noise_level - end, left=end, color=colour, edgecolor="white", height=0.3
+        )
+        if phase.assignment in (name, DENSE):
+            strip.text(
+                (phase.from_noise_level + end) / 2, 0.25, phase.assignment, ha="center", fontsize=9
+            )
     strip.set(xlim=(1, 0), ylim=(-0.3, 1.2), yticks=[], xlabel="noise level")
     for side in ("left", "right", "top"):
         strip.spines[side].set_visible(False)

@@ -255,7 +255,7 @@ class TransformerRuntime:
     ) -> bool:
         """Whether a call carries text padding that its grids leave out."""
         whole = self.family.grid(module, args, kwargs)
-        return any(grid.text_tokens < whole.text_tokens for grid in grids)
+        return any(grid.exact_tokens < whole.exact_tokens for grid in grids)
 
     def _settle(self) -> None:
         """After a measured pass: stop listening and keep what was found."""
@@ -350,7 +350,7 @@ class TransformerRuntime:
         made = {} if self.plan is None else self.plan.provenance
         if "verified" not in made:
             return
-        shape = str(replace(grid, text_before=0, text_after=0))
+        shape = str(replace(grid, before=0, after=0))
         for key, value in (("grid", shape), ("device", device_name(device))):
             there = str(made.get(key)).split(" + ")[0]  # a grid's text may have any length
             note = f"the plan was verified on {key} {there}, not on {value}"

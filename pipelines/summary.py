@@ -24,14 +24,14 @@ class LayerSummary:
         assignment: name of the assignment.
         layer: index of the layer.
         density: kept share of dense attention's tiles, or None before the first forward pass.
-        families: heads per pattern family.
+        kinds: heads per kind of pattern.
     """
 
     transformer: int
     assignment: str
     layer: int
     density: float | None
-    families: dict[str, int]
+    kinds: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ class Summary:
             table.add_column(title)
         for row in self.layers:
             density = "?" if row.density is None else f"{row.density:.3f}"
-            families = ", ".join(f"{count} {name}" for name, count in row.families.items())
-            cells = (str(row.transformer), row.assignment, str(row.layer), density, families)
+            kinds = ", ".join(f"{count} {name}" for name, count in row.kinds.items())
+            cells = (str(row.transformer), row.assignment, str(row.layer), density, kinds)
             table.add_row(*cells)
         console = Console(file=io.StringIO(), width=100)
         console.print(table)
@@ -113,8 +113,8 @@ def summary(pipe: Any) -> Summary:
         for name in plan.assignments:
             densities = runtime.densities(name)
             for layer, density in enumerate(densities):
-                families = Counter(p.family for p in plan.layer(name, layer))
-                rows.append(LayerSummary(number, name, layer, density, dict(families)))
+                kinds = Counter(p.kind for p in plan.layer(name, layer))
+                rows.append(LayerSummary(number, name, layer, density, dict(kinds)))
     first = session.runtimes[0]
     transformer: Any = first.transformer
     device = first.device or transformer.device
@@ -122,7 +122,9 @@ def summary(pipe: Any) -> Summary:
     backend = first.backend or choose(device, transformer.dtype, head_dim)
     return Summary(
         layers=tuple(rows),
-        schedule=tuple((phase.below, phase.use) for phase in first.schedule.phases),
+        schedule=tuple(
+            (phase.from_noise_level, phase.assignment) for phase in first.schedule.phases
+        ),
         grid=None if first.grid is None else str(first.grid),
         backend=backend,
         fallbacks=tuple(reason for runtime in session.runtimes for reason in runtime.fallbacks),

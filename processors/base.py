@@ -204,9 +204,7 @@ class Family(ABC):
         """
         grid = self.grid(transformer, args, kwargs)
         lengths = self.text_lengths(args, kwargs)
-        trimmed = tuple(
-            replace(grid, text_after=min(length, grid.text_after)) for length in lengths
-        )
+        trimmed = tuple(replace(grid, after=min(length, grid.after)) for length in lengths)
         return trimmed if len(set(trimmed)) > 1 else (trimmed or (grid,))[:1]
 
     def stands_in_for(self) -> tuple[str, ...]:

@@ -91,5 +91,5 @@ class CogVideoX(Family):
             frames // (config.patch_size_t or 1),
             height // config.patch_size,
             width // config.patch_size,
-            text_before=argument(args, kwargs, 1, "encoder_hidden_states").shape[1],
+            before=argument(args, kwargs, 1, "encoder_hidden_states").shape[1],
         )

@@ -117,7 +117,7 @@ class Flux(Family):
         if raster is None:
             raise Obstacle("less than half the image tokens are one grid, going by img_ids")
         text = argument(args, kwargs, 1, "encoder_hidden_states").shape[1]
-        return TokenGrid(*raster.extents, text_before=text + raster.before, text_after=raster.after)
+        return TokenGrid(*raster.extents, before=text + raster.before, after=raster.after)
 
 
 @read_once

@@ -106,7 +106,7 @@ class HunyuanVideo(Family):
             frames // config.patch_size_t,
             height // config.patch_size,
             width // config.patch_size,
-            text_after=argument(args, kwargs, 2, "encoder_hidden_states").shape[1],
+            after=argument(args, kwargs, 2, "encoder_hidden_states").shape[1],
         )
 
     def text_lengths(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, ...]:

@@ -91,7 +91,7 @@ class HunyuanVideo15(Family):
             frames // config.patch_size_t,
             height // config.patch_size,
             width // config.patch_size,
-            text_after=sum(argument(args, kwargs, i, name).shape[1] for i, name in names.items()),
+            after=sum(argument(args, kwargs, i, name).shape[1] for i, name in names.items()),
         )
 
     def text_lengths(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, ...]:

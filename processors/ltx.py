@@ -97,7 +97,7 @@ class LTX(Family):
             raster = video_raster(coordinates)
             if raster is None:
                 raise Obstacle("less than half the tokens are one video, going by video_coords")
-            return TokenGrid(*raster.extents, text_before=raster.before, text_after=raster.after)
+            return TokenGrid(*raster.extents, before=raster.before, after=raster.after)
         names = ("num_frames", "height", "width")
         return TokenGrid(*(argument(args, kwargs, 4 + i, name) for i, name in enumerate(names)))
 

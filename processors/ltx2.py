@@ -131,7 +131,7 @@ class LTX2(Family):
             raster = video_raster(coordinates)
             if raster is None:
                 raise Obstacle("less than half the tokens are one video, going by video_coords")
-            return TokenGrid(*raster.extents, text_before=raster.before, text_after=raster.after)
+            return TokenGrid(*raster.extents, before=raster.before, after=raster.after)
         config: Any = transformer.config
         patch = (config.patch_size_t, config.patch_size, config.patch_size)
         names = ("num_frames", "height", "width")

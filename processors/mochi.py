@@ -93,7 +93,7 @@ class Mochi(Family):
             raise Obstacle("encoder_attention_mask hides text in front of text that it keeps")
         frames, height, width = argument(args, kwargs, 0, "hidden_states").shape[2:]
         patch: Any = transformer.config.patch_size  # type: ignore[union-attr]
-        return TokenGrid(frames, height // patch, width // patch, text_after=mask.shape[1])
+        return TokenGrid(frames, height // patch, width // patch, after=mask.shape[1])
 
     def text_lengths(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, ...]:
         """From the text mask."""

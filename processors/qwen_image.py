@@ -113,7 +113,7 @@ class QwenImage(Family):
         if raster is None:
             raise Obstacle("less than half the image tokens are of one size, going by img_shapes")
         text = argument(args, kwargs, 1, "encoder_hidden_states").shape[1]
-        return TokenGrid(*raster.extents, text_before=raster.before, text_after=raster.after + text)
+        return TokenGrid(*raster.extents, before=raster.before, after=raster.after + text)
 
     def text_lengths(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, ...]:
         """From the text mask, and the images behind the grid."""

@@ -47,7 +47,7 @@ def build_plan(
             rows = tuple(tuple(names[index] for index in row) for row in picked)
             use = assignments.setdefault(rows, f"sparse-{len(assignments) + 1}")
         below = 1.0 if start == 0 else round((levels[start - 1] + levels[start]) / 2, 6)
-        if not phases or phases[-1].use != use:
+        if not phases or phases[-1].assignment != use:
             phases.append(Phase(below, use))
     used = np.unique(choice[choice != DENSE_BAND])
     return Plan(

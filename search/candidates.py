@@ -43,7 +43,7 @@ def default_candidates(grid: TokenGrid) -> dict[str, Pattern]:
         distinct.setdefault((whole, levels.tobytes()), name)
     curves = ("bisection", "raster", "column") if grid.frames > 1 else ("bisection", "raster")
     captured = {
-        f"captured-{curve}-{round(100 * share)}": Captured((share,) * 3 + (1.0,), curve=curve)
+        f"captured-{curve}-{round(100 * share)}": Captured((share,) * 3 + (1.0,), order=curve)
         for curve in curves
         for share in EXACT_SHARES
     }
@@ -106,16 +106,16 @@ def _geometric(grid: TokenGrid) -> dict[str, GeometricPattern]:
         found["window-time"] = Window(WHOLE, *box["1"])
         for name, span in {"frame": 0.0, "frames-1": 0.08, "frames-2": 0.155}.items():
             found[f"pyramid-{name}"] = Pyramid(
-                round(span * frames), WHOLE, WHOLE, growth=1.1, curve="raster"
+                round(span * frames), WHOLE, WHOLE, growth=1.1, order="raster"
             )
-        found["pyramid-rows"] = Pyramid(0, part(height, 1 / 4), WHOLE, curve="raster")
+        found["pyramid-rows"] = Pyramid(0, part(height, 1 / 4), WHOLE, order="raster")
         for name, (rows, columns) in {
             "place-0": (0, 0),
             "place-1": box["1"],
             "place-row": (0, WHOLE),
             "place-rows": (part(height, 1 / 16), WHOLE),
         }.items():
-            found[f"pyramid-{name}"] = Pyramid(WHOLE, rows, columns, growth=1.1, curve="column")
+            found[f"pyramid-{name}"] = Pyramid(WHOLE, rows, columns, growth=1.1, order="column")
         found["pyramid-time"] = Pyramid(WHOLE, 0, 0, growth=1.1)
     for name in ("1", "3"):
         found[f"window-{name}"] = Window(part(frames, 0.08), *box[name])

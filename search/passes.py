@@ -103,7 +103,7 @@ def pass_turns(
     with sparse(pipe, every, backend=backend, strict=True):
         session = session_of(pipe)
         tracker = session.tracker
-        tracker.levels[:] = [phase.below for phase in phases]
+        tracker.levels[:] = [phase.from_noise_level for phase in phases]
         timers = []
         for layer in session.runtimes[0].family.layers(pipe.transformer):
             timers.append(LayerTimer(device))

@@ -58,7 +58,7 @@ def provenance(pipe: Any, settings: Settings, facts: Mapping[str, Any]) -> dict[
     chosen = facts["chosen"]
     verified = ("psnr_db", "ssim", "warp", "dense_warp", "speedup", "run_seconds")
     return {
-        "by": "ajour search",
+        "made_by": "ajour search",
         "model": settings.model,
         **origin(pipe),
         "grid": facts["grid"],

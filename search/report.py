@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ajour.grid import TokenGrid
 from ajour.lowering import density
-from ajour.pipelines.draw import FAMILY_COLOURS, OTHER_COLOUR
+from ajour.pipelines.draw import KIND_COLOURS, OTHER_COLOUR
 from ajour.schedule import DENSE
 from ajour.search import pictures
 from ajour.search.figures import error_figure, frontier_figure, time_figure
@@ -139,19 +139,19 @@ def _section(title: str, text: str, content: str) -> str:
 
 
 def _colour(family: str) -> str:
-    return FAMILY_COLOURS.get(family, OTHER_COLOUR)
+    return KIND_COLOURS.get(family, OTHER_COLOUR)
 
 
 def _schedule(plan: Plan) -> str:
     """The phases over the noise level."""
     phases = plan.schedule.phases
-    ends = [phase.below for phase in phases[1:]] + [0.0]
+    ends = [phase.from_noise_level for phase in phases[1:]] + [0.0]
     parts = [
-        f'<span style="flex:{phase.below - end:.4f};background:'
-        f'{"#4c566a" if phase.use == DENSE else "#6b93bd"}">{phase.use}</span>'
+        f'<span style="flex:{phase.from_noise_level - end:.4f};background:'
+        f'{"#4c566a" if phase.assignment == DENSE else "#6b93bd"}">{phase.assignment}</span>'
         for phase, end in zip(phases, ends, strict=True)
     ]
-    ticks = " ".join(f"{phase.below:.2f}" for phase in phases)
+    ticks = " ".join(f"{phase.from_noise_level:.2f}" for phase in phases)
     return (
         f'<div class="strip">{"".join(parts)}</div><div class="ends"><span>noise level 1</span>'
         f"<span>phases begin at {ticks}</span><span>0</span></div>"
@@ -160,14 +160,14 @@ def _schedule(plan: Plan) -> str:
 
 def _maps(plan: Plan) -> str:
     """A layer x head map of each assignment, coloured by family."""
-    families = dict.fromkeys(pattern.family for pattern in plan.patterns.values())
+    families = dict.fromkeys(pattern.kind for pattern in plan.patterns.values())
     legend = "".join(f'<span><i style="background:{_colour(f)}"></i>{f}</span>' for f in families)
     heads = plan.model["heads"]
     cell = max(4, min(16, 480 // plan.model["layers"]))
     maps = []
     for name, layers in plan.assignments.items():
         cells = "".join(
-            f'<i style="background:{_colour(plan.patterns[head].family)}" '
+            f'<i style="background:{_colour(plan.patterns[head].kind)}" '
             f'title="layer {index}: {head}"></i>'
             for index, row in enumerate(layers)
             for head in row

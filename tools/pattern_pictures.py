@@ -203,7 +203,7 @@ def main() -> None:
     """Draw every pattern."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     for pattern in PATTERNS:
-        draw(pattern, FOLDER / f"{pattern.family}.png")
+        draw(pattern, FOLDER / f"{pattern.kind}.png")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Pattern families: what a head attends to, in grid coordinates."""
+"""Kinds of pattern: what a head attends to, in grid coordinates."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ajour.patterns.skip import Skip
 from ajour.patterns.stripe import Stripe
 from ajour.patterns.window import Window
 
-FAMILIES: dict[str, type[Pattern]] = {
-    cls.family: cls
+KINDS: dict[str, type[Pattern]] = {
+    cls.kind: cls
     for cls in (Full, Skip, Window, Diagonal, MultiDiagonal, Stripe, Pyramid, Captured)
 }
-"""Every pattern family by the name that plan files use."""
+"""Every kind of pattern by the name that plan files use."""
 
 __all__ = [
-    "FAMILIES",
+    "KINDS",
     "Captured",
     "Diagonal",
     "Full",

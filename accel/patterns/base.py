@@ -24,11 +24,11 @@ class Pattern(ABC):
 
     A pattern says at which pooling level video tokens see each other, if at all, and names the
     order whose blocks it is cheap in. Text is not its business: text blocks stay exact, as keys of
-    every row that has any key and as queries. `family` is the name in plan files, `sees` what a
+    every row that has any key and as queries. `kind` is the name in plan files, `sees` what a
     query attends to, in a few words.
     """
 
-    family: ClassVar[str]
+    kind: ClassVar[str]
     sees: ClassVar[str]
 
     @property
@@ -41,20 +41,20 @@ class Pattern(ABC):
         value = getattr(self, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
             raise ValueError(
-                f"{self.family}: {name} must be an integer of at least {minimum}, got {value!r}"
+                f"{self.kind}: {name} must be an integer of at least {minimum}, got {value!r}"
             )
 
     def check_flag(self, name: str) -> None:
         """Raise ValueError unless a field is true or false."""
         value = getattr(self, name)
         if not isinstance(value, bool):
-            raise ValueError(f"{self.family}: {name} must be true or false, got {value!r}")
+            raise ValueError(f"{self.kind}: {name} must be true or false, got {value!r}")
 
     def to_dict(self) -> dict[str, object]:
-        """The pattern as JSON: its family and its fields."""
+        """The pattern as JSON: its kind and its fields."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         lists = {name: list(x) for name, x in values.items() if isinstance(x, tuple)}
-        return {"family": self.family} | values | lists
+        return {"kind": self.kind} | values | lists
 
 
 class GeometricPattern(Pattern):

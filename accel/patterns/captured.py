@@ -25,75 +25,81 @@ class Captured(Pattern):
     """Levels by rank of importance, measured while the pipeline runs.
 
     Args:
-        until: four numbers from 0 to 1, not falling. The most important key blocks up to the first
-            of them are exact, those up to the next ones pooled 2x, 4x and 8x, the rest is dropped.
-        by: what the numbers count: `rank`, a share of the key blocks, or `mass`, a share of the
-            attention that video keys receive.
-        scope: whose blocks are ranked together: those of one query `block`, or those of all query
-            blocks and heads of a `layer` that have this same pattern. By mass only `block`.
+        cumulative_shares: four numbers from 0 to 1, not falling: where exact blocks end and where
+            blocks pooled 2x, 4x and 8x end, the most important blocks first. The rest is dropped.
+        share_of: what the shares count: `blocks`, or the `attention` that the blocks receive.
+        scope: which blocks are ranked together: those of one query `block`, or those of all query
+            blocks and heads of a `layer` with this pattern. Shares of attention need `block`.
         first_frame: rank the blocks that hold a token of the first frame among themselves, so that
             they keep their share.
-        alike: least similarity of the keys of a group for levels 1, 2 and 3, -1 to 1; a block
-            below it gets the next finer level. By default nothing is asked.
-        curve: the order that forms the blocks and the pooled groups, any of `ajour.ORDERS`.
+        min_similarity: least cosine similarity of a pooled group's keys for levels 1, 2 and 3, -1
+            to 1; a less similar block gets the next finer level. -1 asks for nothing.
+        order: the order that forms the blocks and the pooled groups, any of `ajour.ORDERS`.
     """
 
-    family: ClassVar[str] = "captured"
+    kind: ClassVar[str] = "captured"
     sees: ClassVar[str] = "the key blocks that received most attention in a dense step"
 
-    until: Sequence[float]
-    by: str = "rank"
+    cumulative_shares: Sequence[float]
+    share_of: str = "blocks"
     scope: str = "block"
     first_frame: bool = False
-    alike: Sequence[float] = (-1.0, -1.0, -1.0)
-    curve: str = "bisection"
+    min_similarity: Sequence[float] = (-1.0, -1.0, -1.0)
+    order: str = "bisection"
 
     def __post_init__(self) -> None:
-        for name, count, low in (("until", LEVELS, 0.0), ("alike", LEVELS - 1, -1.0)):
+        for name, count, low in (
+            ("cumulative_shares", LEVELS, 0.0),
+            ("min_similarity", LEVELS - 1, -1.0),
+        ):
             object.__setattr__(self, name, self._numbers(name, count, low))
-        if list(self.until) != sorted(self.until) or self.until[-1] == 0:
+        if (
+            list(self.cumulative_shares) != sorted(self.cumulative_shares)
+            or self.cumulative_shares[-1] == 0
+        ):
             raise ValueError(
-                f"captured: until must not fall and must end above 0, got {list(self.until)}"
+                f"captured: cumulative_shares must not fall and must end above 0, "
+                f"got {list(self.cumulative_shares)}"
             )
-        self._check_choice("by", ("rank", "mass"))
+        self._check_choice("share_of", ("blocks", "attention"))
         self._check_choice("scope", ("block", "layer"))
-        self._check_choice("curve", ORDERS)
+        self._check_choice("order", ORDERS)
         self.check_flag("first_frame")
-        if self.by == "mass" and self.scope == "layer":
-            raise ValueError("captured: by mass, scope must be 'block'; by rank it may be 'layer'")
-
-    @property
-    def order(self) -> str:
-        """The curve."""
-        return self.curve
+        if self.share_of == "attention" and self.scope == "layer":
+            raise ValueError("captured: with share_of 'attention', scope must be 'block'")
 
     @property
     def gated(self) -> bool:
         """Whether any similarity is asked for."""
-        return any(limit > -1 for limit in self.alike)
+        return any(limit > -1 for limit in self.min_similarity)
 
     @property
     def levels(self) -> tuple[int, ...]:
         """Every level that a block can get, -1 for dropped, ascending."""
         wide = range(max(self._wide) + 1) if self.gated else self._wide
-        return (*([DROPPED] if self.until[-1] < 1 else []), *wide)
+        return (*([DROPPED] if self.cumulative_shares[-1] < 1 else []), *wide)
 
     @property
     def _wide(self) -> list[int]:
         """The levels that have a share of their own, ascending."""
-        starts = (0.0, *self.until[:-1])
-        return [h for h, (a, b) in enumerate(zip(starts, self.until, strict=True)) if b > a]
+        starts = (0.0, *self.cumulative_shares[:-1])
+        return [
+            h for h, (a, b) in enumerate(zip(starts, self.cumulative_shares, strict=True)) if b > a
+        ]
 
     @property
     def density(self) -> float:
         """Tiles that ranks ask for, as a share of dense attention's; by mass only a bound."""
-        starts = (0.0, *self.until[:-1])
-        return sum((b - a) / 2**h for h, (a, b) in enumerate(zip(starts, self.until, strict=True)))
+        starts = (0.0, *self.cumulative_shares[:-1])
+        return sum(
+            (b - a) / 2**h
+            for h, (a, b) in enumerate(zip(starts, self.cumulative_shares, strict=True))
+        )
 
     @property
     def ranking(self) -> tuple[object, ...]:
         """Patterns that agree in this rank the blocks alike."""
-        return self.curve, self.by, self.scope, self.first_frame
+        return self.order, self.share_of, self.scope, self.first_frame
 
     def select(
         self, mass: torch.Tensor, first_frame: torch.Tensor, alike: torch.Tensor | None = None
@@ -112,7 +118,7 @@ class Captured(Pattern):
         return self.assign(self.before(mass, first_frame), alike)
 
     def before(self, mass: torch.Tensor, first_frame: torch.Tensor) -> torch.Tensor:
-        """What comes before each block, in the unit of `until`; arguments as of `select`."""
+        """What comes before each block, in the unit of the shares; arguments as of `select`."""
         if not self.first_frame:
             return self._before(mass, None)
         inside, outside = (self._before(mass, group) for group in (first_frame, ~first_frame))
@@ -130,12 +136,12 @@ class Captured(Pattern):
         Returns:
             int8 of the same shape.
         """
-        *wide, rest = self._wide if self.until[-1] == 1 else (*self._wide, DROPPED)
+        *wide, rest = self._wide if self.cumulative_shares[-1] == 1 else (*self._wide, DROPPED)
         levels = torch.full(before.shape, rest, dtype=torch.int8, device=before.device)
         for level in reversed(wide):
-            levels = torch.where(before < self.until[level], level, levels)
+            levels = torch.where(before < self.cumulative_shares[level], level, levels)
         for level in range(LEVELS - 1, 0, -1):
-            limit = self.alike[level - 1]
+            limit = self.min_similarity[level - 1]
             if alike is not None and limit > -1:
                 unlike = (alike[..., level - 1] < limit)[:, None, :]
                 levels = torch.where((levels == level) & unlike, level - 1, levels)
@@ -147,7 +153,7 @@ class Captured(Pattern):
             mass = mass.masked_fill(~group, -1.0)
         flat = mass.flatten() if self.scope == "layer" else mass
         sorted_mass, places = flat.sort(dim=-1, descending=True, stable=True)
-        if self.by == "mass":
+        if self.share_of == "attention":
             kept = sorted_mass.clamp(min=0)
             shares = (kept.cumsum(-1) - kept) / kept.sum(-1, keepdim=True).clamp(min=1e-30)
         else:

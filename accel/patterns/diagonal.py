@@ -29,7 +29,7 @@ class Diagonal(ExactPattern):
         first_frame: whether every query also attends to the whole first frame.
     """
 
-    family: ClassVar[str] = "diagonal"
+    kind: ClassVar[str] = "diagonal"
     sees: ClassVar[str] = "the frames around its own"
 
     frames: float

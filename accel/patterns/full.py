@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Full(ExactPattern):
     """All keys."""
 
-    family: ClassVar[str] = "full"
+    kind: ClassVar[str] = "full"
     sees: ClassVar[str] = "everything"
 
     @property

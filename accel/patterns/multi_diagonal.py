@@ -28,7 +28,7 @@ class MultiDiagonal(ExactPattern):
         width: half-width along columns, in tokens.
     """
 
-    family: ClassVar[str] = "multi_diagonal"
+    kind: ClassVar[str] = "multi_diagonal"
     sees: ClassVar[str] = "the same place through all frames"
 
     height: int

@@ -32,10 +32,10 @@ class Pyramid(GeometricPattern):
         growth: each box is this many times as wide as the one inside it, plus half a token.
         levels: the highest pooling level, 1 to 3.
         tail: whether keys outside of all boxes are kept at the highest level, or dropped.
-        curve: the order that forms the blocks and the pooled groups, any of `ajour.ORDERS`.
+        order: the order that forms the blocks and the pooled groups, any of `ajour.ORDERS`.
     """
 
-    family: ClassVar[str] = "pyramid"
+    kind: ClassVar[str] = "pyramid"
     sees: ClassVar[str] = "near keys exactly, farther ones mean-pooled"
 
     frames: int
@@ -44,7 +44,7 @@ class Pyramid(GeometricPattern):
     growth: float = 2.0
     levels: int = 3
     tail: bool = True
-    curve: str = "bisection"
+    order: str = "bisection"
 
     def __post_init__(self) -> None:
         for name in ("frames", "height", "width"):
@@ -56,13 +56,8 @@ class Pyramid(GeometricPattern):
             raise ValueError(f"pyramid: growth must be a number over 1 up to 64, got {growth!r}")
         if self.levels > 3:
             raise ValueError(f"pyramid: levels must be 1, 2 or 3, got {self.levels}")
-        if self.curve not in ORDERS:
-            raise ValueError(f"pyramid: curve must be one of {', '.join(ORDERS)}")
-
-    @property
-    def order(self) -> str:
-        """The curve."""
-        return self.curve
+        if self.order not in ORDERS:
+            raise ValueError(f"pyramid: order must be one of {', '.join(ORDERS)}")
 
     def boxes(self) -> list[tuple[int, int, int]]:
         """Half-widths along (t, h, w) of the box of each level, 0 to `levels`."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Skip(ExactPattern):
     """No keys for video queries, text keys included. Text queries stay exact."""
 
-    family: ClassVar[str] = "skip"
+    kind: ClassVar[str] = "skip"
     sees: ClassVar[str] = "nothing"
 
     @property

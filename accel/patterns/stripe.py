@@ -29,7 +29,7 @@ class Stripe(ExactPattern):
         first_frame: whether the first frame is always an anchor.
     """
 
-    family: ClassVar[str] = "stripe"
+    kind: ClassVar[str] = "stripe"
     sees: ClassVar[str] = "the first frame and every n-th frame"
 
     stride: int

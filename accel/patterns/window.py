@@ -27,27 +27,22 @@ class Window(ExactPattern):
         frames: half-width along time, in tokens.
         height: half-width along rows, in tokens.
         width: half-width along columns, in tokens.
-        curve: the order that forms the blocks, `bisection` or `hilbert`.
+        order: the order that forms the blocks, `bisection` or `hilbert`.
     """
 
-    family: ClassVar[str] = "window"
+    kind: ClassVar[str] = "window"
     sees: ClassVar[str] = "a box around its own place and time"
 
     frames: int
     height: int
     width: int
-    curve: str = "bisection"
+    order: str = "bisection"
 
     def __post_init__(self) -> None:
         for name in ("frames", "height", "width"):
             self.check_integer(name, 0)
-        if self.curve not in ("bisection", "hilbert"):
-            raise ValueError(f"window: curve must be bisection or hilbert, got {self.curve!r}")
-
-    @property
-    def order(self) -> str:
-        """The curve."""
-        return self.curve
+        if self.order not in ("bisection", "hilbert"):
+            raise ValueError(f"window: order must be bisection or hilbert, got {self.order!r}")
 
     def allows(self, query: NDArray[np.int64], key: NDArray[np.int64], grid: TokenGrid) -> bool:
         """Within the box."""

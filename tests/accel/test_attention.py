@@ -11,9 +11,9 @@ GRIDS = [
     TokenGrid(2, 3, 4),
     TokenGrid(1, 8, 16),
     TokenGrid(3, 7, 9),
-    TokenGrid(3, 7, 9, text_before=5, text_after=11),
-    TokenGrid(4, 8, 8, text_before=77),
-    TokenGrid(2, 9, 11, text_after=129),
+    TokenGrid(3, 7, 9, before=5, after=11),
+    TokenGrid(4, 8, 8, before=77),
+    TokenGrid(2, 9, 11, after=129),
 ]
 
 
@@ -107,7 +107,7 @@ def test_bad_inputs_are_refused():
 
 
 def test_a_table_checks_its_maps():
-    grid = TokenGrid(2, 8, 8, text_after=3)
+    grid = TokenGrid(2, 8, 8, after=3)
     good = np.zeros((2, 2), dtype=np.int8)
     cases = [
         (([], [], [0]), "at least one map"),

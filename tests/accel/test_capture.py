@@ -32,14 +32,14 @@ from tests.conftest import random_qkv
 GRIDS = [
     TokenGrid(3, 7, 9),
     TokenGrid(4, 8, 8),
-    TokenGrid(2, 9, 11, text_before=7, text_after=30),
+    TokenGrid(2, 9, 11, before=7, after=30),
     TokenGrid(1, 3, 3),
 ]
 
 
 def in_blocks(grid, name):
     """Model-order token indices of each block."""
-    tokens = order(name, grid.shape) + grid.text_before
+    tokens = order(name, grid.shape) + grid.before
     return [tokens[i : i + BLOCK] for i in range(0, len(tokens), BLOCK)]
 
 
@@ -112,7 +112,7 @@ def test_similarity_copies_the_keys_of_a_head_at_a_time():
 
 
 def test_first_frame_blocks():
-    grid = TokenGrid(4, 8, 16, text_before=3)
+    grid = TokenGrid(4, 8, 16, before=3)
     assert first_frame_blocks(grid, "raster").tolist() == [True, False, False, False]
     assert first_frame_blocks(grid, "column").tolist() == [True] * 4
 
@@ -139,17 +139,19 @@ def test_ranks_of_a_layer_favour_concentrated_heads():
 
 def test_mass_thresholds_are_cumulative():
     mass = torch.tensor([[[0.05, 0.5, 0.15, 0.3]]])
-    levels = Captured([0.4, 0.7, 0.9, 0.96], by="mass").select(mass, torch.zeros(4, dtype=bool))
+    levels = Captured([0.4, 0.7, 0.9, 0.96], share_of="attention").select(
+        mass, torch.zeros(4, dtype=bool)
+    )
     assert levels.tolist() == [[[3, 0, 2, 1]]]
 
 
 @pytest.mark.parametrize(
-    ("until", "coarsest"),
+    ("shares", "coarsest"),
     [([0.5, 0.5, 0.5, 1.0], 3), ([0.5, 1.0, 1.0, 1.0], 1), ([1.0] * 4, 0)],
 )
-def test_nothing_is_dropped_where_the_numbers_end_at_one(until, coarsest):
+def test_nothing_is_dropped_where_the_numbers_end_at_one(shares, coarsest):
     mass = torch.tensor([[[1.0, 0.0, 0.0, 0.0], [0.7, 0.3, 0.0, 0.0]]])
-    pattern = Captured(until, by="mass")
+    pattern = Captured(shares, share_of="attention")
     levels = pattern.select(mass, torch.zeros(4, dtype=torch.bool))
     assert levels[0, :, 0].tolist() == [0, 0]
     assert (levels[0, :, 2:] == coarsest).all()
@@ -162,23 +164,25 @@ def test_unknown_levels_are_not_packed():
         PackedLevels.pack(levels, (0, 3))
 
 
-@pytest.mark.parametrize(("by", "scope"), [("rank", "block"), ("rank", "layer"), ("mass", "block")])
-def test_the_first_frame_keeps_its_share(by, scope):
+@pytest.mark.parametrize(
+    ("share_of", "scope"), [("blocks", "block"), ("blocks", "layer"), ("attention", "block")]
+)
+def test_the_first_frame_keeps_its_share(share_of, scope):
     first = torch.arange(8) < 2
     mass = torch.rand(2, 8, 8) * torch.where(first, 1e-3, 1.0)
     mass /= mass.sum(-1, keepdim=True)
-    pattern = Captured([0.5] * 4, by=by, scope=scope, first_frame=True)
+    pattern = Captured([0.5] * 4, share_of=share_of, scope=scope, first_frame=True)
     levels = pattern.select(mass, first)
     assert (levels[..., :2] == 0).sum() >= 16
-    assert (levels[..., 2:] == 0).sum() <= 0.51 * 96 + (16 if by == "mass" else 0)
-    without = Captured([0.5] * 4, by=by, scope=scope).select(mass, first)
+    assert (levels[..., 2:] == 0).sum() <= 0.51 * 96 + (16 if share_of == "attention" else 0)
+    without = Captured([0.5] * 4, share_of=share_of, scope=scope).select(mass, first)
     assert (without[..., :2] == 0).sum() == 0
 
 
 def test_unlike_keys_are_pooled_less():
     mass = torch.tensor([[[0.4, 0.3, 0.2, 0.1]]])
     alike = torch.tensor([[[0.0] * 3, [0.9, 0.2, 0.2], [0.9, 0.9, 0.2], [0.9, 0.9, 0.9]]])
-    pattern = Captured([0.0, 0.0, 0.0, 1.0], alike=[0.5, 0.5, 0.5])
+    pattern = Captured([0.0, 0.0, 0.0, 1.0], min_similarity=[0.5, 0.5, 0.5])
     levels = pattern.select(mass, torch.zeros(4, dtype=torch.bool), alike)
     assert levels.tolist() == [[[0, 1, 2, 3]]]
     assert pattern.levels == (0, 1, 2, 3)
@@ -191,7 +195,7 @@ def test_unlike_keys_are_pooled_less():
         (Captured([0.2, 0.2, 0.4, 0.4]), (-1, 0, 2), 5),
         (Captured([0.2, 0.2, 0.2, 1.0]), (0, 3), 8),
         (Captured([0.2, 0.3, 0.4, 1.0]), (0, 1, 2, 3), 4),
-        (Captured([0.2, 0.3, 0.4, 0.5], by="mass"), (-1, 0, 1, 2, 3), 3),
+        (Captured([0.2, 0.3, 0.4, 0.5], share_of="attention"), (-1, 0, 1, 2, 3), 3),
         (Captured([1.0] * 4), (0,), 8),
     ],
 )
@@ -204,7 +208,7 @@ def test_packed_levels_come_back(pattern, levels, blocks_per_byte):
 
 
 def test_a_layer_pools_only_if_its_own_heads_do():
-    grid, far = TokenGrid(8, 9, 10, text_after=200), Pyramid(0, 0, 0, growth=1.1, levels=2)
+    grid, far = TokenGrid(8, 9, 10, after=200), Pyramid(0, 0, 0, growth=1.1, levels=2)
     shared = lower([Full(), far, Skip()], grid)
     layers = [shared.with_heads(rows) for rows in ([0, 0], [2, 1], [2, 2])]
     assert [table.highest_level for table in (shared, *layers)] == [2, 0, 2, 0]
@@ -221,7 +225,7 @@ def test_a_layer_pools_only_if_its_own_heads_do():
 def test_rows_of_all_layers_are_set_at_once():
     grid = GRIDS[2]
     q, k, v = random_qkv(grid, 3, 16)
-    some, more = Captured([0.3, 0.5, 0.7, 0.9]), Captured([0.2] * 3 + [1.0], curve="raster")
+    some, more = Captured([0.3, 0.5, 0.7, 0.9]), Captured([0.2] * 3 + [1.0], order="raster")
     levels = {pattern: capture(q, k, grid, pattern) for pattern in (some, more)}
     shared = lower([some, Window(1, 1, 1), more], grid)
     tables = [shared.with_heads(rows) for rows in ([0, 1, 2], [1, 2, 2])]
@@ -243,7 +247,7 @@ def test_rows_of_all_layers_are_set_at_once():
         expand([shared, lower([some, Skip(), more], grid)], rows)
 
 
-@pytest.mark.parametrize("grid", [GRIDS[0], GRIDS[2], TokenGrid(8, 9, 10, text_after=200)], ids=str)
+@pytest.mark.parametrize("grid", [GRIDS[0], GRIDS[2], TokenGrid(8, 9, 10, after=200)], ids=str)
 def test_rows_set_at_run_time_equal_rows_lowered(grid):
     q, k, v = random_qkv(grid, 3, 16)
     pattern = Captured([0.3, 0.5, 0.7, 0.9])
@@ -283,7 +287,7 @@ def test_indices_are_made_without_a_copy(numbers, monkeypatch):
 
 
 def test_before_it_is_measured_a_captured_head_sees_no_video():
-    grid = TokenGrid(3, 7, 9, text_after=4)
+    grid = TokenGrid(3, 7, 9, after=4)
     table = lower([Captured([0.5] * 4), Skip()], grid)
     assert table.row_tiles().tolist() == [grid.blocks, grid.blocks]
 
@@ -291,18 +295,30 @@ def test_before_it_is_measured_a_captured_head_sees_no_video():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"until": [0.1, 0.2, 0.3]}, "until must be 4 numbers from 0 to 1"),
-        ({"until": [0.1, 0.2, 0.3, 1.5]}, "until must be 4 numbers from 0 to 1"),
-        ({"until": [0.1, 0.2, 0.3, True]}, "until must be 4 numbers"),
-        ({"until": "abcd"}, "until must be 4 numbers"),
-        ({"until": [0.4, 0.2, 0.5, 1.0]}, "must not fall"),
-        ({"until": [0.0] * 4}, "must end above 0"),
-        ({"until": [0.5] * 4, "by": "size"}, "by must be one of rank, mass"),
-        ({"until": [0.5] * 4, "scope": "model"}, "scope must be one of block, layer"),
-        ({"until": [0.5] * 4, "by": "mass", "scope": "layer"}, "by mass, scope must be 'block'"),
-        ({"until": [0.5] * 4, "curve": "zigzag"}, "curve must be one of raster"),
-        ({"until": [0.5] * 4, "first_frame": 1}, "first_frame must be true or false"),
-        ({"until": [0.5] * 4, "alike": [0.5]}, "alike must be 3 numbers from -1 to 1"),
+        ({"cumulative_shares": [0.1, 0.2, 0.3]}, "cumulative_shares must be 4 numbers from 0 to 1"),
+        (
+            {"cumulative_shares": [0.1, 0.2, 0.3, 1.5]},
+            "cumulative_shares must be 4 numbers from 0 to 1",
+        ),
+        ({"cumulative_shares": [0.1, 0.2, 0.3, True]}, "cumulative_shares must be 4 numbers"),
+        ({"cumulative_shares": "abcd"}, "cumulative_shares must be 4 numbers"),
+        ({"cumulative_shares": [0.4, 0.2, 0.5, 1.0]}, "must not fall"),
+        ({"cumulative_shares": [0.0] * 4}, "must end above 0"),
+        (
+            {"cumulative_shares": [0.5] * 4, "share_of": "size"},
+            "share_of must be one of blocks, attention",
+        ),
+        ({"cumulative_shares": [0.5] * 4, "scope": "model"}, "scope must be one of block, layer"),
+        (
+            {"cumulative_shares": [0.5] * 4, "share_of": "attention", "scope": "layer"},
+            "scope must be 'block'",
+        ),
+        ({"cumulative_shares": [0.5] * 4, "order": "zigzag"}, "order must be one of raster"),
+        ({"cumulative_shares": [0.5] * 4, "first_frame": 1}, "first_frame must be true or false"),
+        (
+            {"cumulative_shares": [0.5] * 4, "min_similarity": [0.5]},
+            "min_similarity must be 3 numbers from -1 to 1",
+        ),
     ],
 )
 def test_bad_parameters_are_refused(options, message):

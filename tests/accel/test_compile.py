@@ -11,7 +11,7 @@ from ajour.ops import _compiled, attend
 from tests.accel.test_prologue import random_prologue
 from tests.conftest import random_qkv, random_table
 
-GRID = TokenGrid(2, 7, 11, text_before=3)
+GRID = TokenGrid(2, 7, 11, before=3)
 
 
 def arguments(prologue):

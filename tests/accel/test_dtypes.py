@@ -8,7 +8,7 @@ from ajour.capture import Importance, block_mass, capture
 from ajour.scoring import head_errors, lay_out, sample_queries
 from tests.conftest import random_qkv, random_table
 
-GRID = TokenGrid(4, 9, 11, text_after=9)
+GRID = TokenGrid(4, 9, 11, after=9)
 
 
 def everything(q, k, v):
@@ -20,7 +20,7 @@ def everything(q, k, v):
     ]
     found += [block_mass(q, k, GRID, "bisection"), sample_queries(GRID, 20)]
     pyramid = Pyramid(1, 1, 1)
-    pattern = Captured([0.2, 0.3, 0.4, 1.0], alike=[0.1, 0.1, 0.1], scope="layer")
+    pattern = Captured([0.2, 0.3, 0.4, 1.0], min_similarity=[0.1, 0.1, 0.1], scope="layer")
     queries = sample_queries(GRID, 20)
     chosen = lay_out([pyramid, pattern], Importance(q, k, GRID), queries)
     found.append(head_errors(q, k, v, GRID, chosen, queries))

@@ -22,7 +22,7 @@ PATTERNS = [
     Skip(),
     Window(1, 1, 2),
     Window(0, 2, 1),
-    Window(1, 1, 1, curve="hilbert"),
+    Window(1, 1, 1, order="hilbert"),
     Diagonal(0.6),
     Diagonal(1, first_frame=True),
     Diagonal(0),
@@ -32,7 +32,7 @@ PATTERNS = [
     Stripe(3, 2, first_frame=False),
     Pyramid(0, 1, 1),
     Pyramid(0, 0, 1, growth=1.5, levels=2, tail=False),
-    Pyramid(1, 0, 0, levels=1, curve="hilbert"),
+    Pyramid(1, 0, 0, levels=1, order="hilbert"),
 ]
 GRIDS = [TokenGrid(3, 7, 9), TokenGrid(1, 20, 13), TokenGrid(2, 3, 4), TokenGrid(5, 8, 8)]
 
@@ -62,11 +62,11 @@ def test_boxes_of_more_blocks_than_a_word_has_bits(name, radius, monkeypatch):
 
 @pytest.mark.parametrize("pattern", PATTERNS, ids=str)
 def test_text_stays_exact(pattern):
-    grid = TokenGrid(3, 7, 9, text_before=5, text_after=140)
+    grid = TokenGrid(3, 7, 9, before=5, after=140)
     levels = level_map(pattern, grid)
     video = grid.video_blocks
     assert (levels[video:] == 0).all()
-    assert (levels[:video, video:] == (-1 if pattern.family == "skip" else 0)).all()
+    assert (levels[:video, video:] == (-1 if pattern.kind == "skip" else 0)).all()
 
 
 def test_heads_with_equal_patterns_share_a_row():
@@ -102,7 +102,7 @@ def test_density_counts_tiles():
     [
         (lambda: Window(-1, 1, 1), "window: frames must be an integer of at least 0, got -1"),
         (lambda: Window(1, 1.5, 1), "window: height must be an integer"),
-        (lambda: Window(1, 1, 1, curve="zigzag"), "curve must be bisection or hilbert"),
+        (lambda: Window(1, 1, 1, order="zigzag"), "order must be bisection or hilbert"),
         (lambda: Diagonal(-0.5), "diagonal: frames must be a number"),
         (lambda: Diagonal(float("nan")), "diagonal: frames must be a number"),
         (lambda: Diagonal(1, first_frame=1), "first_frame must be true or false"),
@@ -113,7 +113,7 @@ def test_density_counts_tiles():
         (lambda: Pyramid(1, 1, 1, levels=4), "levels must be 1, 2 or 3"),
         (lambda: Pyramid(1, 1, 1, tail="drop"), "tail must be true or false"),
         (lambda: TokenGrid(0, 4, 4), "at least 1 token along each axis"),
-        (lambda: TokenGrid(1, 4, 4, text_after=-1), "cannot be negative"),
+        (lambda: TokenGrid(1, 4, 4, after=-1), "cannot be negative"),
     ],
 )
 def test_bad_parameters_are_refused(make, message):

@@ -12,7 +12,7 @@ from ajour import BlockTable, Norm, Prologue, Rope, TokenGrid, attention
 from ajour.prologue import normalise, rotate
 from tests.conftest import assert_matches_oracle, random_qkv, random_table
 
-GRID = TokenGrid(3, 7, 9, text_before=5, text_after=9)
+GRID = TokenGrid(3, 7, 9, before=5, after=9)
 
 
 def random_prologue(heads, head_dim, start=0, tokens=None, across=True, dtype=torch.float32):
@@ -97,9 +97,7 @@ def _child():
         table = random_table(grid, heads, number, levels=levels)
         fused = torch.randn(2, grid.seq_len, 3, heads, head_dim).to(dtype)  # strided q, k, v
         q, k, v = fused.unbind(2)
-        prologue = random_prologue(
-            heads, head_dim, grid.text_before, grid.video_tokens, across, dtype
-        )
+        prologue = random_prologue(heads, head_dim, grid.before, grid.video_tokens, across, dtype)
         if number % 2:
             prologue = spread(prologue)
         out, lse = attention(q, k, v, table, prologue=prologue, backend="triton", return_lse=True)

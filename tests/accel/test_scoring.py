@@ -18,7 +18,7 @@ from ajour import (
     scoring,
 )
 from ajour.capture import Importance, capture
-from ajour.lists import with_text
+from ajour.lists import with_exact
 from ajour.lowering import level_map
 from ajour.scoring import Candidate, head_errors, sample_queries
 from ajour.table import token_slots
@@ -31,7 +31,7 @@ PATTERNS = [
     MultiDiagonal(1, 0),
     Stripe(4, 1),
     Pyramid(1, 2, 2),
-    Pyramid(1, 1, 1, tail=False, curve="raster"),
+    Pyramid(1, 1, 1, tail=False, order="raster"),
 ]
 
 
@@ -69,7 +69,7 @@ def by_the_operator(q, k, v, grid, queries, weight):
     [
         TokenGrid(9, 11, 13),
         TokenGrid(8, 12, 16),
-        TokenGrid(8, 11, 12, text_before=5, text_after=40),
+        TokenGrid(8, 11, 12, before=5, after=40),
     ],
     ids=str,
 )
@@ -100,15 +100,15 @@ def test_levels_of_each_head_and_chunks_of_heads(monkeypatch):
 
 @pytest.mark.parametrize("text", [0, 130])
 def test_candidates_are_laid_out_for_the_blocks_of_the_queries(text, monkeypatch):
-    grid = TokenGrid(2, 9, 15, text_after=text)
+    grid = TokenGrid(2, 9, 15, after=text)
     q, k, _ = (torch.randn(1, grid.seq_len, 2, 16) for _ in range(3))
     queries = sample_queries(grid, 9)
     captured = [
-        Captured([0.2, 0.3, 0.6, 1.0], alike=[limit, 0.1, 0.2], curve=curve)
+        Captured([0.2, 0.3, 0.6, 1.0], min_similarity=[limit, 0.1, 0.2], order=curve)
         for limit in (0.0, 0.1)
         for curve in ("raster", "bisection")
     ] + [Captured([0.2, 0.3, 0.6, 1.0]), Captured([0.2, 0.3, 0.3, 0.3])]
-    expected = [with_text(capture(q, k, grid, pattern), grid) for pattern in captured]
+    expected = [with_exact(capture(q, k, grid, pattern), grid) for pattern in captured]
     calls = []
     for name in ("block_mass", "self_similarity"):
         measure = getattr(ajour.capture, name)
@@ -142,7 +142,7 @@ def test_a_layer_that_contributes_nothing_errs_by_nothing():
 
 
 def test_sampled_queries_are_distinct_video_tokens():
-    grid = TokenGrid(3, 5, 7, text_before=11, text_after=4)
+    grid = TokenGrid(3, 5, 7, before=11, after=4)
     queries = sample_queries(grid, 20, seed=3).numpy()
     assert len(np.unique(queries)) == 20
     assert queries.min() >= 11

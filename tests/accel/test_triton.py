@@ -21,7 +21,7 @@ SHARED_LIMIT = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
 CASES = [
     (TokenGrid(1, 1, 1), 16), (TokenGrid(2, 3, 4), 40), (TokenGrid(1, 8, 16), 16),
     (TokenGrid(3, 7, 9), 16), (TokenGrid(3, 7, 9), 24), (TokenGrid(3, 7, 9, 5, 11), 16),
-    (TokenGrid(2, 5, 9, text_before=7), 32), (TokenGrid(1, 9, 15, text_after=130), 16),
+    (TokenGrid(2, 5, 9, before=7), 32), (TokenGrid(1, 9, 15, after=130), 16),
 ]  # fmt: skip
 
 

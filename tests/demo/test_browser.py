@@ -257,7 +257,11 @@ def test_plans_are_uploaded_good_and_bad(open_page, tmp_path):
     page = open_page()
     good, bad = tmp_path / "good.json", tmp_path / "bad.json"
     LATE.save(good)
-    bad.write_text(json.dumps(LATE.to_dict() | {"schedule": [{"below": 0.5, "use": "sparse"}]}))
+    bad.write_text(
+        json.dumps(
+            LATE.to_dict() | {"schedule": [{"from_noise_level": 0.5, "assignment": "sparse"}]}
+        )
+    )
     tab(page, "Plan")
     chooser = page.locator("#upload-plan input[type=file], input[type=file]").last
     chooser.set_input_files(str(bad))

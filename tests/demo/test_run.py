@@ -58,13 +58,13 @@ def test_an_automatic_plan_is_kept_with_what_it_measured(site):
     job = submit(site, Auto(0.6))
     finish(job)
     result = job.result
-    assert result.plan.provenance["by"] == "auto"
+    assert result.plan.provenance["made_by"] == "auto"
     captured = [
         (name, layer, head)
         for name, rows in result.plan.assignments.items()
         for layer, row in enumerate(rows)
         for head, pattern in enumerate(row)
-        if result.plan.patterns[pattern].family == "captured"
+        if result.plan.patterns[pattern].kind == "captured"
     ]
     assert set(result.maps) == set(captured)
     again = Result.load(result.folder)

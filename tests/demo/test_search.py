@@ -28,7 +28,7 @@ def test_a_search_tells_its_frontier_and_ends_in_a_plan(site, pipe):
     assert found.met
     assert found.ended
     assert 0 < found.density <= 0.7
-    assert found.shown.plan.provenance["by"].startswith("ajour search")
+    assert found.shown.plan.provenance["made_by"].startswith("ajour search")
     assert any(one.frontier for one in news)
     assert found.news.tried
     for name, errors in found.shown.errors.items():

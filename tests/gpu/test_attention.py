@@ -22,8 +22,8 @@ from tests.conftest import assert_matches_oracle, random_qkv, random_table
 
 GRIDS = [
     TokenGrid(1, 1, 1), TokenGrid(1, 3, 5), TokenGrid(1, 8, 16), TokenGrid(3, 43, 1),
-    TokenGrid(1, 1, 257), TokenGrid(4, 10, 25), TokenGrid(3, 7, 9, text_before=77),
-    TokenGrid(4, 9, 11, text_after=256), TokenGrid(5, 8, 16, text_before=1, text_after=511),
+    TokenGrid(1, 1, 257), TokenGrid(4, 10, 25), TokenGrid(3, 7, 9, before=77),
+    TokenGrid(4, 9, 11, after=256), TokenGrid(5, 8, 16, before=1, after=511),
 ]  # fmt: skip
 HALF_DTYPES = [torch.float16, torch.bfloat16]
 DTYPES = [torch.float16, torch.bfloat16, torch.float32]
@@ -97,14 +97,14 @@ def test_nan_in_unselected_blocks_changes_nothing(backend, dtype):
 @pytest.mark.parametrize("heads", [1, 12, 40])
 @pytest.mark.parametrize("dtype", HALF_DTYPES, ids=str)
 def test_prologue(backend, dtype, heads, across):
-    grid = TokenGrid(3, 9, 11, text_before=7, text_after=20)
+    grid = TokenGrid(3, 9, 11, before=7, after=20)
     table = random_table(grid, heads, seed=heads).to("cuda")
     qkv = torch.randn(2, grid.seq_len, 3, heads, 128, device="cuda", dtype=dtype)
     q, k, v = qkv.unbind(2)
     channels = heads * 128 if across else 128
     weight = torch.rand(channels, device="cuda").add(0.5).to(dtype)
     angle = torch.randn(grid.video_tokens, 64, device="cuda").repeat_interleave(2, dim=1)
-    rope = Rope(angle.cos(), angle.sin(), grid.text_before)
+    rope = Rope(angle.cos(), angle.sin(), grid.before)
     prologue = Prologue(Norm(weight, 1e-6), Norm(weight, 1e-5), rope)
     out, lse = attention(q, k, v, table, prologue=prologue, backend=backend, return_lse=True)
     assert_matches_oracle(q, k, v, table, out, lse, prologue)

@@ -9,13 +9,13 @@ from tests.conftest import assert_matches_oracle, random_qkv
 
 GRIDS = [
     TokenGrid(4, 10, 25),
-    TokenGrid(5, 8, 16, text_before=1, text_after=511),
+    TokenGrid(5, 8, 16, before=1, after=511),
     TokenGrid(1, 3, 5),
 ]
 PATTERNS = [
     Captured([0.2] * 4),
-    Captured([0.15, 0.25, 0.45, 1.0], curve="raster"),
-    Captured([0.5, 0.6, 0.7, 0.8], by="mass", alike=[0.1, 0.1, 0.1]),
+    Captured([0.15, 0.25, 0.45, 1.0], order="raster"),
+    Captured([0.5, 0.6, 0.7, 0.8], share_of="attention", min_similarity=[0.1, 0.1, 0.1]),
     Captured([0.1, 0.1, 0.3, 1.0], scope="layer", first_frame=True),
 ]
 
@@ -33,7 +33,7 @@ def test_measured_rows_match_the_oracle(grid, dtype, pattern):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize("head_dim", [40, 64, 128])
-@pytest.mark.parametrize("grid", [*GRIDS, TokenGrid(9, 20, 30, text_after=77)], ids=str)
+@pytest.mark.parametrize("grid", [*GRIDS, TokenGrid(9, 20, 30, after=77)], ids=str)
 def test_mass_is_as_right_as_eager(grid, head_dim, dtype, monkeypatch):
     q, k, _ = random_qkv(grid, 3, head_dim, dtype, batch=2, device="cuda")
     found = block_mass(q, k, grid, "bisection")
@@ -49,7 +49,7 @@ def test_mass_is_as_right_as_eager(grid, head_dim, dtype, monkeypatch):
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.parametrize("pattern", PATTERNS, ids=str)
 def test_nothing_waits_for_the_device(pattern):
-    grid = TokenGrid(9, 20, 30, text_after=77)
+    grid = TokenGrid(9, 20, 30, after=77)
     q, k, v = random_qkv(grid, 4, 64, torch.bfloat16, device="cuda")
     table = lower([pattern] * 4, grid).to("cuda")
 

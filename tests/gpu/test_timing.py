@@ -23,7 +23,7 @@ def test_only_what_runs_between_two_marks_counts():
 
 
 def test_layers_of_one_table_pool_where_they_have_to():
-    grid = TokenGrid(8, 9, 10, text_after=200)
+    grid = TokenGrid(8, 9, 10, after=200)
     far = Pyramid(0, 0, 0, growth=1.1)
     shared = lower([Full(), far], grid).to("cuda")
     q, k, v = random_qkv(grid, 2, 64, torch.bfloat16, device="cuda")

@@ -68,7 +68,7 @@ def test_speeds_are_densities(pipe):
 
 
 def test_the_choice_can_be_saved_and_gives_the_same(pipe, tmp_path, monkeypatch):
-    maps = [Captured([x, x, x, 1.0], curve=c) for x in (0.1, 0.3) for c in ("raster", "column")]
+    maps = [Captured([x, x, x, 1.0], order=c) for x in (0.1, 0.3) for c in ("raster", "column")]
     monkeypatch.setattr(Auto, "candidates", lambda self, grid: [Full(), *maps])
     with ajour.sparse(pipe, density=0.4):
         with pytest.raises(RuntimeError, match="no plan has been chosen yet"):
@@ -80,12 +80,12 @@ def test_the_choice_can_be_saved_and_gives_the_same(pipe, tmp_path, monkeypatch)
     with ajour.sparse(pipe, tmp_path / "plan.json"):
         assert torch.equal(run(pipe, steps=8, size=SIZE), chosen)
         assert session_of(pipe).phases() == phases
-    assert Plan.load(tmp_path / "plan.json").provenance["by"] == "auto"
+    assert Plan.load(tmp_path / "plan.json").provenance["made_by"] == "auto"
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 5])
 def test_short_runs_go_sparse_for_at_least_half(pipe, steps):
-    with ajour.sparse(pipe, Auto(0.4, below=0.01)):
+    with ajour.sparse(pipe, Auto(0.4, from_noise_level=0.01)):
         run(pipe, steps=steps, size=SIZE)
         phases = session_of(pipe).phases()
         assert phases[0] == "dense"
@@ -93,7 +93,7 @@ def test_short_runs_go_sparse_for_at_least_half(pipe, steps):
 
 
 def test_refresh_chooses_anew(pipe):
-    with ajour.sparse(pipe, Auto(0.4, refresh=2)):
+    with ajour.sparse(pipe, Auto(0.4, dense_every=2)):
         run(pipe, steps=8, size=SIZE)
         phases = session_of(pipe).phases()
         start = phases.index("auto")
@@ -113,7 +113,7 @@ def test_a_new_run_chooses_anew(make_pipe):
 
 def test_two_transformers_choose_for_themselves(make_pipe):
     pipe = make_pipe(transformer_2=make_transformer(seed=1), boundary_ratio=0.8)
-    ajour.enable(pipe, Auto(0.4, below=0.97))
+    ajour.enable(pipe, Auto(0.4, from_noise_level=0.97))
     run(pipe, steps=8, size=SIZE)
     one, other = session_of(pipe).runtimes
     assert one.plan is not None
@@ -140,7 +140,7 @@ def test_a_layer_that_was_skipped_stays_full_and_is_said(pipe, monkeypatch):
 def test_of_samples_of_different_text_lengths_the_last_one_counts():
     """Both what captured maps are made of and the choice among candidates."""
     model = {"transformer": "any", "layers": 1, "heads": HEADS, "head_dim": 16}
-    grids = [TokenGrid(5, 12, 12, text_after=length) for length in (7, 40)]
+    grids = [TokenGrid(5, 12, 12, after=length) for length in (7, 40)]
     q, k, v = torch.randn(3, 2, 1, grids[1].seq_len, HEADS, 16)
     planners = [AutoPlanner(Auto(), model, grids[1], [1.0, 0.8, 0.4]) for _ in range(2)]
     for planner, samples in zip(planners, ((0, 1), (1,)), strict=True):
@@ -181,10 +181,10 @@ def test_bad_requests_change_nothing(pipe, arguments, message):
 
 
 def test_auto_checks_its_numbers():
-    with pytest.raises(ValueError, match="below must be a number"):
-        Auto(below=0)
-    with pytest.raises(ValueError, match="refresh must be 0 or"):
-        Auto(refresh=1)
+    with pytest.raises(ValueError, match="from_noise_level must be a number"):
+        Auto(from_noise_level=0)
+    with pytest.raises(ValueError, match="dense_every must be 0 or"):
+        Auto(dense_every=1)
 
 
 def test_the_choice_is_close_to_the_best():

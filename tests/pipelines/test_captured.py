@@ -153,13 +153,15 @@ def test_another_run_never_sees_old_maps(make_pipe, change):
     assert "sparse" in session_of(used).phases()
 
 
-@pytest.mark.parametrize("refresh", [0, 2])
+@pytest.mark.parametrize("dense_every", [0, 2])
 @pytest.mark.parametrize("plan", ["auto", "captured"])
-def test_another_run_of_the_same_size_gives_what_it_gives_alone(make_pipe, plan, refresh):
-    phases = ((1.0, "dense"), (0.8, "sparse", refresh))
+def test_another_run_of_the_same_size_gives_what_it_gives_alone(make_pipe, plan, dense_every):
+    phases = ((1.0, "dense"), (0.8, "sparse", dense_every))
     used, fresh = make_pipe(), make_pipe()
     for pipe in (used, fresh):
-        ajour.enable(pipe, captured(phases) if plan == "captured" else Auto(refresh=refresh))
+        ajour.enable(
+            pipe, captured(phases) if plan == "captured" else Auto(dense_every=dense_every)
+        )
     run(used, size=SIZE, steps=6)
     found, alone = (
         run(pipe, size=SIZE, steps=6, prompt="a blue square", seed=3) for pipe in (used, fresh)
@@ -239,7 +241,7 @@ def test_what_several_patterns_need_of_a_head_is_measured_once(monkeypatch):
     grid, heads = TokenGrid(9, 9, 8), 4
     torch.manual_seed(0)
     q, k = (torch.randn(1, grid.seq_len, heads, 16) for _ in range(2))
-    gated = Captured([0.3, 0.6, 0.8, 1.0], by="mass", alike=[0.2] * 3)
+    gated = Captured([0.3, 0.6, 0.8, 1.0], share_of="attention", min_similarity=[0.2] * 3)
     group = [(HALF, (1, 3)), (gated, (3,)), (replace(HALF, scope="layer"), (0, 1, 3))]
     calls = []
     monkeypatch.setattr(

@@ -93,7 +93,7 @@ def test_a_model_without_plan_gets_an_automatic_one(folder, capsys):
     words = ["--plan", "auto", "--density", "0.9", "--seed", "1"]
     assert generate(folder, *words) == 0
     plan = Plan.load(folder / "out" / "plan.json")
-    assert plan.provenance["by"] == "auto"
+    assert plan.provenance["made_by"] == "auto"
     assert plan.provenance["density"] == 0.9
     report = json.loads((folder / "out" / "report.json").read_text())
     assert report["sparse_steps"] >= 1

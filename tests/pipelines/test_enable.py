@@ -429,7 +429,7 @@ def test_a_transformer_does_not_keep_its_pipeline(make_pipe):
 def test_tables_of_many_grids_are_kept_up_to_a_size(monkeypatch):
     cache = TableCache()
     patterns = [[Full(), Stripe(2)]] * 3
-    grids = [TokenGrid(2, 8, 8, text_after=n) for n in range(4)]
+    grids = [TokenGrid(2, 8, 8, after=n) for n in range(4)]
     kept = [cache.lowered(grid, name, patterns, "cpu") for grid in grids for name in "ab"]
     assert cache.lowered(grids[0], "b", patterns, "cpu") is kept[1]
     monkeypatch.setattr("ajour.pipelines.tables.LOWERED_BYTES", 0)

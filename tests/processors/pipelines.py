@@ -277,36 +277,36 @@ PIPELINES = {
     ),
     "HunyuanVideo": Run(
         HunyuanVideoPipeline, lambda: make("HunyuanVideo"), EULER,
-        lambda: VIDEO | masked(prompt=5) | pooled(""), {"3x8x9 + 5 text"}, 1,
+        lambda: VIDEO | masked(prompt=5) | pooled(""), {"3x8x9 + 5 exact"}, 1,
     ),
     "HunyuanVideo with guidance": Run(
         HunyuanVideoPipeline, lambda: make("HunyuanVideo"), EULER,
         lambda: VIDEO | masked(prompt=5, negative=2) | pooled("", "negative_")
         | {"true_cfg_scale": 3.0},
-        {"3x8x9 + 5 text", "3x8x9 + 2 text"}, 2,
+        {"3x8x9 + 5 exact", "3x8x9 + 2 exact"}, 2,
     ),
     "HunyuanVideo-1.5 with guidance": Run(
         HunyuanVideo15Pipeline, lambda: make("HunyuanVideo15"), EULER,
         lambda: VIDEO | masked("embeds_mask", prompt=5, negative=3) | glyphs("", "negative_"),
-        {"3x8x9 + 7 text", "3x8x9 + 5 text"}, 5, modules=hunyuan_video15_modules,
+        {"3x8x9 + 7 exact", "3x8x9 + 5 exact"}, 5, modules=hunyuan_video15_modules,
     ),
     "CogVideoX": Run(
         CogVideoXPipeline, lambda: make("CogVideoX"), CogVideoXDDIMScheduler,
-        lambda: VIDEO | unmasked("", "negative_"), {"3x8x9 + 11 text"},
+        lambda: VIDEO | unmasked("", "negative_"), {"3x8x9 + 11 exact"},
     ),
     "CogVideoX 1.5": Run(
         CogVideoXPipeline, lambda: make("CogVideoX15"), CogVideoXDPMScheduler,
-        lambda: VIDEO | unmasked("", "negative_"), {"2x8x9 + 11 text"},
+        lambda: VIDEO | unmasked("", "negative_"), {"2x8x9 + 11 exact"},
     ),
     "CogVideoX image to video": Run(
         CogVideoXImageToVideoPipeline, lambda: make("CogVideoX", in_channels=8),
         CogVideoXDDIMScheduler, lambda: VIDEO | unmasked("", "negative_") | {"image": image()},
-        {"3x8x9 + 11 text"}, modules=cogvideox_vae,
+        {"3x8x9 + 11 exact"}, modules=cogvideox_vae,
     ),
     "CogVideoX video to video": Run(
         CogVideoXVideoToVideoPipeline, lambda: make("CogVideoX"), CogVideoXDDIMScheduler,
         lambda: FRAME | unmasked("", "negative_") | {"video": [image()] * 9, "strength": 0.8},
-        {"3x8x9 + 11 text"}, modules=cogvideox_vae, steps=STEPS - 1,
+        {"3x8x9 + 11 exact"}, modules=cogvideox_vae, steps=STEPS - 1,
     ),
     "LTX": Run(
         LTXPipeline, lambda: make("LTX"), EULER,
@@ -330,7 +330,7 @@ PIPELINES = {
     "Mochi with guidance": Run(
         MochiPipeline, lambda: make("Mochi"), MOCHI,
         lambda: VIDEO | {"num_frames": 13} | masked(prompt=5, negative=2),
-        {"3x8x9 + 2 text"}, 1,
+        {"3x8x9 + 2 exact"}, 1,
     ),
     "Kandinsky 5": Run(
         Kandinsky5T2VPipeline, lambda: make("Kandinsky5", visual_cond=True), EULER,
@@ -338,36 +338,36 @@ PIPELINES = {
     ),
     "Flux": Run(
         FluxPipeline, lambda: make("Flux", in_channels=16), EULER,
-        lambda: PICTURE | unmasked("") | pooled(""), {"1x16x17 + 11 text"}, 1,
+        lambda: PICTURE | unmasked("") | pooled(""), {"1x16x17 + 11 exact"}, 1,
     ),
     "Flux image to image": Run(
         FluxImg2ImgPipeline, lambda: make("Flux", in_channels=16), EULER,
         lambda: PICTURE | unmasked("") | pooled("")
         | {"image": image(256, 272), "strength": 0.5},
-        {"1x16x17 + 11 text"}, 1, modules=flux_vae, steps=STEPS - 1,
+        {"1x16x17 + 11 exact"}, 1, modules=flux_vae, steps=STEPS - 1,
     ),
     "Flux Kontext": Run(
         FluxKontextPipeline, lambda: make("Flux", in_channels=16), EULER,
         lambda: PICTURE | unmasked("") | pooled("")
         | {"image": torch.rand(1, 3, 128, 272), "_auto_resize": False, "max_area": 256 * 272},
-        {"1x16x17 + 147 text"}, 1, modules=flux_vae,
+        {"1x16x17 + 147 exact"}, 1, modules=flux_vae,
     ),
     "Flux2": Run(
         Flux2Pipeline, lambda: make("Flux2", guidance_embeds=True), EULER,
-        lambda: PICTURE | unmasked(""), {"1x16x17 + 11 text"}, 1,
+        lambda: PICTURE | unmasked(""), {"1x16x17 + 11 exact"}, 1,
     ),
     "Flux2 Klein with guidance": Run(
         Flux2KleinPipeline, lambda: make("Flux2"), EULER,
-        lambda: PICTURE | unmasked("", "negative_"), {"1x16x17 + 11 text"}, 1, modules=klein_vae,
+        lambda: PICTURE | unmasked("", "negative_"), {"1x16x17 + 11 exact"}, 1, modules=klein_vae,
     ),
     "Qwen-Image": Run(
         QwenImagePipeline, lambda: make("QwenImage", in_channels=16, out_channels=4), EULER,
         lambda: PICTURE | masked("embeds_mask", prompt=11) | {"true_cfg_scale": 1.0},
-        {"1x16x17 + 11 text"}, 0,
+        {"1x16x17 + 11 exact"}, 0,
     ),
     "Qwen-Image with guidance": Run(
         QwenImagePipeline, lambda: make("QwenImage", in_channels=16, out_channels=4), EULER,
         lambda: PICTURE | masked("embeds_mask", prompt=5, negative=3) | {"true_cfg_scale": 4.0},
-        {"1x16x17 + 5 text", "1x16x17 + 3 text"}, 2,
+        {"1x16x17 + 5 exact", "1x16x17 + 3 exact"}, 2,
     ),
 }  # fmt: skip

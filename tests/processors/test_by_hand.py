@@ -14,7 +14,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast")
 
 GRID, TEXT = (3, 7, 9), 7
 
-PLACES = {"QwenImage": "text_before"}
+PLACES = {"QwenImage": "before"}
 """Where stock has its text, if not where the processor puts it."""
 
 

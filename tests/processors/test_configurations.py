@@ -170,7 +170,7 @@ def test_flux_reference_image_of_the_same_size():
     assert_equals_stock(transformer, inputs)
     with sparse(transformer, SPARSE, strict=True):
         call(transformer, inputs)
-        assert ajour.summary(transformer).grid == "2x8x9 + 7 text"
+        assert ajour.summary(transformer).grid == "2x8x9 + 7 exact"
 
 
 def test_flux_reference_image_of_another_size_is_exact():
@@ -178,7 +178,7 @@ def test_flux_reference_image_of_another_size_is_exact():
     assert_equals_stock(transformer, inputs)
     with sparse(transformer, SPARSE, strict=True):
         call(transformer, inputs)
-        assert ajour.summary(transformer).grid == "1x8x9 + 67 text"
+        assert ajour.summary(transformer).grid == "1x8x9 + 67 exact"
 
 
 def test_flux_larger_reference_image_is_the_grid():
@@ -186,7 +186,7 @@ def test_flux_larger_reference_image_is_the_grid():
     assert_equals_stock(transformer, inputs)
     with sparse(transformer, SPARSE, strict=True):
         call(transformer, inputs)
-        assert ajour.summary(transformer).grid == "1x12x15 + 79 text"
+        assert ajour.summary(transformer).grid == "1x12x15 + 79 exact"
 
 
 @pytest.mark.parametrize(("name", "ids"), [("Flux", 3), ("Flux2", 4)])
@@ -239,7 +239,7 @@ def test_ltx_conditions_are_exact():
     assert_equals_stock(transformer, inputs)
     with sparse(transformer, SPARSE, strict=True):
         call(transformer, inputs)
-        assert ajour.summary(transformer).grid == "3x7x9 + 63 text"
+        assert ajour.summary(transformer).grid == "3x7x9 + 63 exact"
 
 
 def test_ltx_coordinates_that_differ_within_a_batch_run_dense():
@@ -295,7 +295,7 @@ def ltx2_coordinates(transformer, batch, keyframes=0):
     }
 
 
-@pytest.mark.parametrize(("keyframes", "grid"), [(0, "3x7x9"), (1, "3x7x9 + 63 text")])
+@pytest.mark.parametrize(("keyframes", "grid"), [(0, "3x7x9"), (1, "3x7x9 + 63 exact")])
 def test_ltx2_coordinates_tell_the_grid(keyframes, grid):
     transformer = make("LTX2")
     inputs = ltx2_coordinates(transformer, 2, keyframes)
@@ -343,7 +343,7 @@ def flux2_with_reference(shape):
 
 @pytest.mark.parametrize(
     ("shape", "grid"),
-    [((8, 9), "2x8x9 + 7 text"), ((6, 10), "1x8x9 + 67 text"), ((12, 15), "1x12x15 + 79 text")],
+    [((8, 9), "2x8x9 + 7 exact"), ((6, 10), "1x8x9 + 67 exact"), ((12, 15), "1x12x15 + 79 exact")],
 )
 def test_flux2_reference_images(shape, grid):
     transformer, inputs = make("Flux2"), flux2_with_reference(shape)
@@ -384,10 +384,10 @@ def test_flux2_processors_can_be_copied():
 @pytest.mark.parametrize(
     ("shapes", "grid"),
     [
-        ([(1, 8, 9), (1, 8, 9)], "2x8x9 + 7 text"),
-        ([(1, 8, 9), (1, 6, 10)], "1x8x9 + 67 text"),
-        ([(1, 8, 9), (1, 12, 15)], "1x12x15 + 79 text"),
-        ([(1, 5, 5), (1, 12, 15), (1, 4, 5)], "1x12x15 + 52 text"),
+        ([(1, 8, 9), (1, 8, 9)], "2x8x9 + 7 exact"),
+        ([(1, 8, 9), (1, 6, 10)], "1x8x9 + 67 exact"),
+        ([(1, 8, 9), (1, 12, 15)], "1x12x15 + 79 exact"),
+        ([(1, 5, 5), (1, 12, 15), (1, 4, 5)], "1x12x15 + 52 exact"),
     ],
 )
 def test_qwen_images_of_several_sizes(shapes, grid):

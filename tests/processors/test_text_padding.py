@@ -52,7 +52,7 @@ def test_the_longest_text(name, lengths):
     assert_equals_stock(transformer, inputs)
     with sparse(transformer, SPARSE, strict=True):
         call(transformer, inputs)
-        assert ajour.summary(transformer).grid == f"2x8x9 + {lengths[0]} text"
+        assert ajour.summary(transformer).grid == f"2x8x9 + {lengths[0]} exact"
 
 
 @pytest.mark.parametrize("name", ["CogVideoX", "CogVideoX15", "Flux", "Flux2"])
@@ -77,7 +77,7 @@ def test_hunyuan_video15_leaves_out_the_padding_of_all_three(image, texts, glyph
     with sparse(transformer, SPARSE, strict=True):
         sparse_out = call(transformer, inputs)
         length = 3 * image + texts[0] + glyphs[0]
-        assert ajour.summary(transformer).grid == f"2x8x9 + {length} text"
+        assert ajour.summary(transformer).grid == f"2x8x9 + {length} exact"
         for sample in range(len(texts)):
             alone = {key: value[sample : sample + 1] for key, value in inputs.items()}
             out = call(transformer, alone)[0]
@@ -103,7 +103,7 @@ def test_long_texts_are_counted_exactly_in_every_dtype(dtype):
     inputs["encoder_attention_mask"] = inputs["encoder_attention_mask"].to(dtype)
     with sparse(transformer, SPARSE, strict=True):
         call(transformer, inputs)
-        assert ajour.summary(transformer).grid == "2x8x9 + 259 text"
+        assert ajour.summary(transformer).grid == "2x8x9 + 259 exact"
 
 
 @families
@@ -115,7 +115,7 @@ def test_samples_of_different_lengths_are_as_if_alone(name):
             alone = {key: value[sample : sample + 1] for key, value in inputs.items()}
             out = call(transformer, alone)
             torch.testing.assert_close(together[sample], out[0], rtol=1e-4, atol=1e-5)
-        assert ajour.summary(transformer).grid == "2x8x9 + 3 text"
+        assert ajour.summary(transformer).grid == "2x8x9 + 3 exact"
 
 
 @families
@@ -133,11 +133,11 @@ def test_a_mask_is_read_once_per_run(name, monkeypatch):
         for _ in range(3):
             call(transformer, inputs)
         assert len(reads) == 1
-        assert ajour.summary(transformer).grid == "2x8x9 + 5 text"
+        assert ajour.summary(transformer).grid == "2x8x9 + 5 exact"
         inputs[mask_of(name)][:, :6] = 1
         call(transformer, inputs)
         assert len(reads) == 2
-        assert ajour.summary(transformer).grid == "2x8x9 + 6 text"
+        assert ajour.summary(transformer).grid == "2x8x9 + 6 exact"
 
 
 def test_reading_follows_the_tensor():

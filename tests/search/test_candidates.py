@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from ajour import FAMILIES, Plan, TokenGrid
+from ajour import KINDS, Plan, TokenGrid
 from ajour.lowering import density, level_map
 from ajour.patterns import Diagonal, GeometricPattern, MultiDiagonal, Pyramid, Stripe, Window
 from ajour.pipelines.bundled import FOLDER
@@ -27,15 +27,15 @@ def test_every_candidate_lowers_to_blocks_of_its_own(grid):
 
 def test_every_family_is_tried_at_several_widths():
     found = default_candidates(GRIDS[1])
-    families = [pattern.family for pattern in found.values()]
-    assert set(families) == set(FAMILIES)
-    for family in set(FAMILIES) - {"full", "skip"}:
+    families = [pattern.kind for pattern in found.values()]
+    assert set(families) == set(KINDS)
+    for family in set(KINDS) - {"full", "skip"}:
         assert families.count(family) >= 3
 
 
 def test_names_say_the_family():
     for name, pattern in default_candidates(GRIDS[0]).items():
-        assert name.replace("-", "_").startswith(pattern.family)
+        assert name.replace("-", "_").startswith(pattern.kind)
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
