@@ -214,7 +214,7 @@ def _schedule(data: Any) -> Schedule:
     for entry in data:
         _keys(entry, {"from_noise_level", "assignment"}, {"dense_every"}, "a phase")
         if not isinstance(entry["assignment"], str):
-            raise PlanError(f"a phase's assignment must be a name, got {entry['use']!r}")
+            raise PlanError(f"a phase's assignment must be a name, got {entry['assignment']!r}")
         phases.append(Phase(**entry))
     try:
         return Schedule(tuple(phases))
