@@ -46,9 +46,7 @@ class Bench:
         return figures | {"searched": self.searched} | self.conditions
 
 
-def bench(
-    setup: Setup, plan: Plan, prompts: Sequence[str], seed: int, workers: Workers
-) -> Bench:
+def bench(setup: Setup, plan: Plan, prompts: Sequence[str], seed: int, workers: Workers) -> Bench:
     """Run a plan on prompts against dense attention.
 
     Args:

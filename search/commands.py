@@ -195,9 +195,7 @@ def _print_outcome(outcome: Outcome, args: argparse.Namespace, report: Path) -> 
     ]
     for baseline in outcome.baselines:
         plan = baseline.verified
-        rows.append(
-            ("one pattern", f"{baseline.name}: {plan.psnr_db:.2f} dB, {plan.speedup:.2f}x")
-        )
+        rows.append(("one pattern", f"{baseline.name}: {plan.psnr_db:.2f} dB, {plan.speedup:.2f}x"))
     print_table("ajour search", ("", ""), rows)
     print(f"import ajour\n\najour.enable(pipe, {str(args.out)!r})")
 

@@ -213,9 +213,7 @@ class Search:
 
         def measure() -> dict[str, Any]:
             prompt = self.settings.calibration[0]
-            measured = measure_costs(
-                self.setup, self.candidates, shape.grid, shape.passes, prompt
-            )
+            measured = measure_costs(self.setup, self.candidates, shape.grid, shape.passes, prompt)
             return measured.to_dict()
 
         return Costs.from_dict(self.workers.first_only(self.work, "costs", measure))

@@ -170,7 +170,9 @@ def time_problem(errors: NDArray[np.float64], bands: Bands, costs: Costs) -> Pro
     groups = [Group(np.array(costs.pooled), passes * costs.pooling)]
     if costs.first and errors.size <= MOST_SHARED:
         candidates = np.arange(len(costs.names))
-        groups += [Group(candidates == index, costs.first * times[:, index]) for index in candidates]
+        groups += [
+            Group(candidates == index, costs.first * times[:, index]) for index in candidates
+        ]
     elif costs.first:
         times *= 1 + costs.first
     return Problem(

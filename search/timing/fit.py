@@ -53,7 +53,7 @@ def fit(
 def design(
     used: NDArray[np.float64], pooled: NDArray[np.bool_], first: float
 ) -> NDArray[np.float64]:
-    """The matrix that gives layers' times when multiplied by the times of `fit`: (layers, 2 + C)."""
+    """The matrix whose product with the times of `fit` is each layer's time: (layers, 2 + C)."""
     pools = used[:, pooled].any(axis=1)
     return np.column_stack([np.ones(len(used)), pools, used + first * (used > 0)])
 
