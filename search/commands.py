@@ -159,8 +159,6 @@ def _search(args: argparse.Namespace) -> None:
 
 
 def _dry_run(args: argparse.Namespace, settings: Settings) -> None:
-    from dataclasses import asdict
-
     from ajour.search.estimate import estimate
     from ajour.search.workers import Workers
 
@@ -173,7 +171,7 @@ def _dry_run(args: argparse.Namespace, settings: Settings) -> None:
         workers.leave()
     total = sum(stage.seconds for stage in stages)
     if args.json:
-        result = {"stages": [asdict(stage) for stage in stages], "seconds": round(total, 1)}
+        result = {"stages": [stage._asdict() for stage in stages], "seconds": round(total, 1)}
         print(json.dumps(result, indent=1))
         return
     rows = [(stage.stage, stage.work, duration(stage.seconds)) for stage in stages]
@@ -193,20 +191,18 @@ def _print_outcome(outcome: Outcome, args: argparse.Namespace, report: Path) -> 
         ("verified", f"{chosen.psnr_db:.2f} dB, SSIM {chosen.quality.ssim:.4f}"),
         ("speed-up", f"{chosen.speedup:.2f}x measured, density {outcome.density:.3f}"),
     ]
-    for baseline in outcome.baselines:
-        plan = baseline.verified
-        rows.append(("one pattern", f"{baseline.name}: {plan.psnr_db:.2f} dB, {plan.speedup:.2f}x"))
+    for plan in outcome.baselines:
+        rows.append(("one pattern", f"{plan.name}: {plan.psnr_db:.2f} dB, {plan.speedup:.2f}x"))
     print_table("ajour search", ("", ""), rows)
     print(f"import ajour\n\najour.enable(pipe, {str(args.out)!r})")
 
 
 def _shortfall(outcome: Outcome, out: Path) -> str:
     """What the best plan reaches where the target is missed."""
-    chosen, target = outcome.chosen, outcome.settings.target
-    goal = {"psnr": "PSNR of {:g} dB", "speedup": "speed-up of {:g}x", "density": "density {:g}"}
+    chosen = outcome.chosen
     by = "" if outcome.met_by == "measurement" else " by prediction from the given costs"
     return (
-        f"no plan reaches the {goal[target.kind].format(target.value)}{by}: the best plan has "
+        f"no plan reaches {outcome.settings.target}{by}: the best plan has "
         f"{chosen.psnr_db:.2f} dB at {chosen.speedup:.2f}x, measured; it was written to {out}"
     )
 
@@ -238,12 +234,11 @@ def _bench(args: argparse.Namespace) -> None:
     workers = Workers.join()
     pipe = load(model, workers.place(args.device))
     try:
-        figures = bench(Setup(pipe, call, args.backend), plan, prompts, args.seed, workers)
+        result = bench(Setup(pipe, call, args.backend), plan, prompts, args.seed, workers)
     finally:
         workers.leave()
     if not workers.first:
         return
-    result = figures.to_dict()
     args.out.parent.mkdir(parents=True, exist_ok=True)
     _write_json(args.out, result)
     if args.json:

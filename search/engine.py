@@ -14,7 +14,7 @@ from ajour.search.bands import Bands
 from ajour.search.calibrate.prompt import Calibration, Calibrator
 from ajour.search.calibrate.weights import weighted_errors
 from ajour.search.provenance import origin, provenance
-from ajour.search.results import Baseline, Outcome, VerifiedPlan
+from ajour.search.results import Outcome, VerifiedPlan
 from ajour.search.setup import Setup
 from ajour.search.solve.candidates import default_candidates
 from ajour.search.solve.knapsack import frontier
@@ -47,12 +47,10 @@ class Progress:
     Attributes:
         problem: errors and seconds.
         verified: verified plans, in order.
-        build: makes the plan of a choice.
     """
 
     problem: Problem
     verified: tuple[VerifiedPlan, ...]
-    build: Callable[[Choice], Plan]
 
 
 class Search:
@@ -121,23 +119,24 @@ class Search:
             return build_plan(self.setup.model, self.candidates, choice, bands)
 
         def report() -> None:
-            self.on_progress(Progress(problem, tuple(verified.values()), build))
+            self.on_progress(Progress(problem, tuple(verified.values())))
 
-        def verify(choice: Choice, timed: bool = True) -> VerifiedPlan:
+        def verify(choice: Choice, timed: bool = True, name: str = "") -> VerifiedPlan:
             plan = build(choice)
-            quality = self.verifier.verify(plan)
-            times = self._time_plan(plan, bands) if timed else None
-            verified[plan_key(plan)] = result = VerifiedPlan(
+            key = plan_key(plan)
+            verified[key] = VerifiedPlan(
+                name,
+                plan,
                 choice,
-                plan_key(plan),
+                key,
                 problem.seconds(choice),
                 problem.decibels(choice),
-                quality,
-                times,
+                self.verifier.verify(plan),
+                self._time_plan(plan, bands) if timed else None,
                 _attention_seconds(plan, choice, bands, costs) if timed else None,
             )
             report()
-            return result
+            return verified[key]
 
         def measure_speedup(choice: Choice) -> float:
             if self._predicts:
@@ -152,12 +151,11 @@ class Search:
         if quality_first:
             chosen = verify(chosen.choice)
         baselines = tuple(
-            Baseline(name, build(choice), verify(choice))
+            verify(choice, name=name)
             for name, choice in single_patterns(problem, list(self.candidates), chosen.seconds)
         )
-        plan = build(chosen.choice)
         outcome = Outcome(
-            plan=plan,
+            plan=chosen.plan,
             settings=settings,
             met=met,
             met_by="prediction" if self._predicts else "measurement",
@@ -173,7 +171,8 @@ class Search:
             baselines=baselines,
             density=densities.seconds(chosen.choice) / densities.dense_seconds,
         )
-        return replace(outcome, plan=replace(plan, provenance=provenance(self.setup, outcome)))
+        plan = replace(chosen.plan, provenance=provenance(self.setup, outcome))
+        return replace(outcome, plan=plan)
 
     @property
     def _predicts(self) -> bool:
@@ -186,16 +185,19 @@ class Search:
     def _calibrate(self) -> list[Calibration]:
         """The calibration of every prompt; the processes share the prompts."""
         settings = self.settings
-        calibrator = Calibrator(
-            self.setup, self.candidates, self.densities, settings.bands, self.work
-        )
+        calibrator = Calibrator(self.setup, self.candidates, self.densities, settings.bands)
         keys = [f"prompt/{index}" for index in range(len(settings.calibration))]
         missing = len(self.workers.missing(self.work, keys)[1])
 
         def measure(key: str) -> dict[str, Any]:
+            def unit(part: str, compute: Callable[[], Any]) -> Any:
+                value = self.work.once(f"{key}/{part}", compute)
+                bar.update()
+                return value
+
             index = int(key.rsplit("/")[-1])
             prompt, seed = settings.calibration[index], settings.seed + index
-            return calibrator.measure(key, prompt, seed, bar.update).to_dict()
+            return calibrator.measure(prompt, seed, unit).to_dict()
 
         units = missing * calibrator.units(self.shape.steps)
         hidden = None if self.workers.first else True

@@ -60,7 +60,7 @@ def verified_plan(choice=None, seconds=1.0, decibels=1.0, psnr_db=30.0, speedup=
         psnr_db=psnr_db, ssim=0.9, warp=0.0, dense_warp=0.0, run_seconds=1.0,
         dense_run_seconds=speedup, psnr_db_each=(psnr_db,),
     )  # fmt: skip
-    return VerifiedPlan(choice, "plan/0", seconds, decibels, quality)
+    return VerifiedPlan("", None, choice, "plan/0", seconds, decibels, quality)
 
 
 def run_search(pipe, folder, asked, resume=False, workers=None):
