@@ -11,9 +11,9 @@ from ajour.pipelines.pages import templates
 TEMPLATES = templates("ajour.demo")
 
 
-def render(name: str, **values: Any) -> Markup:
-    """The template `NAME.html` with values. The result is not escaped again in other templates."""
-    return Markup(TEMPLATES.get_template(f"{name}.html").render(values).strip())
+def render(template: str, /, **values: Any) -> Markup:
+    """A template with values: `note` is the file `note.html`. Other templates take it as HTML."""
+    return Markup(TEMPLATES.get_template(f"{template}.html").render(values).strip())
 
 
 def note(text: str, kind: str = "") -> Markup:
@@ -31,7 +31,9 @@ def small(text: str) -> Markup:
     return render("small", text=text)
 
 
-def cards(items: list[tuple[str, str]], text: str = "", fallbacks: list[str] | None = None) -> Markup:
+def cards(
+    items: list[tuple[str, str]], text: str = "", fallbacks: list[str] | None = None
+) -> Markup:
     """Figures in boxes.
 
     Args:

@@ -1,4 +1,4 @@
-"""What all tabs share: the model, the device, the store, uploads, and what a plan can be saved as."""
+"""What all tabs share: the model, the device, the store, uploads, and downloads of a plan."""
 
 from __future__ import annotations
 

@@ -32,22 +32,24 @@ def url(path: Path) -> str:
     return f"gradio_api/file={path}"
 
 
-def state_line(job: Job, ahead: int) -> tuple[str, str]:
-    """A job's state in words, and the kind of note for it.
+def state_note(job: Job, ahead: int, stopped: str = "Nothing of this run was kept.") -> Markup:
+    """A job's state in words.
 
     Args:
         job: the job.
         ahead: jobs that run before it.
+        stopped: what follows from a stop.
     """
     if job.state == WAITING:
         runs = "1 run is" if ahead == 1 else f"{ahead} runs are"
-        return (f"Waiting: {runs} ahead of yours." if ahead else "Starting."), ""
-    return {
+        return note(f"Waiting: {runs} ahead of yours." if ahead else "Starting.")
+    text, kind = {
         RUNNING: ("Stopping." if job.stopping else "Running.", ""),
         DONE: ("Finished.", "good"),
-        STOPPED: ("Stopped. Nothing of this run was kept.", ""),
+        STOPPED: (f"Stopped. {stopped}", ""),
         FAILED: (f"This run failed: {job.error}", "bad"),
     }[job.state]
+    return note(text, kind)
 
 
 def bar(text: str, label: str, value: float, most: float, **previews: Any) -> Markup:
@@ -68,11 +70,8 @@ def bar(text: str, label: str, value: float, most: float, **previews: Any) -> Ma
     )
 
 
-def run_progress(job: Job, ahead: int) -> Markup:
-    """A run's state, its bar and its previews."""
-    now: RunProgress | None = job.progress
-    if job.state != RUNNING or job.stopping or now is None:
-        return note(*state_line(job, ahead))
+def run_progress(now: RunProgress) -> Markup:
+    """A run's bar and its previews."""
     left = "" if now.left is None else f", about {now.left:.0f} s left"
     if now.done == 0:
         line = "Warming up, then the dense run."

@@ -116,6 +116,7 @@ def _draw_pattern(panel: Any, name: str, pattern: Pattern, grid: TokenGrid) -> N
             axis.plot(view.query[2], view.query[1], "r+")
 
 
+__all__ = ["KIND_COLOURS", "OTHER_COLOUR", "draw_plan", "selected_keys", "show_levels"]
 OTHER_COLOUR = KIND_COLOURS["full"]
 
 
