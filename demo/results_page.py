@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ajour.demo.result_kinds import Row, Rows
 
 PACKED = Path(__file__).parent / "results"
-TREE = Path(__file__).parents[1] / "benchmarks" / "results"
+TREE = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
 
 MOST_BYTES = 4 * 2**20
 MOST_ROWS = 200
