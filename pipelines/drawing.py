@@ -63,7 +63,7 @@ class Span:
     def __str__(self) -> str:
         """For example `sparse from 0.7 to 0, dense every 4 steps`."""
         dense = f", dense every {self.dense_every} steps" if self.dense_every else ""
-        return f"{self.assignment} from {self.start:g} to {self.end:g}{dense}"
+        return f"{self.assignment} from {self.start:.3g} to {self.end:.3g}{dense}"
 
 
 def spans(schedule: Schedule) -> tuple[Span, ...]:
