@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ajour.pipelines.enable import session_of, sparse, transformers_of
+from ajour.pipelines.enable import sparse, transformers_of
 from ajour.pipelines.generate import sample
+from ajour.pipelines.session import session_of
 from ajour.search.calibrate import Meter, band_starts, full_plan
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def measure(pipe: Any, job: Job, shown: ShownPlan, request: Request, model: Mode
         with suppress(_Enough):
             sample(pipe, request.prompt, request.seed, "dense", on_step, **call)
         scores = meter.errors()[0]
-        level, grid = session.tracker.levels[last], session.runtimes[0].grid
+        level, grid = session.noise_levels[last], session.runtimes[0].grid
     assert grid is not None
     errors = {name: _of_heads(scores, plan, name, list(plan.patterns)) for name in plan.assignments}
     text = f"Errors measured at noise level {level:.2f}, seed {request.seed}: {request.prompt}"

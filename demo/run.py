@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ajour.demo.attention_time import AttentionClock
 from ajour.demo.preview import Colours, Preview
 from ajour.demo.store import MOST_MAP_BYTES, save
-from ajour.pipelines.enable import session_of
 from ajour.pipelines.generate import compare
+from ajour.pipelines.session import session_of
 
 if TYPE_CHECKING:
     import numpy as np

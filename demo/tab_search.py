@@ -68,10 +68,10 @@ def build(site: Site) -> SearchTab:
             frontier = gr.HTML(elem_id="frontier")
             with gr.Row():
                 use = gr.Button(
-                    "Use it in Generate", interactive=False, elem_id="use-found", min_width=140
+                    "Use it in Generate", interactive=False, elem_id="use-plan", min_width=140
                 )
                 look = gr.Button(
-                    "Look at it in Plan", interactive=False, elem_id="look-found", min_width=140
+                    "Look at it in Plan", interactive=False, elem_id="look-plan", min_width=140
                 )
     kind.input(lambda key: KINDS.get(key, ("", 1.0))[1], kind, value, **QUICK)
     return SearchTab([kind, value, minutes, size, steps], start, stop, use, look, status, frontier)
