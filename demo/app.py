@@ -16,7 +16,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import gradio as gr
 
-from ajour.demo import results_page, tab_generate, tab_plan, tab_search
+from ajour.demo import results_page
 from ajour.demo.device import Device
 from ajour.demo.guard import guards
 from ajour.demo.heads import ShownPlan  # noqa: TC001 - gradio reads annotations at run time
@@ -26,6 +26,9 @@ from ajour.demo.render import note, render
 from ajour.demo.run import Runner
 from ajour.demo.server import Site
 from ajour.demo.store import EXAMPLE, Store
+from ajour.demo.tab_generate import SHOWN, GenerateTab, about_shown
+from ajour.demo.tab_plan import PlanTab
+from ajour.demo.tab_search import SearchTab
 from ajour.demo.tabs import QUICK
 from ajour.pipelines.drawing import KIND_COLOURS, LEVEL_COLOURS
 from ajour.plan import MAX_BYTES, PlanError
@@ -71,20 +74,22 @@ def build(site: Site) -> gr.Blocks:
         shown = gr.State(site.first_plan())
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Generate", id="generate"):
-                generate = tab_generate.build(site)
+                generate = GenerateTab(site)
             with gr.Tab("Plan", id="plan"):
-                plan = tab_plan.build(site)
+                plan = PlanTab(site)
             with gr.Tab("Search", id="search"):
-                search = tab_search.build(site)
+                search = SearchTab(site)
             with gr.Tab("Benchmark", id="benchmark"):
                 gr.HTML(results_page.page(results_page.results_folder()), elem_id="results")
-        show_plan = tab_plan.wire(site, plan, shown, generate.form)
-        show_plan(tab_generate.wire(site, generate, shown))
-        show_plan(tab_search.wire(site, search, shown, generate.form, generate.shown_line))
-        for button in (generate.upload, plan.upload):
-            show_plan(_wire_upload(site, button, generate, plan, shown))
+        plan.wire(shown, generate.form)
+        for event in (
+            generate.wire(shown),
+            search.wire(shown, generate.form, generate.shown_line),
+            *(_wire_upload(site, tab.upload, generate, plan, shown) for tab in (generate, plan)),
+        ):
+            plan.refresh_after(event, shown)
         search.use.click(
-            lambda: (gr.Tabs(selected="generate"), tab_generate.SHOWN), None,
+            lambda: (gr.Tabs(selected="generate"), SHOWN), None,
             [tabs, generate.kind], **QUICK,
         )  # fmt: skip
         search.look.click(lambda: gr.Tabs(selected="plan"), None, tabs, **QUICK)
@@ -109,8 +114,8 @@ def build(site: Site) -> gr.Blocks:
 def _wire_upload(
     site: Site,
     button: gr.UploadButton,
-    generate: tab_generate.GenerateTab,
-    plan: tab_plan.PlanTab,
+    generate: GenerateTab,
+    plan: PlanTab,
     shown: gr.State,
 ) -> Any:
     def upload(path: str, before: ShownPlan | None) -> list[Any]:
@@ -118,10 +123,10 @@ def _wire_upload(
             uploaded, text = site.read_upload(path)
         except PlanError as error:
             text = note(str(error), "bad")
-            return [before, text, text, tab_generate.about_shown(before), gr.skip()]
+            return [before, text, text, about_shown(before), gr.skip()]
         finally:
             Path(path).unlink(missing_ok=True)
-        return [uploaded, text, text, tab_generate.about_shown(uploaded), tab_generate.SHOWN]
+        return [uploaded, text, text, about_shown(uploaded), SHOWN]
 
     outputs = [shown, generate.note, plan.note, generate.shown_line, generate.kind]
     return button.upload(upload, [button, shown], outputs, **QUICK)

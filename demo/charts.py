@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 WIDTH, HEIGHT = 560, 320
-LEFT, RIGHT, TOP, BOTTOM = 58, WIDTH - 16, 14, HEIGHT - 46
+LEFT, RIGHT, TOP, BOTTOM = 72, WIDTH - 28, 14, HEIGHT - 46
 """Edges of the drawn area."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -161,13 +162,11 @@ class Device:
         self.pipe: Any = None
         self.error = ""
         self.ready = threading.Event()
-        self._load = load
         self._most = most
         self._jobs: list[Job] = []
-        self._changed = threading.Condition()
-        self._closed = False
-        self._thread = threading.Thread(target=self._work, name="ajour device", daemon=True)
-        self._thread.start()
+        self._lock = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, "ajour device")
+        self._thread.submit(self._load, load)
 
     def submit(
         self, owner: str, work: Callable[[Any, Job], Any], seconds: float | None = None
@@ -182,14 +181,14 @@ class Device:
         Raises:
             Refused: if the owner has a job already, or the queue is full.
         """
-        with self._changed:
-            if any(job.owner == owner and not job.ended for job in self._jobs):
+        job = Job(owner, work, seconds)
+        with self._lock:
+            if any(other.owner == owner and not other.ended for other in self._jobs):
                 raise Refused("a run of yours is still in the queue; stop it first, or wait for it")
             if len(self._jobs) >= self._most:
                 raise Refused(f"{len(self._jobs)} runs are waiting already; try again in a minute")
-            job = Job(owner, work, seconds)
+            self._thread.submit(self._run, job)
             self._jobs.append(job)
-            self._changed.notify_all()
         return job
 
     def stop(self, owner: str) -> bool:
@@ -198,7 +197,7 @@ class Device:
         Returns:
             Whether there were any.
         """
-        with self._changed:
+        with self._lock:
             jobs = [j for j in self._jobs if f"{j.owner}/".startswith(f"{owner}/")]
             for job in jobs:
                 job.stop()
@@ -210,46 +209,40 @@ class Device:
     @property
     def jobs(self) -> tuple[Job, ...]:
         """The jobs that run or wait, in their order."""
-        with self._changed:
+        with self._lock:
             return tuple(self._jobs)
 
     def ahead(self, job: Job) -> int:
         """How many jobs run before a job."""
-        with self._changed:
+        with self._lock:
             return self._jobs.index(job) if job in self._jobs else 0
 
     def close(self) -> None:
-        """Stop everything and end the thread."""
-        with self._changed:
-            self._closed = True
-            for job in self._jobs:
-                job.stop()
-            self._changed.notify_all()
-        self._thread.join()
+        """Stop all jobs and wait for their end."""
+        for job in self.jobs:
+            job.stop()
+        self._thread.shutdown()
 
-    def _work(self) -> None:
+    def _load(self, load: Callable[[], Any]) -> None:
         try:
-            self.pipe = self._load()
+            self.pipe = load()
         except Exception as error:
             logger.exception("the model could not be loaded")
             self.error = str(error) or type(error).__name__
         self.ready.set()
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._jobs or self._closed)
-                if self._closed:
-                    return
-                job = self._jobs[0]
-            if self.error:
-                job.fail(f"the model could not be loaded: {self.error}")
-            else:
-                job.run(self.pipe)
-            with self._changed:
-                if job in self._jobs:  # it was not stopped while it waited
-                    self._jobs.remove(job)
-                self._changed.notify_all()
-            for other in self.jobs:
-                other._touch()  # the queue has moved
+
+    def _run(self, job: Job) -> None:
+        if job.ended:  # it was stopped while it waited
+            return
+        if self.error:
+            job.fail(f"the model could not be loaded: {self.error}")
+        else:
+            job.run(self.pipe)
+        with self._lock:
+            if job in self._jobs:
+                self._jobs.remove(job)
+        for other in self.jobs:
+            other._touch()  # the queue has moved
 
 
 @contextmanager

@@ -59,10 +59,11 @@ def section(name: str, data: Row) -> Markup:
     """
     rows = rows_of(data)
     kind = kind_of(rows)
-    count = f"All {len(rows)}" if len(rows) <= MOST_ROWS else f"First {MOST_ROWS} of {len(rows)}"
+    shown = rows[:MOST_ROWS]
+    count = f"First {len(shown)} of {len(rows)} rows" if len(rows) > len(shown) else "All rows"
     return render(
         "results", kind=kind, where=[name, *_where(data)], drawn=kind.draw(data), count=count,
-        rows=_rows(rows[:MOST_ROWS], f"Rows of {name}"),
+        rows=_rows(shown, f"Rows of {name}"),
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -36,121 +36,121 @@ AUTO, SHIPPED, SHOWN = "auto", "shipped", "shown"
 OTHER_DENSITY = "other density"
 
 
-@dataclass(frozen=True)
 class GenerateTab:
-    """The components of this tab that the page and other tabs use."""
+    """Lays the tab out, within a `gr.Tab`.
 
-    form: list[Any]
-    kind: gr.Radio
-    shown_line: gr.HTML
-    upload: gr.UploadButton
-    note: gr.HTML
-    run: gr.Button
-    stop: gr.Button
-    status: gr.HTML
-    cards: gr.HTML
-    comparison: gr.HTML
-    plan_form: list[Any]
+    Attributes:
+        form: prompt, seed, steps, frames, height, width, guidance.
+        kind: which plan to use.
+        shown_line: the line on the plan in the Plan tab.
+        upload: uploads a plan.
+        note: the line on an upload.
 
-
-def build(site: Site) -> GenerateTab:
-    """Lay the tab out, within a `gr.Tab`."""
-    model, example = site.model, site.example
-    first = next(iter(model.sizes))
-    with gr.Row(elem_classes="aj-columns"):
-        with gr.Column(scale=2, min_width=300):
-            prompt = gr.Textbox(
-                model.prompts[0], label="Prompt", lines=3, max_length=MOST_WORDS, elem_id="prompt"
-            )
-            with gr.Row():
-                run = gr.Button("Generate", variant="primary", elem_id="generate", min_width=140)
-                stop = gr.Button("Stop", interactive=False, elem_id="stop", min_width=100)
-            preset = size_choice(site)
-            with gr.Row():
-                steps = gr.Slider(2, MOST_STEPS, model.steps, step=1, label="Steps", min_width=140)
-                seed = _whole(0, "Seed", 0, MOST_SEED)
-            with gr.Accordion("Exact size and guidance", open=False), gr.Row():
-                size = model.sizes[first]
-                frames = _whole(size.frames, "Frames", 1, MOST_FRAMES)
-                height = _whole(size.height, "Height", 32, MOST_SIDE)
-                width = _whole(size.width, "Width", 32, MOST_SIDE)
-                guidance = gr.Number(
-                    model.guidance, label="Guidance", minimum=0, maximum=30, min_width=90
-                )
-            shipped = [("Comes with the model", SHIPPED)] if model.plan is not None else []
-            kind = gr.Radio(
-                [*shipped, ("Automatic", AUTO), ("From the Plan tab", SHOWN)],
-                value=SHIPPED if shipped else AUTO, label="Plan", elem_id="plan-kind",
-            )  # fmt: skip
-            with gr.Group(visible=not shipped) as auto:
-                speeds = [(f"{name}, {value:g}", name) for name, value in SPEEDS.items()]
-                speed = gr.Radio(
-                    [*speeds, (OTHER_DENSITY, OTHER_DENSITY)],
-                    value="balanced", label="Speed, and density of sparse steps",
-                )  # fmt: skip
-                density = gr.Slider(
-                    0.05, 1, 0.3, step=0.01, label="Density of sparse steps", visible=False
-                )
-            shown_line = gr.HTML(about_shown(site.first_plan()))
-            upload = gr.UploadButton(
-                "Upload a plan", file_types=[".json"], size="sm", elem_id="upload-generate"
-            )
-            note = gr.HTML(elem_classes="aj-live")
-            examples = [[text] for text in model.prompts[:4]]
-            gr.Examples(examples, prompt, label="Other prompts", api_visibility="private")
-        with gr.Column(scale=3, min_width=320):
-            status = gr.HTML(elem_id="status", elem_classes="aj-live")
-            cards = gr.HTML(run_cards(example.report) if example else "", elem_id="cards")
-            videos = gr.HTML(
-                comparison(example, "Stored example") if example else NO_EXAMPLE,
-                elem_id="comparison",
-            )
-    preset.input(  # in the browser: a run that is started at once must have the new size
-        None, preset, [frames, height, width],
-        js=f"(name) => ({json.dumps(model.sizes)})[name]",
-        queue=False, api_visibility="private",
-    )  # fmt: skip
-    kind.change(lambda value: gr.Group(visible=value == AUTO), kind, auto, **QUICK)
-    speed.input(lambda value: gr.Slider(visible=value == OTHER_DENSITY), speed, density, **QUICK)
-    form = [prompt, seed, steps, frames, height, width, guidance]
-    plan_form = [kind, speed, density]
-    return GenerateTab(
-        form, kind, shown_line, upload, note, run, stop, status, cards, videos, plan_form
-    )
-
-
-def wire(site: Site, tab: GenerateTab, shown: gr.State) -> Any:
-    """Connect the buttons.
-
-    Returns:
-        The event of a run that has ended, after which another plan may be shown.
+    Args:
+        site: the server.
     """
 
-    def submit(*values: Any) -> Any:
-        *fields, kind, speed, density, plan = values
-        request = Request.of(*fields)
-        chosen = plan_for(site, kind, speed, density, plan)
-        return lambda pipe, job: site.runner.run(pipe, job, request, chosen), None
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        with gr.Row(elem_classes="aj-columns"):
+            with gr.Column(scale=2, min_width=300):
+                self._build_form()
+            with gr.Column(scale=3, min_width=320):
+                example = site.example
+                self.status = gr.HTML(elem_id="status", elem_classes="aj-live")
+                self.cards = gr.HTML(run_cards(example.report) if example else "", elem_id="cards")
+                videos = comparison(example, "Stored example") if example else NO_EXAMPLE
+                self.comparison = gr.HTML(videos, elem_id="comparison")
 
-    def show(job: Job) -> Updates:
-        return {tab.status: run_progress(job.progress)}
+    def _build_form(self) -> None:
+        model = self.site.model
+        prompt = gr.Textbox(
+            model.prompts[0], label="Prompt", lines=3, max_length=MOST_WORDS, elem_id="prompt"
+        )
+        with gr.Row():
+            self.run = gr.Button("Generate", variant="primary", elem_id="generate", min_width=140)
+            self.stop = gr.Button("Stop", interactive=False, elem_id="stop", min_width=100)
+        preset = size_choice(self.site)
+        with gr.Row():
+            steps = gr.Slider(2, MOST_STEPS, model.steps, step=1, label="Steps", min_width=140)
+            seed = _whole(0, "Seed", 0, MOST_SEED)
+        with gr.Accordion("Exact size and guidance", open=False), gr.Row():
+            first = model.sizes[preset.value]
+            size = [
+                _whole(first.frames, "Frames", 1, MOST_FRAMES),
+                _whole(first.height, "Height", 32, MOST_SIDE),
+                _whole(first.width, "Width", 32, MOST_SIDE),
+            ]
+            guidance = gr.Number(
+                model.guidance, label="Guidance", minimum=0, maximum=30, min_width=90
+            )
+        shipped = [("Comes with the model", SHIPPED)] if model.plan is not None else []
+        self.kind = gr.Radio(
+            [*shipped, ("Automatic", AUTO), ("From the Plan tab", SHOWN)],
+            value=SHIPPED if shipped else AUTO, label="Plan", elem_id="plan-kind",
+        )  # fmt: skip
+        with gr.Group(visible=not shipped) as auto:
+            speeds = [(f"{name}, {value:g}", name) for name, value in SPEEDS.items()]
+            speed = gr.Radio(
+                [*speeds, (OTHER_DENSITY, OTHER_DENSITY)],
+                value="balanced", label="Speed, and density of sparse steps",
+            )  # fmt: skip
+            density = gr.Slider(
+                0.05, 1, 0.3, step=0.01, label="Density of sparse steps", visible=False
+            )
+        self.shown_line = gr.HTML(about_shown(self.site.first_plan()))
+        self.upload = gr.UploadButton(
+            "Upload a plan", file_types=[".json"], size="sm", elem_id="upload-generate"
+        )
+        self.note = gr.HTML(elem_classes="aj-live")
+        examples = [[text] for text in model.prompts[:4]]
+        gr.Examples(examples, prompt, label="Other prompts", api_visibility="private")
+        self.form = [prompt, seed, steps, *size, guidance]
+        self._plan_form = [self.kind, speed, density]
+        preset.input(  # in the browser: a run that is started at once must have the new size
+            None, preset, size, js=f"(name) => ({json.dumps(model.sizes)})[name]",
+            queue=False, api_visibility="private",
+        )  # fmt: skip
+        self.kind.change(lambda value: gr.Group(visible=value == AUTO), self.kind, auto, **QUICK)
+        speed.input(
+            lambda value: gr.Slider(visible=value == OTHER_DENSITY), speed, density, **QUICK
+        )
 
-    def finish(result: Result, *values: Any) -> Updates:
-        *_, kind, _, _, plan = values
-        ran = ShownPlan.of_result(result, "The plan of your last run")
-        if kind == SHOWN:
-            ran = replace(ran, source=plan.source)
-        return {
-            tab.cards: run_cards(result.report),
-            tab.comparison: comparison(result, "Your run"),
-            tab.shown_line: about_shown(ran),
-            shown: ran,
-        }
+    def wire(self, shown: gr.State) -> Any:
+        """Connect the buttons.
 
-    return JobButtons(
-        "generate", tab.run, tab.stop, tab.status, [*tab.form, *tab.plan_form, shown],
-        [tab.cards, tab.comparison, tab.shown_line, shown],
-    ).wire(site, submit, show, finish)  # fmt: skip
+        Args:
+            shown: the plan in the Plan tab, which a run replaces by the plan that it used.
+
+        Returns:
+            The event of a run that has ended.
+        """
+
+        def submit(*values: Any) -> Any:
+            *fields, kind, speed, density, plan = values
+            request = Request.of(*fields)
+            chosen = plan_for(self.site, kind, speed, density, plan)
+            return lambda pipe, job: self.site.runner.run(pipe, job, request, chosen), None
+
+        def show(job: Job) -> Updates:
+            return {self.status: run_progress(job.progress)}
+
+        def finish(result: Result, *values: Any) -> Updates:
+            *_, kind, _, _, plan = values
+            ran = ShownPlan.of_result(result, "The plan of your last run")
+            if kind == SHOWN:
+                ran = replace(ran, source=plan.source)
+            return {
+                self.cards: run_cards(result.report),
+                self.comparison: comparison(result, "Your run"),
+                self.shown_line: about_shown(ran),
+                shown: ran,
+            }
+
+        return JobButtons(
+            "generate", self.run, self.stop, self.status, [*self.form, *self._plan_form, shown],
+            [self.cards, self.comparison, self.shown_line, shown],
+        ).wire(self.site, submit, show, finish)  # fmt: skip
 
 
 def plan_for(

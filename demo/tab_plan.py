@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -26,125 +25,117 @@ NO_HEAD = note("Select a head to see its pattern.")
 LISTEN = "element.addEventListener('ajour-head', (event) => trigger('choose', event.detail));"
 
 
-@dataclass(frozen=True)
 class PlanTab:
-    """The components of this tab that the page and other tabs use."""
+    """Lays the tab out, within a `gr.Tab`.
 
-    upload: gr.UploadButton
-    note: gr.HTML
-    views: list[Any]
-    colour: gr.Radio
-    assignment: gr.Dropdown
-    map: gr.HTML
-    detail: gr.HTML
-    measure: gr.Button
-    stop: gr.Button
-
-
-def build(site: Site) -> PlanTab:
-    """Lay the tab out, within a `gr.Tab`."""
-    about, strip, cells, link, code, choices, name = _views(site, site.first_plan(), "kind")
-    with gr.Row(elem_classes="aj-columns"):
-        with gr.Column(scale=3, min_width=320):
-            facts = gr.HTML(about)
-            schedule = gr.HTML(strip, elem_id="schedule")
-            with gr.Row():
-                colour = gr.Radio(list(heads.COLOURS), value="kind", label="Colour")
-                assignment = gr.Dropdown(
-                    choices, value=name, label="Assignment", visible=len(choices) > 1
-                )
-            # A click on a head, or Enter on it, comes as the event `choose`.
-            cell_map = gr.HTML(cells, js_on_load=LISTEN, elem_id="heads")
-        with gr.Column(scale=2, min_width=300):
-            detail = gr.HTML(NO_HEAD, elem_id="head", elem_classes="aj-live")
-            with gr.Row():
-                measure_button = gr.Button(
-                    "Measure errors", size="sm", elem_id="measure", min_width=140
-                )
-                stop = gr.Button("Stop", size="sm", interactive=False, min_width=80)
-            status = gr.HTML(elem_classes="aj-live", elem_id="plan-note")
-            save = gr.HTML(link, elem_id="download")
-            upload = gr.UploadButton(
-                "Upload a plan", file_types=[".json"], size="sm", elem_id="upload-plan"
-            )
-            python = gr.Code(
-                code, language="python", label="Run it in Python", interactive=False,
-                elem_id="snippet", buttons=["copy"],
-            )  # fmt: skip
-    views = [facts, schedule, cell_map, save, python, assignment, detail]
-    return PlanTab(
-        upload, status, views, colour, assignment, cell_map, detail, measure_button, stop
-    )
-
-
-def wire(site: Site, tab: PlanTab, shown: gr.State, form: list[Any]) -> Any:
-    """Connect the controls.
+    Attributes:
+        upload: uploads a plan.
+        note: the line on an upload or a measurement.
 
     Args:
         site: the server.
-        tab: from `build`.
-        shown: the plan that is shown.
-        form: fields of the Generate tab: prompt and size of the run that errors are measured in.
-
-    Returns:
-        A function that shows the plan again after an event that changes it.
     """
 
-    def refresh(plan: ShownPlan | None, colour: str) -> list[Any]:
-        *views, choices, name = _views(site, plan, colour)
-        return [*views, gr.Dropdown(choices, value=name, visible=len(choices) > 1), NO_HEAD]
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        about, strip, cells, link, code, choices, name = self._views(site.first_plan(), "kind")
+        with gr.Row(elem_classes="aj-columns"):
+            with gr.Column(scale=3, min_width=320):
+                facts = gr.HTML(about)
+                schedule = gr.HTML(strip, elem_id="schedule")
+                with gr.Row():
+                    self.colour = gr.Radio(list(heads.COLOURS), value="kind", label="Colour")
+                    self.assignment = gr.Dropdown(
+                        choices, value=name, label="Assignment", visible=len(choices) > 1
+                    )
+                # A click on a head, or Enter on it, comes as the event `choose`.
+                self.map = gr.HTML(cells, js_on_load=LISTEN, elem_id="heads")
+            with gr.Column(scale=2, min_width=300):
+                self.detail = gr.HTML(NO_HEAD, elem_id="head", elem_classes="aj-live")
+                with gr.Row():
+                    self.measure = gr.Button(
+                        "Measure errors", size="sm", elem_id="measure", min_width=140
+                    )
+                    self.stop = gr.Button("Stop", size="sm", interactive=False, min_width=80)
+                self.note = gr.HTML(elem_classes="aj-live", elem_id="plan-note")
+                save = gr.HTML(link, elem_id="download")
+                self.upload = gr.UploadButton(
+                    "Upload a plan", file_types=[".json"], size="sm", elem_id="upload-plan"
+                )
+                python = gr.Code(
+                    code, language="python", label="Run it in Python", interactive=False,
+                    elem_id="snippet", buttons=["copy"],
+                )  # fmt: skip
+        self._outputs = [facts, schedule, self.map, save, python, self.assignment, self.detail]
 
-    def recolour(plan: ShownPlan | None, assignment: str | None, colour: str) -> str:
-        return heads.map_page(plan, assignment, colour)
+    def wire(self, shown: gr.State, form: list[Any]) -> None:
+        """Connect the controls.
 
-    def look(plan: ShownPlan | None, assignment: str | None, event: gr.EventData) -> str:
-        try:
-            if plan is None or assignment is None:
-                raise ValueError("there is no plan to look at")
-            return heads.head_page(plan, assignment, int(event.layer), int(event.head))
-        except (AttributeError, TypeError, ValueError) as error:
-            return note(str(error), "bad")
+        Args:
+            shown: the plan that is shown.
+            form: fields of the Generate tab: prompt and size of the run that errors are measured
+                in.
+        """
+        view = [shown, self.assignment, self.colour]
 
-    def submit(*values: Any) -> Any:
-        *fields, plan, _, _ = values
-        if plan is None:
-            raise ValueError("there is no plan to measure")
-        request = Request.of(*fields)
-        return lambda pipe, job: measure(pipe, job, plan, request, site.model), None
+        def recolour(plan: ShownPlan | None, assignment: str | None, colour: str) -> str:
+            return heads.map_page(plan, assignment, colour)
 
-    def show(job: Job) -> Updates:
-        step, steps = job.progress
-        return {tab.note: bar(f"Measuring: step {step} of {steps}.", "steps done", step, steps)}
+        def look(plan: ShownPlan | None, assignment: str | None, event: gr.EventData) -> str:
+            try:
+                if plan is None or assignment is None:
+                    raise ValueError("there is no plan to look at")
+                return heads.head_page(plan, assignment, int(event.layer), int(event.head))
+            except (AttributeError, TypeError, ValueError) as error:
+                return note(str(error), "bad")
 
-    def finish(measured: ShownPlan, *values: Any) -> Updates:
-        *_, colour, assignment = values
-        return {
-            shown: measured,
-            tab.map: heads.map_page(measured, assignment, colour),
-            tab.note: note("Measured. Select a head, or colour the map by error.", "good"),
-        }
+        def submit(*values: Any) -> Any:
+            *fields, plan, _, _ = values
+            if plan is None:
+                raise ValueError("there is no plan to measure")
+            request = Request.of(*fields)
+            return lambda pipe, job: measure(pipe, job, plan, request, self.site.model), None
 
-    tab.map.choose(look, [shown, tab.assignment], tab.detail, **QUICK)
-    for control in (tab.colour, tab.assignment):
-        control.input(recolour, [shown, tab.assignment, tab.colour], tab.map, **QUICK)
-    JobButtons(
-        "measure", tab.measure, tab.stop, tab.note, [*form, shown, tab.colour, tab.assignment],
-        [tab.map, shown],
-    ).wire(site, submit, show, finish)  # fmt: skip
-    return lambda event: event.then(refresh, [shown, tab.colour], tab.views, **QUICK)
+        def show(job: Job) -> Updates:
+            step, steps = job.progress
+            text = f"Measuring: step {step} of {steps}."
+            return {self.note: bar(text, "steps done", step, steps)}
 
+        def finish(measured: ShownPlan, *values: Any) -> Updates:
+            *_, assignment, colour = values
+            return {
+                shown: measured,
+                self.map: heads.map_page(measured, assignment, colour),
+                self.note: note("Measured. Select a head, or colour the map by error.", "good"),
+            }
 
-def _views(site: Site, shown: ShownPlan | None, colour: str) -> tuple[Any, ...]:
-    """Facts, schedule, map, download, snippet, the assignments and the selected assignment."""
-    if shown is None:
-        return EMPTY, "", "", "", "", [], None
-    name = heads.first_assignment(shown.plan)
-    return (
-        heads.about_page(shown),
-        heads.schedule_page(shown.plan),
-        heads.map_page(shown, name, colour),
-        download(shown.plan),
-        snippet(site.model, site.device.pipe),
-        list(shown.plan.assignments),
-        name,
-    )
+        self.map.choose(look, [shown, self.assignment], self.detail, **QUICK)
+        for control in (self.colour, self.assignment):
+            control.input(recolour, view, self.map, **QUICK)
+        JobButtons(
+            "measure", self.measure, self.stop, self.note, [*form, *view], [self.map, shown]
+        ).wire(self.site, submit, show, finish)
+
+    def refresh_after(self, event: Any, shown: gr.State) -> None:
+        """Show the plan again after an event that changes it."""
+
+        def refresh(plan: ShownPlan | None, colour: str) -> list[Any]:
+            *views, choices, name = self._views(plan, colour)
+            return [*views, gr.Dropdown(choices, value=name, visible=len(choices) > 1), NO_HEAD]
+
+        event.then(refresh, [shown, self.colour], self._outputs, **QUICK)
+
+    def _views(self, shown: ShownPlan | None, colour: str) -> tuple[Any, ...]:
+        """Facts, schedule, map, download, snippet, the assignments and the selected assignment."""
+        if shown is None:
+            return EMPTY, "", "", "", "", [], None
+        name = heads.first_assignment(shown.plan)
+        return (
+            heads.about_page(shown),
+            heads.schedule_page(shown.plan),
+            heads.map_page(shown, name, colour),
+            download(shown.plan),
+            snippet(self.site.model, self.site.device.pipe),
+            list(shown.plan.assignments),
+            name,
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -34,90 +34,92 @@ KINDS = {
 START = note("A search takes a few minutes at the smallest size. Its plan can be used at once.")
 
 
-@dataclass(frozen=True)
 class SearchTab:
-    """The components of this tab that the page uses."""
+    """Lays the tab out, within a `gr.Tab`.
 
-    fields: list[Any]
-    start: gr.Button
-    stop: gr.Button
-    use: gr.Button
-    look: gr.Button
-    status: gr.HTML
-    frontier: gr.HTML
-
-
-def build(site: Site) -> SearchTab:
-    """Lay the tab out, within a `gr.Tab`."""
-    with gr.Row(elem_classes="aj-columns"):
-        with gr.Column(scale=2, min_width=300):
-            choices = [(name, key) for key, (name, _) in KINDS.items()]
-            kind = gr.Radio(choices, value="density", label="Target")
-            value = gr.Number(KINDS["density"][1], label="Value", elem_id="target")
-            minutes = gr.Slider(
-                0.5, MOST_MINUTES, 5, step=0.5, label="Time limit, minutes", elem_id="minutes"
-            )
-            size = size_choice(site)
-            steps = gr.Slider(4, MOST_STEPS, min(site.model.steps, 8), step=1, label="Steps")
-            gr.HTML(render("search_about"))
-            with gr.Row():
-                start = gr.Button("Search", variant="primary", elem_id="search", min_width=140)
-                stop = gr.Button("Stop", interactive=False, elem_id="stop-search", min_width=100)
-        with gr.Column(scale=3, min_width=320):
-            status = gr.HTML(START, elem_id="search-status", elem_classes="aj-live")
-            frontier = gr.HTML(elem_id="frontier")
-            with gr.Row():
-                use = gr.Button(
-                    "Use it in Generate", interactive=False, elem_id="use-plan", min_width=140
-                )
-                look = gr.Button(
-                    "Look at it in Plan", interactive=False, elem_id="look-plan", min_width=140
-                )
-    kind.input(lambda key: KINDS.get(key, ("", 1.0))[1], kind, value, **QUICK)
-    return SearchTab([kind, value, minutes, size, steps], start, stop, use, look, status, frontier)
-
-
-def wire(site: Site, tab: SearchTab, shown: gr.State, form: list[Any], shown_line: gr.HTML) -> Any:
-    """Connect the buttons.
+    Attributes:
+        use: uses the plan of the search in the Generate tab.
+        look: shows it in the Plan tab.
 
     Args:
         site: the server.
-        tab: from `build`.
-        shown: the plan that is shown, which a search replaces.
-        form: fields of the Generate tab.
-        shown_line: its line on the plan that is shown.
-
-    Returns:
-        The event of a search that has ended.
     """
 
-    def submit(*values: Any) -> Any:
-        kind, value, minutes, size, steps, prompt, seed, *_, guidance = values
-        target, limit = checked_target(kind, value), checked_limit(minutes)
-        if size not in site.model.sizes:
-            raise ValueError(f"unknown size {size!r}")
-        request = Request.of(prompt, seed, steps, *site.model.sizes[size], guidance)
-        return lambda pipe, job: search(pipe, job, target, request, site.model, limit), limit
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        with gr.Row(elem_classes="aj-columns"):
+            with gr.Column(scale=2, min_width=300):
+                choices = [(name, key) for key, (name, _) in KINDS.items()]
+                kind = gr.Radio(choices, value="density", label="Target")
+                value = gr.Number(KINDS["density"][1], label="Value", elem_id="target")
+                minutes = gr.Slider(
+                    0.5, MOST_MINUTES, 5, step=0.5, label="Time limit, minutes", elem_id="minutes"
+                )
+                size = size_choice(site)
+                usual = min(site.model.steps, 8)
+                steps = gr.Slider(4, MOST_STEPS, usual, step=1, label="Steps")
+                gr.HTML(render("search_about"))
+                with gr.Row():
+                    self.start = gr.Button(
+                        "Search", variant="primary", elem_id="search", min_width=140
+                    )
+                    self.stop = gr.Button(
+                        "Stop", interactive=False, elem_id="stop-search", min_width=100
+                    )
+            with gr.Column(scale=3, min_width=320):
+                self.status = gr.HTML(START, elem_id="search-status", elem_classes="aj-live")
+                self.frontier = gr.HTML(elem_id="frontier")
+                with gr.Row():
+                    self.use, self.look = (
+                        gr.Button(text, interactive=False, elem_id=name, min_width=140)
+                        for text, name in (
+                            ("Use it in Generate", "use-plan"),
+                            ("Look at it in Plan", "look-plan"),
+                        )
+                    )
+        self._fields = [kind, value, minutes, size, steps]
+        kind.input(lambda key: KINDS.get(key, ("", 1.0))[1], kind, value, **QUICK)
 
-    def show(job: Job) -> Updates:
-        now = replace(job.progress, seconds=time.monotonic() - job.started)
-        return {tab.status: search_progress(now), tab.frontier: frontier_chart(now)}
+    def wire(self, shown: gr.State, form: list[Any], shown_line: gr.HTML) -> Any:
+        """Connect the buttons.
 
-    def finish(result: SearchResult, *_: Any) -> Updates:
-        return {
-            tab.status: outcome(result),
-            tab.frontier: frontier_chart(result.progress, result),
-            tab.use: gr.Button(interactive=True),
-            tab.look: gr.Button(interactive=True),
-            shown: result.shown,
-            shown_line: about_shown(result.shown),
-        }
+        Args:
+            shown: the plan that is shown, which a search replaces.
+            form: fields of the Generate tab.
+            shown_line: its line on the plan that is shown.
 
-    return JobButtons(
-        "search", tab.start, tab.stop, tab.status, [*tab.fields, *form],
-        [tab.frontier, tab.use, tab.look, shown, shown_line],
-        "Stopped, or out of time, before a plan was verified: try a longer time limit.",
-    ).wire(site, submit, show, finish)  # fmt: skip
+        Returns:
+            The event of a search that has ended.
+        """
+        model = self.site.model
+
+        def submit(*values: Any) -> Any:
+            kind, value, minutes, size, steps, prompt, seed, *_, guidance = values
+            target, limit = checked_target(kind, value), checked_limit(minutes)
+            if size not in model.sizes:
+                raise ValueError(f"unknown size {size!r}")
+            request = Request.of(prompt, seed, steps, *model.sizes[size], guidance)
+            return lambda pipe, job: search(pipe, job, target, request, model, limit), limit
+
+        def show(job: Job) -> Updates:
+            now = replace(job.progress, seconds=time.monotonic() - job.started)
+            return {self.status: search_progress(now), self.frontier: frontier_chart(now)}
+
+        def finish(result: SearchResult, *_: Any) -> Updates:
+            return {
+                self.status: outcome(result),
+                self.frontier: frontier_chart(result.progress, result),
+                self.use: gr.Button(interactive=True),
+                self.look: gr.Button(interactive=True),
+                shown: result.shown,
+                shown_line: about_shown(result.shown),
+            }
+
+        return JobButtons(
+            "search", self.start, self.stop, self.status, [*self._fields, *form],
+            [self.frontier, self.use, self.look, shown, shown_line],
+            "No plan was verified by then; after a time limit, try a longer limit.",
+        ).wire(self.site, submit, show, finish)  # fmt: skip
 
 
 def checked_target(kind: Any, value: Any) -> Target:

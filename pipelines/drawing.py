@@ -38,7 +38,7 @@ LEVEL_NAMES = ("not attended", "exact", "mean-pooled 2x", "mean-pooled 4x", "mea
 
 DENSE_COLOUR = KIND_COLOURS["full"]
 
-ASSIGNMENT_COLOURS = ("#0b5cad", "#2f7fce", "#0e7c7b", "#6a4fb3")
+ASSIGNMENT_COLOURS = ("#0b5cad", "#2f7fce", "#0e7c7b", "#6a4fb3", "#8a5a00", "#a23b72")
 """Of a schedule's assignments, in the order in which they appear; used again after the last."""
 
 

@@ -72,7 +72,6 @@ def test_the_figures_of_a_search(tmp_path):
         "1.80x, 31.0 dB, density 0.20",
         "window for all heads: 1.90x, 16.0 dB",
         "on the way: 1.60x",
-        "All 3 rows",
     ):
         assert text_part in text
 
@@ -84,7 +83,8 @@ def test_each_kind_of_result(name, tmp_path):
     text = page(tmp_path)
     Checker(text)
     assert f"{name}.json, G, torch 2, commit c" in text
-    assert f"All {len(RESULTS[name])} rows" in text
+    assert text.count("<tr>") >= 1 + len(RESULTS[name])
+    assert "All rows" in text
     for text_part in TEXTS[name]:
         assert text_part in text
 

@@ -271,7 +271,7 @@ def test_charts_have_names_and_round_ticks():
     ])  # fmt: skip
     page = Checker(text)
     shapes = dict(page.tags)
-    assert (shapes["circle"]["cx"], shapes["circle"]["cy"]) == ("301.0", "144.0")  # the middle
+    assert (shapes["circle"]["cx"], shapes["circle"]["cy"]) == ("302.0", "144.0")  # the middle
     assert "<title>here</title>" in text
     assert "none" not in text
     assert chart("t", "x", "y", [Series("a", [])]) == ""
