@@ -1,4 +1,4 @@
-"""What a user may ask for: bounded and checked before anything runs."""
+"""What a user may request: bounded and checked before anything runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_PIXELS = 129 * 720 * 1280
 
 
 class Size(NamedTuple):
-    """Of a video: frames, and height and width in pixels."""
+    """The size of a video: frames, and height and width in pixels."""
 
     frames: int
     height: int
@@ -39,7 +39,7 @@ class Request:
         guidance: classifier-free guidance scale.
 
     Raises:
-        ValueError: saying which bound is broken, by what.
+        ValueError: if a value is out of its bounds.
     """
 
     prompt: str
@@ -75,10 +75,10 @@ class Request:
     def of(
         cls, prompt: Any, seed: Any, steps: Any, frames: Any, height: Any, width: Any, guidance: Any
     ) -> Request:
-        """From the fields of a form, each of which may be empty or no number.
+        """A request from the fields of a form, which may be empty or no numbers.
 
         Raises:
-            ValueError: as the class does.
+            ValueError: if a value is no number, or out of its bounds.
         """
         numbers = {}
         given = {"seed": seed, "steps": steps, "frames": frames, "height": height, "width": width}

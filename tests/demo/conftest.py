@@ -57,12 +57,9 @@ def site(pipe, tmp_path):
     device.close()
 
 
-def finish(job, seconds=100):
-    """Wait for a job; its news on the way."""
-    news = []
-    for now in job.watch(every=0.0):
-        news.append(now.news)
-    return news
+def finish(job):
+    """Wait for a job; its progress on the way."""
+    return [state.progress for state in job.watch(every=0.0)]
 
 
 @pytest.fixture(scope="session")
@@ -100,7 +97,7 @@ def bundled():
 
 
 def free_port():
-    """A port of one's own: the server's search for one races with other workers."""
+    """A free port: the server's own search for a port races with other workers."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]

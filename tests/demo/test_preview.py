@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
-from ajour.demo.preview import Colours, Preview, gray, heading, on_grid, scales, strip
+from ajour.demo.preview import Colours, Preview, clean_latents, gray, on_grid, scales, strip
 
 RNG = np.random.default_rng(0)
 
@@ -18,7 +18,7 @@ def noised(levels, index, data, noise):
 
 
 @pytest.mark.parametrize("kind", ["flow", "ddim", "mochi", "sigmas"])
-def test_the_data_is_found_from_two_mixtures(kind):
+def test_clean_latents_follow_from_two_mixtures(kind):
     if kind == "ddim":
         scheduler = DDIMScheduler()
         scheduler.set_timesteps(8)
@@ -31,7 +31,7 @@ def test_the_data_is_found_from_two_mixtures(kind):
     levels = scales(scheduler)
     data, noise = RNG.normal(size=(2, 3, 4, 5, 16)).astype(np.float32)
     for index in range(3):
-        found = heading(
+        found = clean_latents(
             noised(levels, index, data, noise), noised(levels, index + 1, data, noise), levels,
             index,
         )  # fmt: skip
@@ -40,8 +40,8 @@ def test_the_data_is_found_from_two_mixtures(kind):
 
 def test_after_the_last_level_the_latents_are_shown():
     after = np.ones((1, 2, 2, 4), np.float32)
-    assert heading(after * 0, after, [(1.0, 0.0)], 0) is after
-    assert heading(after * 0, after, [(0.5, 0.5), (0.5, 0.5)], 0) is after
+    assert clean_latents(after * 0, after, [(1.0, 0.0)], 0) is after
+    assert clean_latents(after * 0, after, [(0.5, 0.5), (0.5, 0.5)], 0) is after
 
 
 @pytest.mark.parametrize(

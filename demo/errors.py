@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ajour.pipelines.enable import session_of, sparse, transformers_of
+from ajour.pipelines.enable import sparse, transformers_of
 from ajour.pipelines.generate import sample
+from ajour.pipelines.session import session_of
 from ajour.search.calibrate import Meter, band_starts, full_plan
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ajour.demo.device import Job
-    from ajour.demo.heads import Shown
+    from ajour.demo.heads import ShownPlan
     from ajour.demo.model import Model
     from ajour.demo.request import Request
     from ajour.plan import Plan
@@ -28,15 +29,15 @@ class _Enough(Exception):
     """Ends a run once its middle step is done."""
 
 
-def measure(pipe: Any, job: Job, shown: Shown, request: Request, model: Model) -> Shown:
-    """Score a plan's patterns on every head in the middle step of a dense run.
+def measure(pipe: Any, job: Job, shown: ShownPlan, request: Request, model: Model) -> ShownPlan:
+    """Measure the error of every head's pattern in the middle step of a dense run.
 
     Args:
         pipe: the pipeline, not enabled.
-        job: the job that this is; told of steps done and steps in all.
+        job: this job; its progress is (steps done, steps in all).
         shown: the plan.
         request: prompt, seed, size and steps of the run.
-        model: whose pipeline it is.
+        model: the model of the pipeline.
 
     Returns:
         The plan with errors, on the run's grid.
@@ -50,11 +51,10 @@ def measure(pipe: Any, job: Job, shown: Shown, request: Request, model: Model) -
     plan, dense = shown.plan, full_plan(pipe.transformer)
     plan.check_model(**dense.model)
     last = request.steps // 2
-    patterns = list(plan.patterns)
 
     def on_step(_label: str, step: int, _latents: Any) -> None:
         job.check()
-        job.tell((step + 1, last + 1))
+        job.report((step + 1, last + 1))
         if step == last:
             raise _Enough
 
@@ -64,44 +64,45 @@ def measure(pipe: Any, job: Job, shown: Shown, request: Request, model: Model) -
         call = model.call(pipe, request)
         with suppress(_Enough):
             sample(pipe, request.prompt, request.seed, "dense", on_step, **call)
-        found = meter.errors()[0]
-        level, grid = session.tracker.levels[last], session.runtimes[0].grid
+        scores = meter.errors()[0]
+        level, grid = session.noise_levels[last], session.runtimes[0].grid
     assert grid is not None
-    errors = {name: _picked(found, plan, name, patterns) for name in plan.assignments}
-    note = f"Errors measured at noise level {level:.2f}, seed {request.seed}: {request.prompt}"
-    return replace(shown, grid=replace(grid, before=0, after=0), errors=errors, measured=note)
+    errors = {name: _of_heads(scores, plan, name, list(plan.patterns)) for name in plan.assignments}
+    text = f"Errors measured at noise level {level:.2f}, seed {request.seed}: {request.prompt}"
+    return replace(shown, grid=replace(grid, before=0, after=0), errors=errors, measured=text)
 
 
-def from_search(
-    found: Sequence[NDArray[np.float64]],
+def searched_errors(
+    prompts: Sequence[NDArray[np.float64]],
     candidates: Sequence[str],
     levels: Sequence[float],
     plan: Plan,
 ) -> dict[str, NDArray[np.float64]]:
-    """The errors of a searched plan's heads, by assignment, from what the search measured.
+    """The errors of a searched plan's heads, by assignment, as the search measured them.
 
     Args:
-        found: of each prompt, (bands, layers, heads, C).
+        prompts: errors of each prompt, (bands, layers, heads, C).
         candidates: names of the C patterns.
         levels: noise level of each step.
         plan: the plan.
     """
-    mean = np.mean(found, axis=0)
-    starts = band_starts(len(levels), len(mean))
-    uses = [plan.schedule.at(levels[start]) for start in starts]
+    mean = np.mean(prompts, axis=0)
+    names = [plan.schedule.at(levels[start]) for start in band_starts(len(levels), len(mean))]
     return {
-        name: np.mean(
-            [_picked(mean[i], plan, name, candidates) for i, use in enumerate(uses) if use == name],
-            axis=0,
+        name: _of_heads(
+            np.mean([band for band, used in zip(mean, names, strict=True) if used == name], axis=0),
+            plan,
+            name,
+            candidates,
         )
         for name in plan.assignments
-        if name in uses
+        if name in names
     }
 
 
-def _picked(
-    found: NDArray[np.float64], plan: Plan, assignment: str, names: Sequence[str]
+def _of_heads(
+    errors: NDArray[np.float64], plan: Plan, assignment: str, names: Sequence[str]
 ) -> NDArray[np.float64]:
-    """(layers, heads) of (layers, heads, C): each head's own pattern."""
+    """Errors of all patterns (layers, heads, C) to those of each head's pattern (layers, heads)."""
     index = np.array([[names.index(n) for n in row] for row in plan.assignments[assignment]])
-    return np.asarray(np.take_along_axis(found, index[..., None], -1)[..., 0])
+    return np.asarray(np.take_along_axis(errors, index[..., None], -1)[..., 0])
