@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from ajour.demo.charts import Series, bars, chart, panels, table
 from ajour.demo.render import small
-from ajour.search.figures import fitted
+from ajour.search.report.figures import fitted
 
 Row = Mapping[str, Any]
 Rows = Sequence[Row]
@@ -103,7 +103,9 @@ def _search(data: Row) -> Markup:
     tried = [row for row in others if row not in simple]
     low, high = (end(row["psnr_db"] for row in (chosen, *others)) for end in (min, max))
     frontier = [(point["seconds"], point["decibels"]) for point in data["frontier"]]
-    near = [(x, y) for x, y in fitted(frontier, data["chosen"]) if low - 3 < y < high + 5]
+    prediction = (chosen["seconds"], chosen["decibels"])
+    curve = fitted(frontier, prediction, (chosen["speedup"], chosen["psnr_db"]))
+    near = [(x, y) for x, y in curve if low - 3 < y < high + 5]
     target, settings = data["target"], data["settings"]
     text = (
         f"Target: {target['kind']} {target['value']:g}, {'met' if data['met'] else 'missed'}. "

@@ -30,7 +30,7 @@ from ajour.search.verify.runs import Verifier, plan_key
 from ajour.steps import run_steps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from ajour.patterns import Pattern
     from ajour.plan import Plan
@@ -45,10 +45,12 @@ class Progress:
     """The state of a search that has its errors and times.
 
     Attributes:
+        calibrations: of every prompt.
         problem: errors and seconds.
         verified: verified plans, in order.
     """
 
+    calibrations: Sequence[Calibration]
     problem: Problem
     verified: tuple[VerifiedPlan, ...]
 
@@ -119,7 +121,7 @@ class Search:
             return build_plan(self.setup.model, self.candidates, choice, bands)
 
         def report() -> None:
-            self.on_progress(Progress(problem, tuple(verified.values())))
+            self.on_progress(Progress(calibrations, problem, tuple(verified.values())))
 
         def verify(choice: Choice, timed: bool = True, name: str = "") -> VerifiedPlan:
             plan = build(choice)
