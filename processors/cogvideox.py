@@ -8,7 +8,7 @@ import torch
 
 from ajour.grid import TokenGrid
 from ajour.processors.base import Family, Obstacle, SparseProcessor, argument
-from ajour.processors.projections import project, rotate_tokens
+from ajour.processors.joint import attend_streams, rope_of, stream_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,10 +50,9 @@ class CogVideoXSparseProcessor(SparseProcessor):
             return out
         text = encoder_hidden_states.shape[1]
         both = torch.cat((encoder_hidden_states, hidden_states), dim=1)
-        query, key, value = project(attn, both, fused=type(self.stock).__name__ == FUSED)
-        query = rotate_tokens(query, image_rotary_emb, start=text)
-        key = rotate_tokens(key, image_rotary_emb, start=text)
-        both = attn.to_out[0](self.attend(query, key, value))
+        stream = stream_of(attn, both, fused=type(self.stock).__name__ == FUSED)
+        rope = rope_of(image_rotary_emb, both.device, start=text)
+        both = attn.to_out[0](attend_streams(self, attn.heads, [stream], rope))
         both = attn.to_out[1](both)
         return both[:, text:], both[:, :text]
 

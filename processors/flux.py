@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-
 from ajour.grid import TokenGrid
 from ajour.processors.base import Family, Obstacle, SparseProcessor, argument
 from ajour.processors.host import read_once
-from ajour.processors.projections import project, rotate_tokens
+from ajour.processors.joint import attend_streams, rope_of, stream_of
 from ajour.processors.raster import raster_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import torch
 
     from ajour.processors.raster import Raster
 
@@ -50,14 +50,11 @@ class FluxSparseProcessor(SparseProcessor):
             )
             return out
         fused = attn.fused_projections
-        query, key, value = project(attn, hidden_states, fused=fused)
+        streams = [stream_of(attn, hidden_states, fused=fused)]
         if encoder_hidden_states is not None:
-            added = project(attn, encoder_hidden_states, added=True, fused=fused)
-            query, key, value = (
-                torch.cat(pair, dim=1) for pair in zip(added, (query, key, value), strict=True)
-            )
-        query, key = rotate_tokens(query, image_rotary_emb), rotate_tokens(key, image_rotary_emb)
-        both = self.attend(query, key, value)
+            streams.insert(0, stream_of(attn, encoder_hidden_states, added=True, fused=fused))
+        rope = rope_of(image_rotary_emb, hidden_states.device)
+        both = attend_streams(self, attn.heads, streams, rope)
         if encoder_hidden_states is None:
             return both
         text = encoder_hidden_states.shape[1]

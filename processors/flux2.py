@@ -12,7 +12,7 @@ import torch
 from ajour.grid import TokenGrid
 from ajour.processors.base import Family, Obstacle, SparseProcessor, argument, weight_of
 from ajour.processors.host import read_once
-from ajour.processors.projections import project, rotate_tokens
+from ajour.processors.joint import Stream, attend_streams, rope_of, stream_of
 from ajour.processors.raster import raster_of
 
 if TYPE_CHECKING:
@@ -53,11 +53,10 @@ class DualProcessor(SparseProcessor):
             )
             return out
         fused = attn.fused_projections
-        text = project(attn, encoder_hidden_states, added=True, fused=fused)
-        image = project(attn, hidden_states, fused=fused)
-        query, key, value = (torch.cat(pair, dim=1) for pair in zip(text, image, strict=True))
-        query, key = rotate_tokens(query, image_rotary_emb), rotate_tokens(key, image_rotary_emb)
-        both = self.attend(query, key, value)
+        text = stream_of(attn, encoder_hidden_states, added=True, fused=fused)
+        image = stream_of(attn, hidden_states, fused=fused)
+        rope = rope_of(image_rotary_emb, hidden_states.device)
+        both = attend_streams(self, attn.heads, (text, image), rope)
         tokens = encoder_hidden_states.shape[1]
         hidden_states = attn.to_out[0](both[:, tokens:])
         hidden_states = attn.to_out[1](hidden_states)
@@ -94,9 +93,9 @@ class ParallelProcessor(SparseProcessor):
         mlp = attn.mlp_hidden_dim * attn.mlp_mult_factor
         *parts, inner = whole.split([attn.inner_dim] * 3 + [mlp], dim=-1)
         query, key, value = (part.unflatten(-1, (attn.heads, -1)) for part in parts)
-        query = rotate_tokens(attn.norm_q(query), image_rotary_emb)
-        key = rotate_tokens(attn.norm_k(key), image_rotary_emb)
-        mixed = self.attend(query, key, value)
+        stream = Stream(query, key, value, attn.norm_q, attn.norm_k)
+        rope = rope_of(image_rotary_emb, hidden_states.device)
+        mixed = attend_streams(self, attn.heads, [stream], rope)
         result: torch.Tensor = attn.to_out(torch.cat((mixed, attn.mlp_act_fn(inner)), dim=-1))
         return result
 

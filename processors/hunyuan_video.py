@@ -14,7 +14,7 @@ import torch
 from ajour.grid import TokenGrid
 from ajour.processors.base import Family, SparseProcessor, argument, pad_tokens
 from ajour.processors.host import valid_lengths
-from ajour.processors.projections import project, rotate_tokens
+from ajour.processors.joint import attend_streams, rope_of, stream_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,19 +52,13 @@ class HunyuanVideoSparseProcessor(SparseProcessor):
             return out
         if attn.add_q_proj is None:
             both = torch.cat((hidden_states, encoder_hidden_states), dim=1)
-            query, key, value = project(attn, both)
-            query = rotate_tokens(query, image_rotary_emb)
-            key = rotate_tokens(key, image_rotary_emb)
+            streams = [stream_of(attn, both)]
         else:
-            query, key, value = project(attn, hidden_states)
-            query = rotate_tokens(query, image_rotary_emb)
-            key = rotate_tokens(key, image_rotary_emb)
-            text = project(attn, encoder_hidden_states, added=True)
-            query, key, value = (
-                torch.cat(pair, dim=1) for pair in zip((query, key, value), text, strict=True)
-            )
+            text = stream_of(attn, encoder_hidden_states, added=True)
+            streams = [stream_of(attn, hidden_states), text]
         video, text_tokens = hidden_states.shape[1], encoder_hidden_states.shape[1]
-        mixed = self.attend(query, key, value)
+        rope = rope_of(image_rotary_emb, hidden_states.device)
+        mixed = attend_streams(self, attn.heads, streams, rope)
         hidden_states = mixed[:, :video]
         encoder_hidden_states = pad_tokens(mixed[:, video:], text_tokens)
         if attn.to_out is not None:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-
 from ajour.grid import TokenGrid
 from ajour.processors.base import Family, SparseProcessor, argument, pad_tokens
 from ajour.processors.host import read_once, valid_lengths
-from ajour.processors.projections import project, rotate_tokens
+from ajour.processors.joint import attend_streams, rope_of, stream_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import torch
 
 
 class HunyuanVideo15SparseProcessor(SparseProcessor):
@@ -49,15 +49,10 @@ class HunyuanVideo15SparseProcessor(SparseProcessor):
                 attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb
             )
             return out
-        query, key, value = project(attn, hidden_states)
-        query = rotate_tokens(query, image_rotary_emb)
-        key = rotate_tokens(key, image_rotary_emb)
-        text = project(attn, encoder_hidden_states, added=True)
-        query, key, value = (
-            torch.cat(pair, dim=1) for pair in zip((query, key, value), text, strict=True)
-        )
+        streams = stream_of(attn, hidden_states), stream_of(attn, encoder_hidden_states, added=True)
+        rope = rope_of(image_rotary_emb, hidden_states.device)
+        mixed = attend_streams(self, attn.heads, streams, rope)
         video = hidden_states.shape[1]
-        mixed = self.attend(query, key, value)
         hidden_states = attn.to_out[0](mixed[:, :video])
         hidden_states = attn.to_out[1](hidden_states)
         text_rows = pad_tokens(mixed[:, video:], encoder_hidden_states.shape[1])

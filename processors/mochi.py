@@ -50,12 +50,13 @@ class MochiSparseProcessor(SparseProcessor):
             )
             return out
         query, key, value = project(attn, hidden_states)
+        query, key = attn.norm_q(query), attn.norm_k(key)
         if image_rotary_emb is not None:
             query, key = rotate(query, *image_rotary_emb), rotate(key, *image_rotary_emb)
-        text = project(attn, encoder_hidden_states, added=True)
-        query, key, value = (
-            torch.cat(pair, dim=1) for pair in zip((query, key, value), text, strict=True)
-        )
+        text_query, text_key, text_value = project(attn, encoder_hidden_states, added=True)
+        query = torch.cat((query, attn.norm_added_q(text_query)), dim=1)
+        key = torch.cat((key, attn.norm_added_k(text_key)), dim=1)
+        value = torch.cat((value, text_value), dim=1)
         video, text_tokens = hidden_states.shape[1], encoder_hidden_states.shape[1]
         mixed = self.attend(query, key, value)
         encoder_hidden_states = pad_tokens(mixed[:, video:], text_tokens)

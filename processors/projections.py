@@ -1,4 +1,4 @@
-"""Steps that several families share: projections with norms per head, and rotary embedding."""
+"""Steps that several families share: projections and rotary embedding."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 def project(
     attn: Any, x: torch.Tensor, *, added: bool = False, fused: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Queries, keys and values of one stream, normalised per head.
+    """Queries, keys and values of one stream, not yet normalised.
 
     Args:
         attn: a diffusers attention module.
         x: (batch, tokens, channels).
-        added: use the projections and norms that joint attention adds for text.
+        added: use the projections that joint attention adds for text.
         fused: use the one projection that `fuse_qkv_projections` made of three.
 
     Returns:
@@ -32,11 +32,6 @@ def project(
     else:
         parts = attn.to_q(x), attn.to_k(x), attn.to_v(x)
     query, key, value = (part.unflatten(-1, (attn.heads, -1)) for part in parts)
-    norm_q, norm_k = (attn.norm_added_q, attn.norm_added_k) if added else (attn.norm_q, attn.norm_k)
-    if norm_q is not None:
-        query = norm_q(query)
-    if norm_k is not None:
-        key = norm_k(key)
     return query, key, value
 
 
@@ -51,27 +46,6 @@ def rotate(x: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch
     even, odd = x[..., 0::2], x[..., 1::2]
     pairs = torch.stack((even * cosines - odd * sines, even * sines + odd * cosines), dim=-1)
     return pairs.flatten(-2).type_as(x)
-
-
-def rotate_tokens(
-    x: torch.Tensor, tables: tuple[torch.Tensor, torch.Tensor] | None, start: int = 0
-) -> torch.Tensor:
-    """Rotate a run of tokens and leave the others as they are.
-
-    Args:
-        x: (batch, tokens, heads, head_dim).
-        tables: cosines and sines, (rotated tokens, head_dim) each, every value twice; None where
-            the model has no rotary embedding.
-        start: the first token that is rotated.
-    """
-    if tables is None:
-        return x
-    cosines, sines = (table[:, None, ::2].to(x.device) for table in tables)
-    stop = start + cosines.shape[0]
-    rotated = rotate(x[:, start:stop], cosines, sines)
-    if rotated.shape == x.shape:
-        return rotated
-    return torch.cat((x[:, :start], rotated, x[:, stop:]), dim=1)
 
 
 def rotate_halves(x: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ajour.grid import TokenGrid
 from ajour.processors.base import Family, SparseProcessor, argument
-from ajour.prologue import Norm, Prologue, Rope
+from ajour.processors.joint import Stream, attend_streams
+from ajour.prologue import Rope
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,20 +52,13 @@ class WanSparseProcessor(SparseProcessor):
             query, key, value = (
                 project(hidden_states) for project in (attn.to_q, attn.to_k, attn.to_v)
             )
-        norms = attn.norm_q, attn.norm_k
-        if any(norm.weight.device != query.device for norm in norms):
-            # Offloaded weights come back only while their own module runs.
-            query, key = attn.norm_q(query), attn.norm_k(key)
-            q_norm = k_norm = None
-        else:
-            q_norm, k_norm = (Norm(norm.weight, norm.eps) for norm in norms)
-        query, key, value = (x.unflatten(2, (attn.heads, -1)) for x in (query, key, value))
         rope = None
         if rotary_emb is not None:
             cosines, sines = rotary_emb
             rope = Rope(cosines[0, :, 0], sines[0, :, 0])
-        prologue = Prologue(q_norm, k_norm, rope)
-        hidden_states = attn.to_out[0](self.attend(query, key, value, prologue))
+        # Norms are over all heads.
+        stream = Stream(query, key, value, attn.norm_q, attn.norm_k)
+        hidden_states = attn.to_out[0](attend_streams(self, attn.heads, [stream], rope))
         hidden_states = attn.to_out[1](hidden_states)
         return hidden_states
 
