@@ -122,11 +122,11 @@ def attend(
     rope = None
     if cosines is not None and sines is not None:
         rope = Rope(cosines, sines, rope_start)
-    norms = [
-        None if weight is None else Norm(weight, *others)
-        for weight, *others in zip(weights, eps, second_weights, splits, strict=True)
-    ]
-    prologue = Prologue(*norms, rope)
+    q_norm, k_norm = (
+        None if weight is None else Norm(weight, small, second, split)
+        for weight, small, second, split in zip(weights, eps, second_weights, splits, strict=True)
+    )
+    prologue = Prologue(q_norm, k_norm, rope)
     slots, valid, offsets, ids, row_order, head_rows, places, empty_slots, work = table
     whole = BlockTable(
         TokenGrid(*grid),

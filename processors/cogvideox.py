@@ -8,7 +8,7 @@ import torch
 
 from ajour.grid import TokenGrid
 from ajour.processors.base import Family, Obstacle, SparseProcessor, argument
-from ajour.processors.joint import attend_streams, rope_of, stream_of
+from ajour.processors.joint import inputs_of, rope_of, stream_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,7 +52,7 @@ class CogVideoXSparseProcessor(SparseProcessor):
         both = torch.cat((encoder_hidden_states, hidden_states), dim=1)
         stream = stream_of(attn, both, fused=type(self.stock).__name__ == FUSED)
         rope = rope_of(image_rotary_emb, both.device, start=text)
-        both = attn.to_out[0](attend_streams(self, attn.heads, [stream], rope))
+        both = attn.to_out[0](self.attend(*inputs_of([stream], rope)))
         both = attn.to_out[1](both)
         return both[:, text:], both[:, :text]
 

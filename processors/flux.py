@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ajour.grid import TokenGrid
 from ajour.processors.base import Family, Obstacle, SparseProcessor, argument
 from ajour.processors.host import read_once
-from ajour.processors.joint import attend_streams, rope_of, stream_of
+from ajour.processors.joint import inputs_of, joint_inputs, rope_of, stream_of
 from ajour.processors.raster import raster_of
 
 if TYPE_CHECKING:
@@ -50,13 +50,14 @@ class FluxSparseProcessor(SparseProcessor):
             )
             return out
         fused = attn.fused_projections
-        streams = [stream_of(attn, hidden_states, fused=fused)]
-        if encoder_hidden_states is not None:
-            streams.insert(0, stream_of(attn, encoder_hidden_states, added=True, fused=fused))
         rope = rope_of(image_rotary_emb, hidden_states.device)
-        both = attend_streams(self, attn.heads, streams, rope)
         if encoder_hidden_states is None:
-            return both
+            return self.attend(*inputs_of([stream_of(attn, hidden_states, fused=fused)], rope))
+        both = self.attend(
+            *joint_inputs(
+                attn, hidden_states, encoder_hidden_states, rope, text_first=True, fused=fused
+            )
+        )
         text = encoder_hidden_states.shape[1]
         hidden_states = attn.to_out[0](both[:, text:])
         hidden_states = attn.to_out[1](hidden_states)

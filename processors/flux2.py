@@ -12,7 +12,7 @@ import torch
 from ajour.grid import TokenGrid
 from ajour.processors.base import Family, Obstacle, SparseProcessor, argument, weight_of
 from ajour.processors.host import read_once
-from ajour.processors.joint import Stream, attend_streams, rope_of, stream_of
+from ajour.processors.joint import Stream, inputs_of, joint_inputs, rope_of
 from ajour.processors.raster import raster_of
 
 if TYPE_CHECKING:
@@ -53,10 +53,12 @@ class DualProcessor(SparseProcessor):
             )
             return out
         fused = attn.fused_projections
-        text = stream_of(attn, encoder_hidden_states, added=True, fused=fused)
-        image = stream_of(attn, hidden_states, fused=fused)
         rope = rope_of(image_rotary_emb, hidden_states.device)
-        both = attend_streams(self, attn.heads, (text, image), rope)
+        both = self.attend(
+            *joint_inputs(
+                attn, hidden_states, encoder_hidden_states, rope, text_first=True, fused=fused
+            )
+        )
         tokens = encoder_hidden_states.shape[1]
         hidden_states = attn.to_out[0](both[:, tokens:])
         hidden_states = attn.to_out[1](hidden_states)
@@ -95,7 +97,7 @@ class ParallelProcessor(SparseProcessor):
         query, key, value = (part.unflatten(-1, (attn.heads, -1)) for part in parts)
         stream = Stream(query, key, value, attn.norm_q, attn.norm_k)
         rope = rope_of(image_rotary_emb, hidden_states.device)
-        mixed = attend_streams(self, attn.heads, [stream], rope)
+        mixed = self.attend(*inputs_of([stream], rope))
         result: torch.Tensor = attn.to_out(torch.cat((mixed, attn.mlp_act_fn(inner)), dim=-1))
         return result
 

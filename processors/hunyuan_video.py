@@ -14,7 +14,7 @@ import torch
 from ajour.grid import TokenGrid
 from ajour.processors.base import Family, SparseProcessor, argument, pad_tokens
 from ajour.processors.host import valid_lengths
-from ajour.processors.joint import attend_streams, rope_of, stream_of
+from ajour.processors.joint import inputs_of, joint_inputs, rope_of, stream_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,15 +50,16 @@ class HunyuanVideoSparseProcessor(SparseProcessor):
                 attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb
             )
             return out
+        rope = rope_of(image_rotary_emb, hidden_states.device)
         if attn.add_q_proj is None:
             both = torch.cat((hidden_states, encoder_hidden_states), dim=1)
-            streams = [stream_of(attn, both)]
+            inputs = inputs_of([stream_of(attn, both)], rope)
         else:
-            text = stream_of(attn, encoder_hidden_states, added=True)
-            streams = [stream_of(attn, hidden_states), text]
+            inputs = joint_inputs(
+                attn, hidden_states, encoder_hidden_states, rope, text_first=False
+            )
         video, text_tokens = hidden_states.shape[1], encoder_hidden_states.shape[1]
-        rope = rope_of(image_rotary_emb, hidden_states.device)
-        mixed = attend_streams(self, attn.heads, streams, rope)
+        mixed = self.attend(*inputs)
         hidden_states = mixed[:, :video]
         encoder_hidden_states = pad_tokens(mixed[:, video:], text_tokens)
         if attn.to_out is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ajour.grid import TokenGrid
 from ajour.processors.base import Family, SparseProcessor, argument, pad_tokens
 from ajour.processors.host import read_once, valid_lengths
-from ajour.processors.joint import attend_streams, rope_of, stream_of
+from ajour.processors.joint import joint_inputs, rope_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,9 +49,10 @@ class HunyuanVideo15SparseProcessor(SparseProcessor):
                 attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb
             )
             return out
-        streams = stream_of(attn, hidden_states), stream_of(attn, encoder_hidden_states, added=True)
         rope = rope_of(image_rotary_emb, hidden_states.device)
-        mixed = attend_streams(self, attn.heads, streams, rope)
+        mixed = self.attend(
+            *joint_inputs(attn, hidden_states, encoder_hidden_states, rope, text_first=False)
+        )
         video = hidden_states.shape[1]
         hidden_states = attn.to_out[0](mixed[:, :video])
         hidden_states = attn.to_out[1](hidden_states)

@@ -17,8 +17,6 @@ from ajour.prologue import Norm, Prologue, Rope
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ajour.processors.base import SparseProcessor
-
 RMS_NORMS = ("torch.nn.modules.normalization.RMSNorm", "diffusers.models.normalization.RMSNorm")
 
 
@@ -41,6 +39,22 @@ class Stream(NamedTuple):
     norm_k: Any
 
 
+class Inputs(NamedTuple):
+    """Arguments of `SparseProcessor.attend`.
+
+    Args:
+        query: (batch, tokens of all streams, heads, head_dim).
+        key: same shape.
+        value: same shape.
+        prologue: what queries and keys have not been through yet.
+    """
+
+    query: torch.Tensor
+    key: torch.Tensor
+    value: torch.Tensor
+    prologue: Prologue
+
+
 def stream_of(attn: Any, x: torch.Tensor, *, added: bool = False, fused: bool = False) -> Stream:
     """The stream that an attention module projects from (batch, tokens, channels).
 
@@ -54,26 +68,41 @@ def stream_of(attn: Any, x: torch.Tensor, *, added: bool = False, fused: bool = 
     return Stream(*project(attn, x, added=added, fused=fused), *norms)
 
 
-def attend_streams(
-    processor: SparseProcessor, heads: int, streams: Sequence[Stream], rope: Rope | None
-) -> torch.Tensor:
-    """Attention over all tokens of one or two streams, one stream after the other.
+def joint_inputs(
+    attn: Any,
+    hidden_states: torch.Tensor,
+    encoder_hidden_states: torch.Tensor,
+    rope: Rope | None,
+    *,
+    text_first: bool,
+    fused: bool = False,
+) -> Inputs:
+    """What joint attention of text and images, or video, goes over.
 
     Args:
-        processor: the layer's processor, whose context has a table.
-        heads: heads of the layer.
+        attn: a diffusers attention module with added projections for text.
+        hidden_states: (batch, image tokens, channels).
+        encoder_hidden_states: (batch, text tokens, channels).
+        rope: see `inputs_of`.
+        text_first: whether text tokens come before image tokens.
+        fused: see `stream_of`.
+    """
+    image = stream_of(attn, hidden_states, fused=fused)
+    text = stream_of(attn, encoder_hidden_states, added=True, fused=fused)
+    return inputs_of((text, image) if text_first else (image, text), rope)
+
+
+def inputs_of(streams: Sequence[Stream], rope: Rope | None) -> Inputs:
+    """The tokens of one or two streams, one stream after the other.
+
+    Args:
         streams: the streams in the model's token order.
         rope: the rotation of queries and keys; `start` counts the tokens of all streams.
-
-    Returns:
-        (batch, tokens, heads * head_dim), as `SparseProcessor.attend` returns them.
     """
     query, q_norm = join([x.query for x in streams], [x.norm_q for x in streams])
     key, k_norm = join([x.key for x in streams], [x.norm_k for x in streams])
     value, _ = join([x.value for x in streams], [None for _ in streams])
-    if query.ndim == 3:
-        query, key, value = (x.unflatten(2, (heads, -1)) for x in (query, key, value))
-    return processor.attend(query, key, value, Prologue(q_norm, k_norm, rope))
+    return Inputs(query, key, value, Prologue(q_norm, k_norm, rope))
 
 
 def join(parts: Sequence[torch.Tensor], modules: Sequence[Any]) -> tuple[torch.Tensor, Norm | None]:

@@ -13,7 +13,7 @@ import torch
 from ajour.grid import TokenGrid
 from ajour.processors.base import Family, Obstacle, SparseProcessor, argument, pad_tokens
 from ajour.processors.host import prefix_lengths
-from ajour.processors.joint import attend_streams, rope_of, stream_of
+from ajour.processors.joint import joint_inputs, rope_of
 from ajour.processors.raster import Raster, raster_of_shapes
 
 if TYPE_CHECKING:
@@ -58,13 +58,14 @@ class QwenImageSparseProcessor(SparseProcessor):
                 image_rotary_emb,
             )
             return out
-        streams = stream_of(attn, hidden_states), stream_of(attn, encoder_hidden_states, added=True)
         tables = None
         if image_rotary_emb is not None:
             turns = torch.view_as_real(torch.cat(image_rotary_emb)).flatten(1)
             tables = turns, turns
         rope = rope_of(tables, hidden_states.device)
-        mixed = attend_streams(self, attn.heads, streams, rope)
+        mixed = self.attend(
+            *joint_inputs(attn, hidden_states, encoder_hidden_states, rope, text_first=False)
+        )
         tokens = hidden_states.shape[1]
         hidden_states = attn.to_out[0](mixed[:, :tokens])
         hidden_states = attn.to_out[1](hidden_states)

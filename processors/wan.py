@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ajour.grid import TokenGrid
 from ajour.processors.base import Family, SparseProcessor, argument
-from ajour.processors.joint import Stream, attend_streams
+from ajour.processors.joint import Stream, inputs_of
 from ajour.prologue import Rope
 
 if TYPE_CHECKING:
@@ -56,9 +56,10 @@ class WanSparseProcessor(SparseProcessor):
         if rotary_emb is not None:
             cosines, sines = rotary_emb
             rope = Rope(cosines[0, :, 0], sines[0, :, 0])
-        # Norms are over all heads.
         stream = Stream(query, key, value, attn.norm_q, attn.norm_k)
-        hidden_states = attn.to_out[0](attend_streams(self, attn.heads, [stream], rope))
+        *parts, prologue = inputs_of([stream], rope)
+        query, key, value = (part.unflatten(2, (attn.heads, -1)) for part in parts)
+        hidden_states = attn.to_out[0](self.attend(query, key, value, prologue))
         hidden_states = attn.to_out[1](hidden_states)
         return hidden_states
 
