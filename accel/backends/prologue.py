@@ -51,15 +51,13 @@ def prepare(
     packed = x.new_empty(batch * heads * blocks * BLOCK, channels)
     if len(table.empty_slots):
         packed.view(batch * heads, blocks * BLOCK, channels).index_fill_(1, table.empty_slots, 0)
-    across = norm is not None and norm.weight.shape[0] == heads * head_dim
-    group = group_of_heads(heads, channels, across)
-    groups = triton.cdiv(heads, group)
-    rows = max(1, ELEMENTS // (group * channels))
+    across = norm is not None and norm.second is None and len(norm.weight) == heads * head_dim
+    extents = tile(heads, channels, across)
     weight = x if norm is None else norm.weight.contiguous()
     second = None if norm is None or norm.second is None else norm.second.contiguous()
     cosines = x if rope is None else rope.cosines.contiguous()
     sines = x if rope is None else rope.sines.contiguous()
-    prologue_kernel[(triton.cdiv(tokens, rows) * groups, batch)](
+    prologue_kernel[(triton.cdiv(tokens, extents["T"]) * extents["GROUPS"], batch)](
         x,
         weight,
         second,
@@ -80,29 +78,32 @@ def prepare(
         0.0 if norm is None else norm.eps,
         D=head_dim,
         DP=channels,
-        HP=group,
-        GROUPS=groups,
-        T=rows,
         BLOCK=BLOCK,
         NORM="" if norm is None else "all heads" if across else "each head",
         ROPE=rope is not None,
+        **extents,
         num_warps=8,
         enable_fp_fusion=True,
     )
     return packed, pool(packed, table, levels)
 
 
-def group_of_heads(heads: int, channels: int, across: bool) -> int:
-    """Heads of a program's tile, a power of two.
+def tile(heads: int, channels: int, across: bool) -> dict[str, int]:
+    """Extents of a program's tile, as the kernel's compile-time arguments.
 
     Args:
         heads: all heads.
         channels: padded head_dim.
         across: whether all heads are normalised together, and so belong to one tile.
+
+    Returns:
+        HP heads (a power of two), GROUPS of which are all heads, and T tokens.
     """
+    group = min(heads & -heads, max(1, ELEMENTS // channels))
     if across:
-        return int(triton.next_power_of_2(heads))
-    return min(heads & -heads, max(1, ELEMENTS // channels))
+        group = int(triton.next_power_of_2(heads))
+    rows = max(1, ELEMENTS // (group * channels))
+    return {"HP": group, "GROUPS": triton.cdiv(heads, group), "T": rows}
 
 
 # The text's length changes from prompt to prompt.
