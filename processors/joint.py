@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 RMS_NORMS = ("torch.nn.modules.normalization.RMSNorm", "diffusers.models.normalization.RMSNorm")
 
+Inputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor, Prologue]
+"""Arguments of `SparseProcessor.attend`: query, key and value of all streams, and the prologue."""
+
 
 class Stream(NamedTuple):
     """Tokens that share projections and norms.
@@ -37,22 +40,6 @@ class Stream(NamedTuple):
     value: torch.Tensor
     norm_q: Any
     norm_k: Any
-
-
-class Inputs(NamedTuple):
-    """Arguments of `SparseProcessor.attend`.
-
-    Args:
-        query: (batch, tokens of all streams, heads, head_dim).
-        key: same shape.
-        value: same shape.
-        prologue: what queries and keys have not been through yet.
-    """
-
-    query: torch.Tensor
-    key: torch.Tensor
-    value: torch.Tensor
-    prologue: Prologue
 
 
 def stream_of(attn: Any, x: torch.Tensor, *, added: bool = False, fused: bool = False) -> Stream:
@@ -102,7 +89,7 @@ def inputs_of(streams: Sequence[Stream], rope: Rope | None) -> Inputs:
     query, q_norm = join([x.query for x in streams], [x.norm_q for x in streams])
     key, k_norm = join([x.key for x in streams], [x.norm_k for x in streams])
     value, _ = join([x.value for x in streams], [None for _ in streams])
-    return Inputs(query, key, value, Prologue(q_norm, k_norm, rope))
+    return query, key, value, Prologue(q_norm, k_norm, rope)
 
 
 def join(parts: Sequence[torch.Tensor], modules: Sequence[Any]) -> tuple[torch.Tensor, Norm | None]:
@@ -141,7 +128,11 @@ def norm_of(modules: Sequence[Any], split: int, device: torch.device) -> Norm | 
     first, *others = modules
     if any(module.eps != first.eps for module in others):
         return "the two streams' norms have a different eps"
-    return Norm(first.weight, first.eps, others[0].weight if others else None, split)
+    return (
+        Norm(first.weight, first.eps, others[0].weight, split)
+        if others
+        else Norm(first.weight, first.eps)
+    )
 
 
 def obstacle(module: Any, device: torch.device) -> str | None:
@@ -151,7 +142,9 @@ def obstacle(module: Any, device: torch.device) -> str | None:
     kind = type(module)
     if f"{kind.__module__}.{kind.__qualname__}" not in RMS_NORMS:
         return f"{kind.__name__} is not a known RMS norm"
-    if "forward" in module.__dict__:
+    # A pipeline's device_map puts a hook of accelerate's on every module, which offloads nothing.
+    hook = module.__dict__.get("_hf_hook")
+    if "forward" in module.__dict__ and getattr(hook, "offload", True):
         return "a hook replaces the norm's forward pass, as hooks for offloading do"
     if module.weight is None or getattr(module, "bias", None) is not None:
         return "the norm has no weight, or a bias too"

@@ -3,6 +3,8 @@
 import pytest
 import torch
 from accelerate import cpu_offload
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
+from diffusers.hooks import apply_group_offloading
 from diffusers.models.normalization import MochiRMSNorm, RMSNorm
 
 from ajour.ops import attention
@@ -60,6 +62,18 @@ def test_other_norms_are_computed_by_their_modules(reason, place):
     assert norm is None
     expected = [x if m is None else m(x) for x, m in zip(parts, modules, strict=True)]
     assert torch.equal(joint, torch.cat(expected, dim=1))
+
+
+def test_a_hook_that_offloads_nothing_leaves_the_norm_to_the_operator():
+    norm = add_hook_to_module(rms(RMSNorm), AlignDevicesHook(CPU))
+    assert not isinstance(norm_of([norm, norm], 5, CPU), str)
+
+
+def test_a_group_offloading_hook_keeps_the_norm():
+    model = torch.nn.Sequential(rms(RMSNorm))
+    apply_group_offloading(model, onload_device=CPU, offload_device=CPU,
+                           offload_type="leaf_level")  # fmt: skip
+    assert "hook replaces" in norm_of([model[0]], 5, CPU)
 
 
 def test_a_weight_elsewhere_is_not_read():
