@@ -1,4 +1,4 @@
-"""Steps that several families share: projections and rotary embedding."""
+"""Steps that several families share: projections with norms per head, and rotary embedding."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 def project(
     attn: Any, x: torch.Tensor, *, added: bool = False, fused: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Queries, keys and values of one stream, not yet normalised.
+    """Queries, keys and values of one stream, normalised per head.
 
     Args:
         attn: a diffusers attention module.
         x: (batch, tokens, channels).
-        added: use the projections that joint attention adds for text.
+        added: use the projections and norms that joint attention adds for text.
         fused: use the one projection that `fuse_qkv_projections` made of three.
 
     Returns:
@@ -32,6 +32,11 @@ def project(
     else:
         parts = attn.to_q(x), attn.to_k(x), attn.to_v(x)
     query, key, value = (part.unflatten(-1, (attn.heads, -1)) for part in parts)
+    norm_q, norm_k = (attn.norm_added_q, attn.norm_added_k) if added else (attn.norm_q, attn.norm_k)
+    if norm_q is not None:
+        query = norm_q(query)
+    if norm_k is not None:
+        key = norm_k(key)
     return query, key, value
 
 
@@ -46,16 +51,3 @@ def rotate(x: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch
     even, odd = x[..., 0::2], x[..., 1::2]
     pairs = torch.stack((even * cosines - odd * sines, even * sines + odd * cosines), dim=-1)
     return pairs.flatten(-2).type_as(x)
-
-
-def rotate_halves(x: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
-    """Rotary embedding whose pairs are a channel of the first half and one of the second.
-
-    Args:
-        x: (..., channels).
-        cosines: one per pair, broadcastable to (..., channels / 2).
-        sines: same shape.
-    """
-    first, second = x.chunk(2, dim=-1)
-    halves = (first * cosines - second * sines, first * sines + second * cosines)
-    return torch.cat(halves, dim=-1).type_as(x)

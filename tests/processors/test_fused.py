@@ -1,4 +1,4 @@
-"""Norms and rotary embedding of joint attention: what is left to the operator, and what is not."""
+"""Norms and rotary embedding: what stock code leaves to the operator, and what it does not."""
 
 import pytest
 import torch
@@ -8,8 +8,8 @@ from diffusers.hooks import apply_group_offloading
 from diffusers.models.normalization import MochiRMSNorm, RMSNorm
 
 from ajour.ops import attention
-from ajour.processors.joint import join, norm_of
-from ajour.prologue import normalise
+from ajour.processors.fused import Fusion, norm_of
+from ajour.prologue import Rope, rotate
 from tests.processors.families import SPARSE, call, make, sparse
 from tests.processors.models import CASES
 
@@ -24,15 +24,35 @@ def rms(kind, **options):
     return norm
 
 
+class Attention(torch.nn.Module):
+    """What `Fusion` sees of an attention module; with `added`, text has norms of its own."""
+
+    def __init__(self, norms, added=()):
+        super().__init__()
+        self.add_q_proj = torch.nn.Linear(1, 1) if added else None
+        self.norm_q = self.norm_k = norms
+        self.norm_added_q = self.norm_added_k = added or None
+
+
 @pytest.mark.parametrize("kind", [torch.nn.RMSNorm, RMSNorm])
-@pytest.mark.parametrize("streams", [1, 2])
-def test_the_norm_of_modules_is_what_they_compute(kind, streams):
-    parts = [torch.randn(2, n, 3, 16) for n in (5, 7)[:streams]]
-    modules = [rms(kind) for _ in parts]
-    joint, norm = join(parts, modules)
-    expected = torch.cat([module(x) for module, x in zip(modules, parts, strict=True)], dim=1)
-    assert torch.equal(joint, torch.cat(parts, dim=1))
-    torch.testing.assert_close(normalise(joint, norm), expected)
+@pytest.mark.parametrize("text_first", [False, True])
+@pytest.mark.parametrize("added", [False, True])
+def test_what_is_taken_out_of_the_module_is_put_into_the_prologue(kind, text_first, added):
+    image, text = (torch.randn(2, n, 3, 16) for n in (7, 5))
+    attn = Attention(rms(kind), rms(kind) if added else None)
+    tables = torch.randn(2, 12, 16)
+    arguments = {"hidden_states": image, "encoder_hidden_states": text, "other": 1,
+                 "image_rotary_emb": tables}  # fmt: skip
+    left, prologue = Fusion(text_first).take(attn, arguments)
+    assert "image_rotary_emb" not in arguments
+    assert arguments["other"] == 1
+    assert left.norm_q(image) is image
+    assert left.add_q_proj is attn.add_q_proj
+    normed = attn.norm_q(image), (attn.norm_added_q or attn.norm_q)(text)
+    order = slice(None, None, -1 if text_first else 1)
+    joint = torch.cat((image, text)[order], dim=1)
+    expected = rotate(torch.cat(normed[order], dim=1), Rope(*tables))
+    torch.testing.assert_close(prologue.apply(joint, joint), (expected, expected))
 
 
 def offloaded():
@@ -53,15 +73,19 @@ UNKNOWN = {
 
 @pytest.mark.parametrize("reason", list(UNKNOWN))
 @pytest.mark.parametrize("place", [0, 1])
-def test_other_norms_are_computed_by_their_modules(reason, place):
-    parts = [torch.randn(2, n, 3, 16) for n in (5, 7)]
+def test_other_norms_stay_with_their_module(reason, place):
     modules = [rms(RMSNorm), rms(RMSNorm)]
     modules[place] = UNKNOWN[reason]()
     assert reason in norm_of(modules, 5, CPU)
-    joint, norm = join(parts, modules)
-    assert norm is None
-    expected = [x if m is None else m(x) for x, m in zip(parts, modules, strict=True)]
-    assert torch.equal(joint, torch.cat(expected, dim=1))
+    attn = Attention(rms(RMSNorm), rms(RMSNorm))
+    names = ("norm_k", "norm_added_k")
+    for name, module in zip(names, modules, strict=True):
+        setattr(attn, name, module)
+    x = torch.randn(2, 5, 16)
+    left, prologue = Fusion().take(attn, {"hidden_states": x, "encoder_hidden_states": x})
+    assert prologue.q_norm is not None
+    assert prologue.k_norm is None
+    assert [getattr(left, name) for name in names] == modules
 
 
 def test_a_hook_that_offloads_nothing_leaves_the_norm_to_the_operator():
@@ -81,7 +105,7 @@ def test_a_weight_elsewhere_is_not_read():
     assert norm_of([None, None], 5, CPU) is None
 
 
-@pytest.mark.parametrize("name", [*JOINT, "Wan", "CogVideoX"])
+@pytest.mark.parametrize("name", [*JOINT, "Wan", "SkyReelsV2", "CogVideoX"])
 def test_the_operator_normalises_and_rotates(name, monkeypatch):
     prologues = []
 
@@ -89,7 +113,7 @@ def test_the_operator_normalises_and_rotates(name, monkeypatch):
         prologues.append(prologue)
         return attention(q, k, v, table, prologue=prologue, backend=backend)
 
-    monkeypatch.setattr("ajour.processors.base.attention", spy)
+    monkeypatch.setattr("ajour.processors.processor.attention", spy)
     transformer, inputs = make(name), CASES[name].inputs((3, 7, 9), 7, 1)
     with sparse(transformer, SPARSE, strict=True):
         call(transformer, inputs)
@@ -101,5 +125,5 @@ def test_the_operator_normalises_and_rotates(name, monkeypatch):
     assert None not in norms
     two_weights = [norm.second is not None for norm in norms]
     assert any(two_weights) == (name in JOINT)
-    single = ("Flux", "Flux2", "HunyuanVideo", "Wan")
+    single = ("Flux", "Flux2", "HunyuanVideo", "Wan", "SkyReelsV2")
     assert all(two_weights) == (name not in single)

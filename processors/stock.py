@@ -1,0 +1,127 @@
+"""One processor for every family: the stock processor's code, with attention through our operator.
+
+Nearly every attention processor of diffusers hands q, k and v to `dispatch_attention_fn`. Its
+`__call__` is made again once per class as a function whose globals are a copy of its module's, with
+`dispatch_attention_fn` bound to `dispatch`. No module is patched.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+
+from ajour.processors.processor import SparseProcessor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+
+    from ajour.processors.fused import Fusion
+    from ajour.prologue import Prologue
+
+DISPATCH = "dispatch_attention_fn"
+MASKED = (
+    "attention has a mask that is not text padding; a plan's block table knows nothing of such a "
+    "mask"
+)
+
+
+@cache
+def stand_in_for(stock: Any, fusion: Fusion | None = None) -> type[SparseProcessor]:
+    """The processor class that stands in for a stock one.
+
+    Args:
+        stock: a class whose `__call__` uses `dispatch_attention_fn`.
+        fusion: norms and rotation that the operator computes in the place of the stock code.
+
+    Raises:
+        TypeError: if it does not.
+    """
+    call: Any = stock.__call__
+    if DISPATCH not in call.__code__.co_names:
+        raise TypeError(f"{stock.__name__} does not attend through {DISPATCH}")
+    names = call.__globals__ | {DISPATCH: dispatch}
+    names.pop("__name__")  # torch.compile would look this function's globals up in the module
+    again = types.FunctionType(
+        call.__code__, names, call.__name__, call.__defaults__, call.__closure__
+    )
+    again.__kwdefaults__ = call.__kwdefaults__
+    signature = inspect.signature(call)
+    _, _, *parameters = signature.parameters  # all but `self` and `attn`
+
+    class StockProcessor(SparseProcessor):
+        """The stock processor's code with our operator in the place of its attention."""
+
+        def __call__(self, attn: Any, *args: Any, **kwargs: Any) -> Any:
+            return super().__call__(attn, *args, **kwargs)
+
+        def run(self, attn: Any, *args: Any, **kwargs: Any) -> Any:
+            if fusion is None:
+                return again(View(self), attn, *args, **kwargs)
+            arguments = dict(zip(parameters, args, strict=False)) | kwargs
+            attn, prologue = fusion.take(attn, arguments)
+            return again(View(self, prologue), attn, **arguments)
+
+    # diffusers passes on the keyword arguments that the signature names.
+    StockProcessor.__call__.__signature__ = signature  # type: ignore[attr-defined]
+    StockProcessor.__name__ = f"Sparse{stock.__name__}"
+    return StockProcessor
+
+
+class View:
+    """The `self` of a stock processor's code: the stock processor, but for its backend.
+
+    Args:
+        processor: what `dispatch` gets as the backend, together with
+        prologue: norms and rotation that the code leaves to the operator.
+    """
+
+    def __init__(self, processor: SparseProcessor, prologue: Prologue | None = None) -> None:
+        self._attention_backend = processor, prologue
+        self._parallel_config = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._attention_backend[0].stock, name)
+
+
+def dispatch(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    *args: Any,
+    backend: Any,
+    parallel_config: Any = None,
+    **kwargs: Any,
+) -> torch.Tensor:
+    """What the code of a stock processor calls in the place of `dispatch_attention_fn`.
+
+    Args:
+        query: (batch, tokens, heads, head_dim).
+        key: same shape; for cross-attention another number of tokens, which runs stock.
+        value: same shape as `key`.
+        attn_mask: text padding, which the layer's tables leave out. Any other mask runs stock.
+        args: for stock attention.
+        backend: our processor and its prologue, see `View`.
+        parallel_config: None; a transformer under context parallelism runs stock.
+        kwargs: for stock attention.
+    """
+    processor: SparseProcessor
+    processor, prologue = backend
+    state = processor.state
+    sees_all = query.shape[1] == key.shape[1] == state.tokens
+    if sees_all and (attn_mask is None or state.masks_padding):
+        return processor.attend(query, key, value, prologue)
+    if sees_all and state.report is not None:
+        state.report(MASKED)
+    if prologue is not None:
+        query, key = prologue.apply(query, key)
+    stock: Callable[..., torch.Tensor] = dispatch_attention_fn
+    return stock(
+        query, key, value, attn_mask, *args, backend=processor._attention_backend, **kwargs
+    )
