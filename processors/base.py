@@ -40,7 +40,8 @@ class Call:
     ) -> None:
         self.transformer = transformer
         self.config: Any = transformer.config
-        bound = _signature(type(transformer)).bind_partial(transformer, *args, **kwargs)
+        kind: Any = type(transformer)
+        bound = _signature(kind).bind_partial(transformer, *args, **kwargs)
         bound.apply_defaults()
         self._arguments = bound.arguments
 
@@ -158,11 +159,8 @@ class Family(ABC):
         name = type(stock).__name__
         if name in self.rewritten:
             return self.rewritten[name](stock, state)
-        return (
-            stand_in_for(type(stock), self.fusion)(stock, state)
-            if name in self.processors
-            else None
-        )
+        kind: Any = type(stock)
+        return stand_in_for(kind, self.fusion)(stock, state) if name in self.processors else None
 
     def obstacle(self, layer: Any) -> str | None:
         """Why a layer has to run dense as it is set up now, or None."""

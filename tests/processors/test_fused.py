@@ -7,8 +7,11 @@ from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from diffusers.hooks import apply_group_offloading
 from diffusers.models.normalization import MochiRMSNorm, RMSNorm
 
+from ajour import Full, TokenGrid, lower
 from ajour.ops import attention
 from ajour.processors.fused import Fusion, norm_of
+from ajour.processors.processor import LayerState
+from ajour.processors.stock import stand_in_for
 from ajour.prologue import Rope, rotate
 from tests.processors.families import SPARSE, call, make, sparse
 from tests.processors.models import CASES
@@ -103,6 +106,23 @@ def test_a_group_offloading_hook_keeps_the_norm():
 def test_a_weight_elsewhere_is_not_read():
     assert norm_of([rms(RMSNorm).to("meta")], 5, CPU) == "the norm's weight is on meta"
     assert norm_of([None, None], 5, CPU) is None
+
+
+def test_attention_that_runs_stock_is_normalised_and_rotated_too():
+    transformer = make("Flux")
+    attn = transformer.transformer_blocks[0].attn
+    heads, head_dim, width = attn.heads, attn.head_dim, attn.heads * attn.head_dim
+    grid = TokenGrid(1, 3, 4, before=5)
+    image, text = torch.randn(1, 12, width), torch.randn(1, 5, width)
+    angle = torch.randn(17, head_dim // 2).repeat_interleave(2, dim=1)
+    rotation = angle.cos(), angle.sin()
+    mask = torch.rand(1, 1, 17, 17) > 0.5  # a block table knows nothing of it
+    state = LayerState((lower([Full()] * heads, grid),), tokens=17, in_pass=True)
+    ours = stand_in_for(type(attn.processor), Fusion(text_first=True))(attn.processor, state)
+    for hidden in (None, mask):
+        expected = attn.processor(attn, image, text, hidden, rotation)
+        torch.testing.assert_close(ours(attn, image, text, hidden, image_rotary_emb=rotation),
+                                   expected, rtol=1e-4, atol=1e-5)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [*JOINT, "Wan", "SkyReelsV2", "CogVideoX"])
