@@ -8,7 +8,6 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ajour.search.provenance import origin
-from ajour.search.settings import GENERAL_PROMPTS, MINI_PROMPTS, read_prompts
 from ajour.search.timing.passes import time_plan
 from ajour.search.timing.probe import run_shape
 from ajour.search.verify.runs import Verifier
@@ -47,12 +46,3 @@ def bench(
     call = {"call": dict(setup.call), "prompts": list(prompts), "seed": seed}
     figures = quality.to_dict() | asdict(times)
     return figures | {"searched": searched} | origin(setup) | call
-
-
-def prompts_for(plan: Plan, path: Path | None, limit: int | None) -> tuple[str, ...]:
-    """The prompts of a file, or else the prompts that a search of the plan's model would use."""
-    if path is not None:
-        prompts = read_prompts(path)
-    else:
-        prompts = MINI_PROMPTS if plan.provenance.get("model") == "mini" else GENERAL_PROMPTS
-    return prompts[:limit]

@@ -83,23 +83,12 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _settings(args: argparse.Namespace) -> Settings:
-    from ajour.search.settings import (
-        GENERAL_PROMPTS,
-        MINI_PROMPTS,
-        Settings,
-        Target,
-        read_prompts,
-        split,
-    )
+    from ajour.search.settings import Settings, Target, prompts_of, split
     from ajour.search.timing.costs import Costs
 
     targets = {"psnr": args.target_psnr, "speedup": args.target_speedup, "density": args.density}
     target = next(Target(kind, value) for kind, value in targets.items() if value is not None)
-    if args.prompts is not None:
-        prompts = read_prompts(args.prompts)
-    else:
-        prompts = MINI_PROMPTS if args.model == "mini" else GENERAL_PROMPTS
-    calibration, verification = split(prompts, args.calibrate)
+    calibration, verification = split(prompts_of(args.prompts, args.model), args.calibrate)
     return Settings(
         model=args.model,
         target=target,
@@ -219,7 +208,8 @@ def _command(args: argparse.Namespace) -> str:
 
 def _bench(args: argparse.Namespace) -> None:
     from ajour.plan import Plan
-    from ajour.search.bench import bench, prompts_for
+    from ajour.search.bench import bench
+    from ajour.search.settings import prompts_of
     from ajour.search.setup import Setup
     from ajour.search.workers import Workers
 
@@ -229,7 +219,7 @@ def _bench(args: argparse.Namespace) -> None:
         raise ValueError(f"{args.plan} does not say which model it is for; give --model")
     searched = plan.provenance.get("call")
     call = (searched if isinstance(searched, dict) else {}) | call_options(args)
-    prompts = prompts_for(plan, args.prompts, args.verify)
+    prompts = prompts_of(args.prompts, plan.provenance.get("model"))[: args.verify]
     check_out(args.out)
     workers = Workers.join()
     pipe = load(model, workers.place(args.device))

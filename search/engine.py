@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from ajour.lowering import density
 from ajour.schedule import DENSE
@@ -188,23 +187,18 @@ class Search:
         """The calibration of every prompt; the processes share the prompts."""
         settings = self.settings
         calibrator = Calibrator(self.setup, self.candidates, self.densities, settings.bands)
-        keys = [f"prompt/{index}" for index in range(len(settings.calibration))]
-        missing = len(self.workers.missing(self.work, keys)[1])
 
-        def measure(key: str) -> dict[str, Any]:
+        def measure(number: int, tick: Callable[[], Any]) -> dict[str, Any]:
             def unit(part: str, compute: Callable[[], Any]) -> Any:
-                value = self.work.once(f"{key}/{part}", compute)
-                bar.update()
+                value = self.work.once(f"prompt/{number}/{part}", compute)
+                tick()
                 return value
 
-            index = int(key.rsplit("/")[-1])
-            prompt, seed = settings.calibration[index], settings.seed + index
+            prompt, seed = settings.calibration[number], settings.seed + number
             return calibrator.measure(prompt, seed, unit).to_dict()
 
-        units = missing * calibrator.units(self.shape.steps)
-        hidden = None if self.workers.first else True
-        with tqdm(total=units, desc="calibrate", unit="run", disable=hidden) as bar:
-            values = self.workers.share(self.work, keys, measure).values()
+        count, units = len(settings.calibration), calibrator.units(self.shape.steps)
+        values = self.workers.share(self.work, "prompt", count, measure, units)
         return [Calibration.from_dict(value) for value in values]
 
     def _costs(self) -> Costs:

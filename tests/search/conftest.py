@@ -29,7 +29,7 @@ def given_costs():
     """A head costs its density, a layer nothing beyond its heads, and a pass as much again."""
     heads = [lower([pattern], GRID).density() for pattern in CANDIDATES.values()]
     return {
-        "names": list(CANDIDATES), "heads": heads, "layer": 0.0, "pooling": 0.0,
+        "names": list(CANDIDATES), "heads": heads, "layer": 0.0, "pooling": 0.0, "first": 0.0,
         "pooled": [pools(pattern, GRID) for pattern in CANDIDATES.values()],
         "dense_pass": 2.0 * HEADS * LAYERS, "other": float(HEADS * LAYERS), "passes": 1,
         "held_out": [[1.0, 1.1], [2.0, 1.9]],
