@@ -178,8 +178,8 @@ class Calibrator:
         ]
         bands, layers, heads, _ = errors.shape
         costs = np.broadcast_to(self.densities[usable], (bands, len(usable)))
-        too_dear = np.full(bands, 2.0 * layers * heads)
-        problem = Problem(errors[..., usable], costs, np.zeros(bands), too_dear)
+        never_dense = np.full(bands, 2.0 * layers * heads)
+        problem = Problem(errors[..., usable], costs, np.zeros(bands), never_dense)
         density = max(TRIAL_DENSITY, float(costs.min()))
         return np.array(usable)[solve(problem, density * bands * layers * heads)]
 
