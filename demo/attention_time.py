@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import torch
-
+from ajour.pipelines.devices import pipeline_device
 from ajour.pipelines.enable import transformers_of
+from ajour.pipelines.stopwatch import elapsed, mark
 from ajour.processors import family_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import torch
 
 
 class AttentionClock:
@@ -25,7 +26,7 @@ class AttentionClock:
     """
 
     def __init__(self, pipe: Any) -> None:
-        self._cuda = pipe.device.type == "cuda"
+        self._device = pipeline_device(pipe)
         self._transformers = transformers_of(pipe)
         self._starts: dict[int, Any] = {}
         self._spans: dict[str, list[tuple[Any, Any]]] = {"attention": [], "whole": []}
@@ -52,7 +53,7 @@ class AttentionClock:
         if step == 0:
             self._seconds[label] = dict.fromkeys(self._spans, 0.0)
         for name, spans in self._spans.items():
-            self._seconds[label][name] += sum(self._between(*span) for span in spans)
+            self._seconds[label][name] += sum(elapsed(*span) for span in spans)
             spans.clear()
 
     def share(self, label: str) -> float | None:
@@ -60,26 +61,13 @@ class AttentionClock:
         seconds = self._seconds.get(label)
         return seconds["attention"] / seconds["whole"] if seconds and seconds["whole"] else None
 
-    def _now(self) -> Any:
-        if not self._cuda:
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
-
     def _start(self, module: torch.nn.Module, _args: Any) -> None:
-        self._starts[id(module)] = self._now()
+        self._starts[id(module)] = mark(self._device)
 
     def _end(self, name: str) -> Any:
         def end(module: torch.nn.Module, _args: Any, _output: Any) -> None:
             start = self._starts.pop(id(module), None)
             if start is not None:
-                self._spans[name].append((start, self._now()))
+                self._spans[name].append((start, mark(self._device)))
 
         return end
-
-    def _between(self, start: Any, end: Any) -> float:
-        if not self._cuda:
-            return float(end - start)
-        end.synchronize()
-        return float(start.elapsed_time(end)) / 1e3
