@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ajour.files import read_json
 from ajour.patterns import KINDS, Pattern
 from ajour.schedule import DENSE, Phase, Schedule
 
@@ -127,24 +128,14 @@ class Plan:
         """Read a plan file.
 
         Raises:
-            PlanError: if the file is missing, larger than 16 MiB, no JSON, or no valid plan.
+            PlanError: if the file cannot be read, is larger than 16 MiB, or is not a valid plan.
         """
-        path = Path(path)
         try:
-            with path.open("rb") as file:
-                raw = file.read(MAX_BYTES + 1)
-        except OSError as error:
-            raise PlanError(f"cannot read plan {str(path)!r}: {error.strerror}") from error
-        if len(raw) > MAX_BYTES:
-            raise PlanError(f"plan {str(path)!r} is larger than {MAX_BYTES >> 20} MiB")
-        try:
-            data = json.loads(raw)
-        except (ValueError, RecursionError) as error:
-            raise PlanError(f"plan {str(path)!r} is not JSON: {error}") from error
-        try:
-            return cls.from_dict(data)
+            return cls.from_dict(read_json(path, MAX_BYTES, "plan"))
         except PlanError as error:
             raise PlanError(f"plan {str(path)!r}: {error}") from error
+        except ValueError as error:
+            raise PlanError(str(error)) from error
 
     def save(self, path: str | Path) -> None:
         """Write the plan as JSON."""

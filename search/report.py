@@ -46,8 +46,7 @@ def write_report(
     """
     facts, plan = outcome.facts, outcome.plan
     settings = facts["settings"]
-    frames, height, width = (int(n) for n in facts["grid"].split(" ")[0].split("x"))
-    grid = TokenGrid(frames, height, width)
+    grid = TokenGrid.parse(facts["grid"])
     body = "".join(
         [
             _head(facts, plan),
