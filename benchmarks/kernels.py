@@ -27,6 +27,7 @@ from ajour import (
     Diagonal,
     Full,
     MultiDiagonal,
+    Prologue,
     Pyramid,
     Stripe,
     TokenGrid,
@@ -35,8 +36,9 @@ from ajour import (
     lower,
 )
 from ajour.backends import backend_reason
-from ajour.backends.packing import pack
+from ajour.backends.packed import pack_inputs
 from ajour.backends.reference import attend as reference
+from ajour.lists import LEVELS
 from benchmarks.record import save
 
 if TYPE_CHECKING:
@@ -138,8 +140,8 @@ def measure(shape: tuple[int, int, int, int], dtype: torch.dtype) -> list[dict[s
         )
         kept = exact.abs().sum(-1, keepdim=True) > 0
         eager_error = float((eager - exact).norm() / exact.norm())
-        levels = 4 if table.highest_level else 1
-        packed_q, packed_k, packed_v = (pack(x, table, levels) for x in (q, k, v))
+        levels = LEVELS if table.highest_level else 1
+        packed = pack_inputs(q, k, v, table, Prologue(), levels)
         arms: dict[str, Callable[[], torch.Tensor]] = {}
         if kind == "full":
             arms["sdpa"] = lambda: F.scaled_dot_product_attention(
@@ -150,11 +152,7 @@ def measure(shape: tuple[int, int, int, int], dtype: torch.dtype) -> list[dict[s
         ]
         for name in runnable:
             call = import_module(f"ajour.backends.{name}.launch").attend_packed
-            arguments = (
-                packed_q[0], packed_k[0], packed_v[0], packed_k[1], packed_v[1], table, scale,
-                q.shape, levels,
-            )  # fmt: skip
-            arms[f"{name} kernel"] = lambda f=call, a=arguments: f(*a)[0]
+            arms[f"{name} kernel"] = lambda f=call, p=packed, t=table: f(p, t, scale)[0]
         best = runnable[0]
         arms[f"{best} with packing"] = lambda t=table, b=best: attention(q, k, v, t, backend=b)
         if levels == 1 and kind != "mixed heads":

@@ -87,10 +87,10 @@ def test_triton_is_asked_for_its_version_once(hopper, monkeypatch):
 
 
 def test_amd_is_not_hopper(hopper, monkeypatch):
-    from ajour.backends.triton.launch import _capability
+    from ajour.backends.triton.launch import capability_of
 
     assert hopper_reason() is None
-    assert _capability(torch.device("cuda")) == 90
+    assert capability_of(torch.device("cuda")) == 90
     monkeypatch.setattr(torch.version, "hip", "7.0")
     assert "AMD" in hopper_reason()
-    assert _capability(torch.device("cuda")) == 0
+    assert capability_of(torch.device("cuda")) == 0

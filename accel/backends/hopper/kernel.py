@@ -14,7 +14,7 @@ need together: one barrier tells that they are there, one that they are used. Th
 item share a step with the first keys of the next, which so arrive during the epilogue.
 
 A work item is 16 numbers: head, query block, the five offsets of its lists, row of `slots`, then
-what is masked and how (`ajour.lists.work_items`). Other layouts are those of the portable kernel.
+what is masked and how (`work.work_items`). Other layouts are those of the portable kernel.
 """
 
 from triton.experimental import gluon
@@ -34,7 +34,7 @@ LN2 = gl.constexpr(0.6931471805599453)
 def masked_bias(word, LAYOUT: gl.constexpr, LEVELS: gl.constexpr):
     """Base-2 logit bias (128,) of the keys of the tile that `word` describes; -inf for none.
 
-    The word is one of `ajour.lists.masked_tiles`; it may describe a tile that needs no mask.
+    The word is one of `work.masked_tiles`; it may describe a tile that needs no mask.
     """
     lane = gl.arange(0, BLOCK, layout=LAYOUT)
     tokens = word >> 6
