@@ -79,17 +79,18 @@ def lay_out(
         order: _layout(grid, order, device).places[queries] // BLOCK
         for order in {pattern.order for pattern in patterns}
     }
-    found = []
+    candidates = []
     for pattern in patterns:
         rows = blocks[pattern.order]
         if isinstance(pattern, GeometricPattern):
             levels, used = _geometric_levels(pattern, grid, device)
-            found.append(Candidate(pattern.order, levels[rows], used))
+            candidates.append(Candidate(pattern.order, levels[rows], used))
         elif isinstance(pattern, Captured):
-            before = importance.before(pattern)[:, rows]
-            levels = pattern.assign(before, importance.alike(pattern))
-            found.append(Candidate(pattern.order, with_exact_keys(levels, grid), pattern.levels))
-    return found
+            share_above = importance.share_above(pattern)[:, rows]
+            levels = pattern.assign(share_above, importance.similarity(pattern))
+            levels = with_exact_keys(levels, grid)
+            candidates.append(Candidate(pattern.order, levels, pattern.levels))
+    return candidates
 
 
 @lru_cache(maxsize=256)

@@ -26,19 +26,25 @@ if TYPE_CHECKING:
 BACKENDS = ("hopper", "triton", "cpu", "reference")
 """Every backend, in the order in which `backend=None` tries them."""
 
+KERNEL_BACKENDS = ("hopper", "triton")
+"""Backends with Triton kernels: they launch on a GPU, or in Triton's interpreter."""
+
 HOPPER_TRITON = (3, 6)
 """The first Triton release whose Gluon can express the Hopper kernel."""
 
 
 def load_backend(name: str) -> Backend:
-    """A backend's (q, k, v, table, scale, prologue) -> (out, lse), imported on first use."""
-    module = f"{name}.launch" if name in ("hopper", "triton") else name
+    """The function (q, k, v, table, scale, prologue) -> (out, lse) of a backend.
+
+    Its module is imported on first use.
+    """
+    module = f"{name}.launch" if name in KERNEL_BACKENDS else name
     function: Backend = importlib.import_module(f"ajour.backends.{module}").attend
     return function
 
 
 def on_device(device: torch.device) -> AbstractContextManager[object]:
-    """Makes a GPU the current one, on which Triton launches kernels whatever its arguments."""
+    """Make a GPU the current device, because Triton launches kernels there."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 

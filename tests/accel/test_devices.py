@@ -53,13 +53,13 @@ def test_a_backend_runs_on_its_tensors_device(current, monkeypatch, device):
 
 def test_mass_is_measured_on_its_tensors_device(current, monkeypatch):
     seen = []
-    monkeypatch.setattr("ajour.capture.backend_reason", lambda *_: None)
+    monkeypatch.setattr("ajour.dispatch.backend_reason", lambda *_: None)
     monkeypatch.setattr("ajour.capture.on_device", torch.cuda.device)
     monkeypatch.setattr(
         "ajour.backends.mass.shares_of_blocks", lambda q, *_: seen.append((q.device, *current))
     )
     q, k, _ = random_qkv(GRID, 2, 16)
-    block_mass(q, k, GRID, "raster")
+    block_mass(q, k, GRID, "raster", backend="triton")
     assert seen == [(q.device, q.device)]
     assert not current
 
