@@ -81,7 +81,7 @@ def _hopper_reason(device: torch.device, dtype: torch.dtype, head_dim: int) -> s
     capability = torch.cuda.get_device_capability(device)
     if capability != (9, 0):
         return f"needs compute capability 9.0, this GPU has {capability[0]}.{capability[1]}"
-    installed = _triton_version()
+    installed = triton_version()
     if tuple(int(part) for part in installed.split(".")[:2]) < HOPPER_TRITON:
         return f"needs Triton {'.'.join(map(str, HOPPER_TRITON))} or newer, got {installed}"
     if dtype not in (torch.float16, torch.bfloat16):
@@ -97,6 +97,6 @@ def _triton_is_installed() -> bool:
 
 
 @cache
-def _triton_version() -> str:
+def triton_version() -> str:
     version: str = importlib.import_module("triton").__version__
     return version

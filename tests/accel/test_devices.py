@@ -70,12 +70,12 @@ def hopper_reason():
 
 @pytest.fixture
 def hopper(monkeypatch):
-    from ajour.backends import _triton_version
+    from ajour.backends import triton_version
 
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
-    _triton_version.cache_clear()
+    triton_version.cache_clear()
     yield
-    _triton_version.cache_clear()
+    triton_version.cache_clear()
 
 
 def test_triton_is_asked_for_its_version_once(hopper, monkeypatch):
