@@ -98,5 +98,6 @@ def _triton_is_installed() -> bool:
 
 @cache
 def triton_version() -> str:
+    """Version of the installed Triton."""
     version: str = importlib.import_module("triton").__version__
     return version

@@ -62,9 +62,9 @@ class Captured(Pattern):
                 f"captured: cumulative_shares must not fall and must end above 0, "
                 f"got {list(self.cumulative_shares)}"
             )
-        self._check_choice("share_of", ("blocks", "attention"))
-        self._check_choice("scope", ("block", "layer"))
-        self._check_choice("order", ORDERS)
+        self.check_choice("share_of", ("blocks", "attention"))
+        self.check_choice("scope", ("block", "layer"))
+        self.check_choice("order", ORDERS)
         self.check_flag("first_frame")
         if self.share_of == "attention" and self.scope == "layer":
             raise ValueError("captured: with share_of 'attention', scope must be 'block'")
@@ -192,7 +192,3 @@ class Captured(Pattern):
                 f"captured: {name} must be {count} numbers from {low:g} to 1, got {values!r}"
             )
         return tuple(float(x) for x in values)
-
-    def _check_choice(self, name: str, choices: Sequence[str]) -> None:
-        if getattr(self, name) not in choices:
-            raise ValueError(f"captured: {name} must be one of {', '.join(choices)}")

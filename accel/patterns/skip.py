@@ -21,11 +21,7 @@ class Skip(ExactPattern):
 
     kind: ClassVar[str] = "skip"
     sees: ClassVar[str] = "nothing"
-
-    @property
-    def order(self) -> str:
-        """Raster: nothing to reorder."""
-        return "raster"
+    order: ClassVar[str] = "raster"
 
     def allows(self, query: NDArray[np.int64], key: NDArray[np.int64], grid: TokenGrid) -> bool:
         """Never."""
