@@ -1,4 +1,4 @@
-"""Level maps to the lists of key blocks that kernels walk: on any device, never waiting for it."""
+"""Lists of key blocks from level maps, computed on any device without waiting for it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from ajour.grid import TokenGrid
 
 LEVELS = 4
-"""Pooling levels 0..3: a level-h entry stands for a key block mean-pooled 2**h-fold."""
+"""Number of pooling levels, 0 to 3: at level h, 2**h consecutive keys are averaged to one."""
 
 DROPPED = -1
 """The level of a key block that a query block does not attend to."""
 
 
 def indices(numbers: Iterable[int], device: torch.device) -> torch.Tensor:
-    """Numbers known to the host as int64 on a device: made there, so that nothing waits for it."""
+    """An int64 tensor of numbers known on the CPU, made on a device without waiting for it."""
     runs: list[list[int]] = [[0, 0]]
     for number in numbers:
         if number == runs[-1][1]:
@@ -39,9 +39,9 @@ def key_lists(levels: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, 
         valid: (N,), tokens in each block.
 
     Returns:
-        offsets int32 (rows, N, LEVELS + 1) into ids int32 (rows * N * N): where the list of each
-        level starts. Every query block has room for N entries, of which those past its last list
-        mean nothing.
+        offsets int32 (rows, N, LEVELS + 1), where the list of each level starts in ids, and ids
+        int32 (rows * N * N). Every query block has room for N entries; the entries after its last
+        list are not used.
 
     Raises:
         ValueError: if the entries cannot be counted in 32 bits.
@@ -58,7 +58,7 @@ def key_lists(levels: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, 
     first = torch.arange(rows * blocks, dtype=torch.int32, device=device) * blocks
     offsets = torch.cat([torch.zeros_like(counts[..., :1]), counts.cumsum(-1)], -1).int()
     offsets += first.view(rows, blocks, 1)
-    # A block's place is its level's start plus how many of that level come before it.
+    # The place of a block: the start of its level's list, plus the blocks before it in that list.
     last = levels.numel()
     places = torch.full_like(levels, last, dtype=torch.int32)
     for level in range(LEVELS):
@@ -71,7 +71,7 @@ def key_lists(levels: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, 
 
 
 def compact(offsets: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same lists without the room between them."""
+    """The same lists without the unused entries between them."""
     room = len(ids) // offsets[..., 0].numel()
     ends = offsets[..., -1] - offsets[..., 0]
     kept = torch.arange(room, device=ids.device) < ends[..., None]
@@ -94,9 +94,9 @@ def tile_counts(offsets: torch.Tensor) -> torch.Tensor:
 
 
 def with_exact(levels: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
-    """Level maps of video blocks with the grid's text blocks around them.
+    """Level maps of video blocks, extended by the blocks of exact tokens.
 
-    Text is always exact: a key of every query block that has any key, and a query of all.
+    Exact tokens attend to everything, and every query block that has any key attends to them.
 
     Args:
         levels: int8 (rows, Nv, Nv).
@@ -109,7 +109,7 @@ def with_exact(levels: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
 
 
 def with_exact_keys(levels: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
-    """Levels of video keys, and behind them those of the text blocks.
+    """Levels of video keys, followed by the levels of blocks of exact tokens.
 
     Args:
         levels: int8 (..., Nv).
@@ -120,8 +120,8 @@ def with_exact_keys(levels: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
     """
     if not grid.exact_blocks:
         return levels
-    text = -(levels == DROPPED).all(dim=-1, keepdim=True).to(torch.int8)
-    return torch.cat([levels, text.expand(*levels.shape[:-1], grid.exact_blocks)], dim=-1)
+    exact = -(levels == DROPPED).all(dim=-1, keepdim=True).to(torch.int8)
+    return torch.cat([levels, exact.expand(*levels.shape[:-1], grid.exact_blocks)], dim=-1)
 
 
 def tile_shares(levels: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Patterns to block tables."""
+"""Lowering: from patterns to block tables."""
 
 from __future__ import annotations
 

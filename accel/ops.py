@@ -36,8 +36,8 @@ def attention(
         prologue: norms and rotary embedding to apply to q and k first; GPU backends do so in the
             pass that packs them. Without it q and k are taken as they are.
         scale: factor on the logits; 1 / sqrt(head_dim) by default.
-        backend: one of `ajour.BACKENDS`; an explicit one is used or raises. None chooses the
-            fastest that can run here and logs the choice once.
+        backend: one of `ajour.BACKENDS`: it is used, or an error is raised. None chooses the
+            fastest backend that can run here and logs the choice once.
         return_lse: also return the log-sum-exp of the logits.
 
     Returns:

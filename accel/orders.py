@@ -34,8 +34,8 @@ def order(name: str, shape: tuple[int, int, int]) -> NDArray[np.int64]:
     Args:
         name: `raster` (t, h, w), `column` (h, w, t: one pixel through time is contiguous),
             `hilbert` (generalised Hilbert curve through all three axes) or `bisection` (recursive
-            halving into whole blocks; compacter blocks than the curve, but consecutive blocks need
-            not touch).
+            halving into whole blocks: the blocks are more compact than along the curve, but
+            consecutive blocks may not touch).
         shape: (frames, height, width), any extents.
 
     Returns:
@@ -64,11 +64,10 @@ def order(name: str, shape: tuple[int, int, int]) -> NDArray[np.int64]:
 
 
 def _bisect(points: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Halve a set of points (V, 3) across its longest axis, and the parts, down to single tokens.
+    """Halve a set of points (V, 3) across its longest axis, then its halves, down to single tokens.
 
-    While a part holds more than one block, its left half is a whole number of blocks, so every
-    block is exactly one leaf of the upper tree and is itself compact. All parts of a depth are
-    halved at once.
+    The left half of a part with more than a block is a whole number of blocks. So every block is a
+    part of its own and therefore compact. All parts of a depth are halved together.
     """
     radix = int(points.max()) + 1
     starts = np.zeros(1, dtype=np.int64)
@@ -125,9 +124,9 @@ def _step(v: Vector) -> Vector:
 
 
 def _split(v: Vector) -> tuple[Vector, Vector]:
-    """Two parts of an axis-aligned vector, the first about half and of even length if it can be.
+    """Split an axis-aligned vector into two halves; the first has an even length if possible.
 
-    An even first half lets the curve come back on the side that it started from.
+    After an even first half, the curve comes back on the side where it started.
     """
     length = _length(v)
     half = length // 2

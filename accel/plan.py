@@ -15,7 +15,7 @@ from ajour.schedule import DENSE, Phase, Schedule
 
 FORMAT_VERSION = 1
 MAX_BYTES = 16 * 2**20
-"""A larger plan file is refused unread."""
+"""Largest plan file that is read."""
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -94,7 +94,7 @@ class Plan:
         """Build a plan from JSON.
 
         Raises:
-            PlanError: saying which rule is broken, by what.
+            PlanError: with the rule that is broken and the value that breaks it.
         """
         required = {"format", "format_version", "model", "patterns", "assignments", "schedule"}
         _keys(data, required, {"provenance"}, "plan")
@@ -149,19 +149,21 @@ class Plan:
             "heads": heads,
             "head_dim": head_dim,
         }
-        wrong = [f"{key} {self.model[key]!r} != {actual[key]!r}" for key in actual]
-        wrong = [w for w, key in zip(wrong, actual, strict=True) if self.model[key] != actual[key]]
-        if wrong:
+        differing = [
+            f"{key} {self.model[key]!r} != {value!r}"
+            for key, value in actual.items()
+            if self.model[key] != value
+        ]
+        if differing:
             raise PlanError(
-                f"the plan is for another model: {', '.join(wrong)} (plan != model); "
+                f"the plan is for another model: {', '.join(differing)} (plan != model); "
                 "use a plan made for this model"
             )
 
 
 def _keys(data: Any, required: set[str], optional: set[str], what: str) -> None:
     """Raise PlanError unless `data` is an object with just these keys."""
-    if not isinstance(data, dict):
-        raise PlanError(f"{what} must be an object, got {type(data).__name__}")
+    _mapping(data, what)
     missing, unknown = required - set(data), set(data) - required - optional
     if missing:
         raise PlanError(f"{what} lacks {', '.join(sorted(missing))}")

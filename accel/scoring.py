@@ -1,9 +1,9 @@
-"""What sampled queries would see under many choices of key blocks and levels, all scored at once.
+"""Scoring many choices of key blocks and levels together, by the error for sampled queries.
 
-The attention of a query is a sum over key blocks of numerators, divided by a sum of denominators,
-one of each per block and level. They are computed once per order; a candidate is a choice among
-them and costs next to nothing. No more than (samples x tokens) logits of a few heads exist at a
-time.
+The attention of a query is a sum of numerators over key blocks, divided by a sum of denominators,
+with one numerator and denominator per block and level. They are computed once per order; scoring a
+candidate only adds some of them up. At most (samples x tokens) logits of a few heads exist at the
+same time.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ajour.patterns import Pattern
 
 SUMS_BYTES = 768 * 2**20
-"""Heads are taken together as long as their partial sums stay within this."""
+"""Limit for the partial sums of the heads that are computed together."""
 
 
 class Candidate(NamedTuple):
@@ -39,8 +39,8 @@ class Candidate(NamedTuple):
     Args:
         order: name of the order that forms the blocks.
         levels: int8 (R, N) for all heads, or (heads, R, N): the level of each key block for the
-            query block of each of R sampled queries, -1 where dropped, text included.
-        used: the levels that occur, or might.
+            query block of each of R sampled queries, -1 where dropped; exact blocks included.
+        used: the levels that can occur.
     """
 
     order: str
@@ -49,12 +49,12 @@ class Candidate(NamedTuple):
 
 
 def sample_queries(grid: TokenGrid, count: int, seed: int = 0) -> torch.Tensor:
-    """Video tokens to score on, spread evenly: int64 (at most `count`,), model-order indices.
+    """Evenly spread video tokens to score on: int64 (at most `count`,), model-order indices.
 
     Args:
         grid: the token grid.
-        count: tokens wanted.
-        seed: moves each within its share of the grid.
+        count: number of tokens.
+        seed: varies the place of each token within its share of the grid.
     """
     count = min(count, grid.video_tokens)
     generator = torch.Generator("cpu").manual_seed(seed)
@@ -67,11 +67,11 @@ def sample_queries(grid: TokenGrid, count: int, seed: int = 0) -> torch.Tensor:
 def lay_out(
     patterns: Sequence[Pattern], importance: Importance, queries: torch.Tensor
 ) -> list[Candidate]:
-    """Candidates of patterns: geometric ones follow from the grid, captured ones are measured.
+    """Candidates from patterns; captured patterns use measurements.
 
     Args:
         patterns: the patterns.
-        importance: what captured ones are chosen by.
+        importance: the measurements.
         queries: int64 (R,), tokens to score on, from `sample_queries`.
     """
     grid, device = importance.grid, queries.device
@@ -111,25 +111,25 @@ def head_errors(
     weight: torch.Tensor | None = None,
     scale: float | None = None,
 ) -> torch.Tensor:
-    """How much each candidate would change each head's contribution to its layer's output.
+    """Error of each head's contribution to the output of its layer, for each candidate.
 
-    The measure is ||W_h (O_h' - O_h)||^2 / ||W O||^2 over the sampled queries: comparable between
-    heads and layers, and additive over heads that err independently (after Sparse-vDiT, arXiv
-    2506.03065, whose own scale is not portable between models).
+    The error is ||W_h (O_h' - O_h)||^2 / ||W O||^2 over the sampled queries. It is comparable
+    between heads and layers, and additive over heads with independent errors (after Sparse-vDiT,
+    arXiv 2506.03065, whose scale depends on the model).
 
     Args:
         q: (batch, tokens, heads, head_dim), as attention sees it, in the model's token order.
         k: same shape.
         v: same shape.
         grid: the token grid.
-        candidates: C choices of key blocks, for these queries.
+        candidates: C choices of key blocks, from `lay_out` for these queries.
         queries: int64 (R,), tokens to score on, from `sample_queries`.
         weight: (channels, heads * head_dim), the output projection W; the identity if None.
         scale: factor on the logits; 1 / sqrt(head_dim) by default.
 
     Returns:
-        float64 (heads, C), on the device of q; 0 where the layer contributes nothing. The work is
-        that of dense attention of the sampled queries, once per order and level.
+        float64 (heads, C), on the device of q; 0 where the output of the layer is 0. Costs as much
+        as dense attention of the sampled queries, once per order and level.
     """
     batch, _, heads, dim = q.shape
     scale = 1.0 / math.sqrt(dim) if scale is None else scale
@@ -160,13 +160,13 @@ def head_errors(
                 dense[sample, :, part] = exact.transpose(0, 1)
                 mixed = _mix(sums, chosen[part], levels)
                 change = mixed - exact[:, None]
-                found = ((change @ gram[part, None]) * change).sum(dim=(2, 3))
-                errors[part, places] += found.double()
+                squares = ((change @ gram[part, None]) * change).sum(dim=(2, 3))
+                errors[part, places] += squares.double()
     return errors / _norm(dense, weight).clamp(min=torch.finfo(torch.float64).tiny)
 
 
 class _Layout(NamedTuple):
-    """Where an order puts tokens: the token of each slot (or -1), tokens of each block, slots."""
+    """Block layout of an order: token of each slot or -1, sizes of blocks, slot of each token."""
 
     slots: torch.Tensor
     valid: torch.Tensor
@@ -200,12 +200,12 @@ def _partial_sums(
         q: (R, heads, head_dim), the sampled queries.
         k: (tokens, heads, head_dim).
         v: same shape as k.
-        layout: of the order.
-        levels: the levels to compute, 0 first, L of them.
+        layout: block layout of the order.
+        levels: the L levels to compute, 0 first.
         scale: factor on the logits.
 
     Returns:
-        (heads, R, N, L, head_dim + 1), the denominator last; one factor per query is left out.
+        (heads, R, N, L, head_dim + 1), the denominator last; up to a factor per query.
     """
     query = (q.float() * scale).transpose(0, 1)[:, None]
     keys, values = layout.pack(k), layout.pack(v)
@@ -225,7 +225,7 @@ def _partial_sums(
 
 
 def _mix(sums: torch.Tensor, chosen: torch.Tensor, computed: list[int]) -> torch.Tensor:
-    """The outputs (heads, C, R, head_dim) under the candidates' levels (heads, R, C, N)."""
+    """Outputs (heads, C, R, head_dim) for the levels of the candidates (heads, R, C, N)."""
     picks = torch.stack([chosen == level for level in computed], -1).to(sums.dtype).flatten(3)
     mixed = (picks @ sums.flatten(2, 3)).transpose(1, 2)
     return mixed[..., :-1] / mixed[..., -1:].clamp(min=torch.finfo(mixed.dtype).tiny)

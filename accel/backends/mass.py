@@ -1,7 +1,7 @@
-"""Where sampled queries' attention goes, block by block, in two passes over the keys on a GPU.
+"""Share of sampled queries' attention that goes to each key block, by a Triton kernel.
 
-A program takes the samples of a few query blocks of one head. The first pass finds each query's
-peak and sum, the second sums its shares over the blocks; no logit reaches memory.
+A program takes the samples of a few query blocks of one head. The first pass over the keys finds
+the peak and sum of each query, the second sums its shares block by block. No logit reaches memory.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from ajour.backends.packing import padded_channels
 from ajour.grid import BLOCK
 
 ROWS = 128
-"""Queries of a program, or as many as are sampled from a block."""
+"""Queries of a program; more if more are sampled from a block."""
 
 
 def shares_of_blocks(
-    q: torch.Tensor, k: torch.Tensor, tokens: torch.Tensor, chosen: torch.Tensor, scale: float
+    q: torch.Tensor, k: torch.Tensor, tokens: torch.Tensor, queries: torch.Tensor, scale: float
 ) -> torch.Tensor:
     """Share of each query block's attention that goes to each key block.
 
     Args:
         q: (batch, tokens, heads, head_dim).
         k: same shape.
-        tokens: int64 (N, 128), the key in each slot of each block, -1 behind the last.
-        chosen: int64 (N, samples), the queries sampled from each block; samples is a power of two.
+        tokens: int64 (N, 128), the token in each slot of each key block, -1 in empty slots.
+        queries: int64 (N, samples), the tokens sampled from each query block; samples is a power
+            of two.
         scale: factor on the logits.
 
     Returns:
@@ -37,7 +38,7 @@ def shares_of_blocks(
     """
     batch, _, heads, dim = q.shape
     q, k = (x if x.stride(3) == 1 else x.contiguous() for x in (q, k))
-    blocks, samples = chosen.shape
+    blocks, samples = queries.shape
     mass = torch.empty(batch, heads, blocks, blocks, dtype=torch.float32, device=q.device)
     exact = q.dtype == torch.float32
     fixed = constants(dim, samples, exact)
@@ -45,7 +46,7 @@ def shares_of_blocks(
         q,
         k,
         tokens.int(),
-        chosen.int(),
+        queries.int(),
         mass,
         scale * math.log2(math.e),
         heads,

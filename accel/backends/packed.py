@@ -24,7 +24,7 @@ class Packed(NamedTuple):
         pooled_k: pooled rows of levels 1 to `levels` - 1, see `packing.pool`.
         pooled_v: pooled rows.
         shape: (batch, tokens, heads, head_dim) of the inputs.
-        levels: one more than the highest level that is pooled.
+        levels: number of levels, the exact level included: 1 pools nothing.
     """
 
     q: torch.Tensor
@@ -58,7 +58,7 @@ def pack_inputs(
         v: same shape.
         table: the block table.
         prologue: norms and rotation of q and k.
-        levels: one more than the highest level to pool to.
+        levels: number of levels, the exact level included.
     """
     packed_q, _ = prepare(q, table, prologue.q_norm, prologue.rope, 1)
     packed_k, pooled_k = prepare(k, table, prologue.k_norm, prologue.rope, levels)

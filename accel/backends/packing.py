@@ -29,7 +29,7 @@ def pack(x: torch.Tensor, table: BlockTable, levels: int) -> tuple[torch.Tensor,
     Args:
         x: any strides.
         table: the block table.
-        levels: one more than the highest level to pool to.
+        levels: number of levels, the exact level included: 1 pools nothing.
 
     Returns:
         Rows (batch * heads * blocks * 128, channels), channels being head_dim padded to a power
@@ -57,16 +57,16 @@ def pack(x: torch.Tensor, table: BlockTable, levels: int) -> tuple[torch.Tensor,
 
 
 def pool(packed: torch.Tensor, table: BlockTable, levels: int) -> torch.Tensor:
-    """Pooled rows of packed rows: the means of the valid ones of 2, 4 and 8 consecutive rows.
+    """Pooled rows: the means of 2, 4 and 8 consecutive packed rows, over the rows with tokens.
 
     Args:
         packed: (batch * heads * blocks * 128, channels), empty rows zero.
         table: the block table.
-        levels: one more than the highest level to pool to.
+        levels: number of levels, the exact level included.
 
     Returns:
-        (batch * heads, blocks * 112, channels), all of level 1, then of 2, then of 3; with
-        `levels` of 1 the packed rows again.
+        (batch * heads, blocks * 112, channels): all rows of level 1, then of level 2, then of
+        level 3. If `levels` is 1, the packed rows again.
     """
     if levels == 1:
         return packed
@@ -102,7 +102,7 @@ def pooled_sums(
 ):
     """Sums of 2**LEVEL rows from OFFSET on in every 2**TOP rows of a block; stores their means.
 
-    Two sums of the level below make one, so a thread adds what it holds and none is exchanged.
+    A sum adds two sums of the level below, which the same thread holds: no data is exchanged.
     """
     group = tl.arange(0, BLOCK >> TOP) * (1 << TOP) + OFFSET
     channel = tl.arange(0, DP)[None, :]

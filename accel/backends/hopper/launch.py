@@ -91,7 +91,7 @@ def constants(head_dim: int, levels: int) -> dict[str, int]:
 
 
 def shared_layout() -> gl.NVMMASharedLayout:
-    """Rows of 64 channels in shared memory, swizzled as the matrix units read them."""
+    """Rows of 64 channels in shared memory, swizzled for the matrix units."""
     return gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=2)
 
 

@@ -1,12 +1,12 @@
 """The block-sparse multi-level attention kernel.
 
-One program computes one query block of one head. It walks the lists of its row level by level with
-an online softmax in base 2; a level-h tile gathers the pooled rows of 2**h listed blocks, so every
+A program computes a query block of a head. It takes the lists of its row level by level, with an
+online softmax in base 2. A level-h tile gathers the pooled rows of 2**h listed blocks, so every
 tile has 128 keys and costs the same. Masked tiles come first in every list, so the long loop of
 level 0 has no mask.
 
-Layouts: q, k, v are packed to rows of DP channels, (batch * heads * blocks * BLOCK, DP); pooled
-keys and values of all levels lie behind each other per head, (batch * heads, blocks * 112, DP).
+Layouts: q, k, v are packed to rows of DP channels, (batch * heads * blocks * BLOCK, DP). Pooled
+keys and values are (batch * heads, blocks * 112, DP), one level after the other.
 """
 
 import triton
@@ -30,7 +30,7 @@ def halves(x):
 
 @triton.jit
 def products(q, k, PRECISION: tl.constexpr):
-    """Products of all queries and keys; fp32 adds 32 channels at a time, which rounds less."""
+    """Products of all queries and keys; fp32 adds 32 channels at a time to round less."""
     if PRECISION == "ieee" and q.shape[1] > 32:
         q_first, q_second = halves(q)
         k_first, k_second = halves(k)
@@ -45,10 +45,10 @@ def accumulate(
 ):
     """One step of the online softmax over a tile of keys; `bias` is in base 2, per key, or None.
 
-    Without it the scale is applied together with the peak, one operation per logit.
+    Without a bias, the scale is applied together with the peak, in one operation per logit.
 
-    In fp32 both sums are compensated (Kahan): a row may add a thousand tiles, and the rests keep
-    what each addition rounds away.
+    In fp32 both sums are compensated (Kahan), because a row may add a thousand tiles: the rests
+    keep the rounding errors of the additions.
     """
     logits = products(q, k, PRECISION)
     if bias is not None:
@@ -100,9 +100,9 @@ def walk_pooled(
     LEVEL: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """The tiles of one pooled level: ids[begin:end], 2**LEVEL blocks to a tile.
+    """The tiles of a pooled level: ids[begin:end], 2**LEVEL blocks to a tile.
 
-    The first tile takes the remainder, so only it can miss ids or hold the partial block.
+    Only the first tile can have missing ids (it takes the remainder) or hold the partial block.
     """
     width: tl.constexpr = 1 << LEVEL
     group: tl.constexpr = BLOCK >> LEVEL
@@ -173,9 +173,9 @@ def attend_kernel(
 ):
     """Attention of one (query block, batch * head).
 
-    `k_source` and `v_source` are tensor descriptors of k and v if DESCRIPTORS, else k and v again.
+    `k_source` and `v_source` are tensor descriptors of k and v if DESCRIPTORS, else k and v.
     `scale` includes log2(e). `partial` is the number of partial blocks of the grid. TILE is the
-    number of keys computed at a time; it divides BLOCK.
+    number of keys computed at a time, a divisor of BLOCK.
     """
     block = tl.program_id(0)
     batch_head = tl.program_id(1)
