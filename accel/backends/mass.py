@@ -149,7 +149,7 @@ def mass_kernel(
 
     group: tl.constexpr = ROWS // SAMPLES
     block = tl.program_id(0) * group + tl.arange(0, group)
-    found = mass + (batch_head.to(tl.int64) * blocks + block) * blocks
+    target = mass + (batch_head.to(tl.int64) * blocks + block) * blocks
     part = tl.zeros((ROWS,), dtype=tl.float32)
     for tile in range(blocks * (BLOCK // TILE)):
         logits = block_logits(
@@ -158,5 +158,5 @@ def mass_kernel(
         part += tl.sum(tl.exp2(logits - peak[:, None]), axis=1)
         if tile % (BLOCK // TILE) == BLOCK // TILE - 1:
             share = tl.sum(tl.reshape(part / total, (group, SAMPLES)), axis=1) / SAMPLES
-            tl.store(found + tile // (BLOCK // TILE), share, mask=block < blocks)
+            tl.store(target + tile // (BLOCK // TILE), share, mask=block < blocks)
             part = tl.zeros((ROWS,), dtype=tl.float32)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Skip(ExactPattern):
-    """No keys for video queries, text keys included. Text queries stay exact."""
+    """No keys for video queries, not even exact tokens. Exact tokens still attend to everything."""
 
     kind: ClassVar[str] = "skip"
     sees: ClassVar[str] = "nothing"
