@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,8 +16,9 @@ import torch
 from ajour.backends import KERNEL_BACKENDS, on_device
 from ajour.dispatch import checked_backend
 from ajour.grid import BLOCK
+from ajour.layout import block_layout
 from ajour.lists import LEVELS, indices
-from ajour.table import BlockTable, token_slots
+from ajour.table import BlockTable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -354,8 +354,6 @@ def expand(
     )
 
 
-@lru_cache(maxsize=32)
 def _blocked_tokens(grid: TokenGrid, order: str, device: torch.device) -> torch.Tensor:
     """Model-order index of the token in each slot of each video block: int64 (Nv, 128), or -1."""
-    slots = token_slots(grid, order)[: grid.video_blocks * BLOCK]
-    return torch.from_numpy(slots).long().view(-1, BLOCK).to(device)
+    return block_layout(grid, order, device).slots.view(-1, BLOCK)[: grid.video_blocks]

@@ -12,15 +12,14 @@ import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import torch
 
 from ajour.backends.pooling import group_bias, pool_blocks
 from ajour.grid import BLOCK
+from ajour.layout import Layout, block_layout
 from ajour.lists import indices, with_exact_keys
 from ajour.lowering import level_map
 from ajour.patterns import Captured, GeometricPattern
-from ajour.table import block_sizes, token_places, token_slots
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,7 +75,7 @@ def lay_out(
     """
     grid, device = importance.grid, queries.device
     blocks = {
-        order: _layout(grid, order, device).places[queries] // BLOCK
+        order: block_layout(grid, order, device).places[queries] // BLOCK
         for order in {pattern.order for pattern in patterns}
     }
     candidates = []
@@ -143,7 +142,7 @@ def head_errors(
         places = indices(members, q.device)
         used = {level for i in members for level in candidates[i].used}
         levels = [0, *sorted(level for level in used if level > 0)]
-        layout = _layout(grid, name, q.device)
+        layout = block_layout(grid, name, q.device)
         chosen = torch.stack(
             [candidates[i].levels.to(q.device).expand(heads, -1, -1) for i in members], dim=2
         )
@@ -165,32 +164,11 @@ def head_errors(
     return errors / _norm(dense, weight).clamp(min=torch.finfo(torch.float64).tiny)
 
 
-class _Layout(NamedTuple):
-    """Block layout of an order: token of each slot or -1, sizes of blocks, slot of each token."""
-
-    slots: torch.Tensor
-    valid: torch.Tensor
-    places: torch.Tensor
-
-    def pack(self, x: torch.Tensor) -> torch.Tensor:
-        """(tokens, heads, channels) to float32 (heads, N, 128, channels), empty slots zero."""
-        packed = x[self.slots.clamp(min=0)].float()
-        packed = packed.masked_fill_((self.slots < 0)[:, None, None], 0)
-        return packed.unflatten(0, (-1, BLOCK)).permute(2, 0, 1, 3).contiguous()
-
-
-@lru_cache(maxsize=32)
-def _layout(grid: TokenGrid, name: str, device: torch.device) -> _Layout:
-    slots = token_slots(grid, name)
-    arrays = (slots.astype(np.int64), block_sizes(grid), token_places(slots, grid))
-    return _Layout(*(torch.from_numpy(x).to(device) for x in arrays))
-
-
 def _partial_sums(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    layout: _Layout,
+    layout: Layout,
     levels: list[int],
     scale: float,
 ) -> torch.Tensor:
@@ -210,15 +188,15 @@ def _partial_sums(
     query = (q.float() * scale).transpose(0, 1)[:, None]
     keys, values = layout.pack(k), layout.pack(v)
     samples, heads, dim = q.shape
-    sums = query.new_empty(heads, samples, len(layout.valid), len(levels), dim + 1)
+    sums = query.new_empty(heads, samples, len(layout.sizes), len(levels), dim + 1)
     peak = query.new_zeros(())
     for index, level in enumerate(levels):
-        logits = query @ pool_blocks(keys, layout.valid, level).transpose(2, 3)
-        logits += group_bias(layout.valid, level).float()[:, None]
+        logits = query @ pool_blocks(keys, layout.sizes, level).transpose(2, 3)
+        logits += group_bias(layout.sizes, level).float()[:, None]
         if level == 0:
             peak = logits.amax(dim=(1, 3))[:, None, :, None]
         weights = logits.sub_(peak).exp_()
-        mixed = weights @ pool_blocks(values, layout.valid, level)
+        mixed = weights @ pool_blocks(values, layout.sizes, level)
         sums[..., index, :dim] = mixed.transpose(1, 2)
         sums[..., index, dim] = weights.sum(dim=-1).transpose(1, 2)
     return sums

@@ -10,8 +10,8 @@ import torch
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ajour.grid import BLOCK, TokenGrid
+from ajour.layout import block_sizes, token_places, token_slots
 from ajour.lists import DROPPED, LEVELS, compact, key_lists, tile_counts, with_exact
-from ajour.orders import order
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -206,30 +206,3 @@ class BlockTable:
     def density(self) -> float:
         """Share of dense attention's tiles that this layer computes, averaged over its heads."""
         return float(self.row_tiles()[self.head_rows.long()].double().mean()) / self.grid.blocks**2
-
-
-def block_sizes(grid: TokenGrid) -> NDArray[np.int32]:
-    """Tokens in each block: int32 (N,)."""
-    sizes = np.full(grid.blocks, BLOCK, dtype=np.int32)
-    if grid.video_tokens % BLOCK:
-        sizes[grid.video_blocks - 1] = grid.video_tokens % BLOCK
-    if grid.exact_tokens % BLOCK:
-        sizes[-1] = grid.exact_tokens % BLOCK
-    return sizes
-
-
-def token_slots(grid: TokenGrid, name: str) -> NDArray[np.int32]:
-    """Model-order token index of each block slot under an order: int32 (N * 128,), -1 if empty."""
-    slots = np.full((grid.blocks, BLOCK), -1, dtype=np.int32)
-    flat = slots.reshape(-1)
-    flat[: grid.video_tokens] = order(name, grid.shape) + grid.before
-    exact = np.arange(grid.exact_tokens)
-    exact[grid.before :] += grid.video_tokens
-    start = grid.video_blocks * BLOCK
-    flat[start : start + grid.exact_tokens] = exact
-    return flat
-
-
-def token_places(slots: NDArray[np.int32], grid: TokenGrid) -> NDArray[np.int64]:
-    """Slot of each token, the inverse of `token_slots`: (..., N * 128) to int64 (..., tokens)."""
-    return np.argsort(slots, axis=-1, kind="stable")[..., -grid.seq_len :]

@@ -18,10 +18,10 @@ from ajour import (
     scoring,
 )
 from ajour.capture import Importance, capture
+from ajour.layout import token_slots
 from ajour.lists import with_exact
 from ajour.lowering import level_map
 from ajour.scoring import Candidate, head_errors, sample_queries
-from ajour.table import token_slots
 from tests.conftest import random_qkv
 
 PATTERNS = [
