@@ -43,19 +43,10 @@ def shares_of_blocks(
     exact = q.dtype == torch.float32
     fixed = constants(dim, samples, exact)
     mass_kernel[(triton.cdiv(blocks * samples, fixed["ROWS"]), batch * heads)](
-        q,
-        k,
-        tokens.int(),
-        queries.int(),
-        mass,
-        scale * math.log2(math.e),
-        heads,
-        blocks,
-        *q.stride()[:3],
-        *k.stride()[:3],
-        **fixed,
-        **compile_options(fixed["ROWS"], exact),
-    )
+        q, k, tokens.int(), queries.int(), mass, scale * math.log2(math.e), heads, blocks,
+        *q.stride()[:3], *k.stride()[:3],
+        **fixed, **compile_options(fixed["ROWS"], exact),
+    )  # fmt: skip
     return mass[0] if batch == 1 else mass.mean(dim=0)
 
 
@@ -81,17 +72,9 @@ def compile_options(rows: int, exact: bool) -> dict[str, Any]:
 
 @triton.jit
 def block_logits(
-    query,
-    keys,
-    tokens,
-    first,
-    stride,
-    scale,
-    D: tl.constexpr,
-    DP: tl.constexpr,
-    TILE: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    query, keys, tokens, first, stride, scale,
+    D: tl.constexpr, DP: tl.constexpr, TILE: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     """Base-2 logits (ROWS, TILE) of the keys of slots first, first + 1, ...; -inf where empty."""
     token = tl.load(tokens + first + tl.arange(0, TILE))
     channel = tl.arange(0, DP)
@@ -103,28 +86,11 @@ def block_logits(
 
 @triton.jit
 def mass_kernel(
-    q,
-    k,
-    tokens,
-    chosen,
-    mass,
-    scale,
-    heads,
-    blocks,
-    q_batch,
-    q_token,
-    q_head,
-    k_batch,
-    k_token,
+    q, k, tokens, chosen, mass, scale, heads, blocks, q_batch, q_token, q_head, k_batch, k_token,
     k_head,
-    D: tl.constexpr,
-    DP: tl.constexpr,
-    BLOCK: tl.constexpr,
-    TILE: tl.constexpr,
-    ROWS: tl.constexpr,
-    SAMPLES: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    D: tl.constexpr, DP: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr, ROWS: tl.constexpr,
+    SAMPLES: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     """Shares of ROWS sampled queries, SAMPLES to a query block. `scale` includes log2(e)."""
     batch_head = tl.program_id(1)
     batch = (batch_head // heads).to(tl.int64)

@@ -39,20 +39,9 @@ def pack(x: torch.Tensor, table: BlockTable, levels: int) -> tuple[torch.Tensor,
     blocks, channels = table.grid.blocks, padded_channels(head_dim)
     packed = x.new_empty(batch * heads * blocks * BLOCK_SIZE, channels)
     pack_kernel[(blocks, batch * heads)](
-        x,
-        packed,
-        table.slots,
-        table.row_order,
-        table.head_rows,
-        *x.stride(),
-        heads,
-        blocks,
-        D=head_dim,
-        DP=channels,
-        BLOCK=BLOCK_SIZE,
-        num_warps=4,
-        enable_fp_fusion=True,
-    )
+        x, packed, table.slots, table.row_order, table.head_rows, *x.stride(), heads, blocks,
+        D=head_dim, DP=channels, BLOCK=BLOCK_SIZE, num_warps=4, enable_fp_fusion=True,
+    )  # fmt: skip
     return packed, pool(packed, table, levels)
 
 
@@ -74,32 +63,18 @@ def pool(packed: torch.Tensor, table: BlockTable, levels: int) -> torch.Tensor:
     entries = len(packed) // (blocks * BLOCK_SIZE)
     pooled = packed.new_empty(entries, blocks * POOLED_ROWS, channels)
     pool_kernel[(blocks, entries)](
-        packed,
-        pooled,
-        table.valid,
-        blocks,
-        DP=channels,
-        BLOCK=BLOCK_SIZE,
-        TOP=levels - 1,
-        num_warps=4,
-        enable_fp_fusion=True,
-    )
+        packed, pooled, table.valid, blocks,
+        DP=channels, BLOCK=BLOCK_SIZE, TOP=levels - 1, num_warps=4, enable_fp_fusion=True,
+    )  # fmt: skip
     return pooled
 
 
 @triton.jit
 def pooled_sums(
-    rows,
-    pooled,
-    size,
-    block,
-    blocks,
-    DP: tl.constexpr,
-    BLOCK: tl.constexpr,
-    TOP: tl.constexpr,
-    LEVEL: tl.constexpr,
+    rows, pooled, size, block, blocks,
+    DP: tl.constexpr, BLOCK: tl.constexpr, TOP: tl.constexpr, LEVEL: tl.constexpr,
     OFFSET: tl.constexpr,
-):
+):  # fmt: skip
     """Sums of 2**LEVEL rows from OFFSET on in every 2**TOP rows of a block; stores their means.
 
     A sum adds two sums of the level below, which the same thread holds: no data is exchanged.
@@ -139,21 +114,10 @@ def pool_kernel(
 
 @triton.jit
 def pack_kernel(
-    x,
-    packed,
-    slots,
-    row_order,
-    head_rows,
-    stride_batch,
-    stride_token,
-    stride_head,
-    stride_channel,
-    heads,
-    blocks,
-    D: tl.constexpr,
-    DP: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+    x, packed, slots, row_order, head_rows, stride_batch, stride_token, stride_head, stride_channel,
+    heads, blocks,
+    D: tl.constexpr, DP: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """One (block, batch * head) of x (batch, tokens, heads, D): rows of DP channels, pads zero."""
     block = tl.program_id(0)
     batch_head = tl.program_id(1)

@@ -64,24 +64,11 @@ def attend_packed(
     total = batch * items
     processors = torch.cuda.get_device_properties(q.device).multi_processor_count
     attend_kernel[(min(total, processors),)](
-        _descriptor(q, BLOCK // 2, head_dim),
-        _descriptor(k, BLOCK, head_dim),
-        _descriptor(v, BLOCK, head_dim),
-        *pooled,
-        out,
-        lse,
-        table.slots,
-        work_items(table),
-        table.ids,
-        scale * math.log2(math.e),
-        items,
-        total,
-        tokens,
-        heads,
-        blocks,
-        **constants(head_dim, levels),
-        **OPTIONS,
-    )
+        _descriptor(q, BLOCK // 2, head_dim), _descriptor(k, BLOCK, head_dim),
+        _descriptor(v, BLOCK, head_dim), *pooled, out, lse, table.slots, work_items(table),
+        table.ids, scale * math.log2(math.e), items, total, tokens, heads, blocks,
+        **constants(head_dim, levels), **OPTIONS,
+    )  # fmt: skip
     return out, lse
 
 

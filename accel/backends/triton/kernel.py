@@ -79,27 +79,11 @@ def accumulate(
 
 @triton.jit
 def walk_pooled(
-    query,
-    pooled_k,
-    pooled_v,
-    valid,
-    ids,
-    begin,
-    end,
-    first_row,
-    blocks,
-    acc,
-    acc_rest,
-    peak,
-    total,
-    total_rest,
-    scale,
-    DP: tl.constexpr,
-    BLOCK: tl.constexpr,
-    TILE: tl.constexpr,
-    LEVEL: tl.constexpr,
+    query, pooled_k, pooled_v, valid, ids, begin, end, first_row, blocks, acc, acc_rest, peak,
+    total, total_rest, scale,
+    DP: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr, LEVEL: tl.constexpr,
     PRECISION: tl.constexpr,
-):
+):  # fmt: skip
     """The tiles of a pooled level: ids[begin:end], 2**LEVEL blocks to a tile.
 
     Only the first tile can have missing ids (it takes the remainder) or hold the partial block.
@@ -125,52 +109,19 @@ def walk_pooled(
             key = load_rows(pooled_k + first_row * DP, rows, DP)
             value = load_rows(pooled_v + first_row * DP, rows, DP)
             acc, acc_rest, peak, total, total_rest = accumulate(
-                query,
-                key,
-                value,
-                bias[None, :],
-                acc,
-                acc_rest,
-                peak,
-                total,
-                total_rest,
-                scale,
+                query, key, value, bias[None, :], acc, acc_rest, peak, total, total_rest, scale,
                 PRECISION,
-            )
+            )  # fmt: skip
     return acc, acc_rest, peak, total, total_rest
 
 
 @triton.jit
 def attend_kernel(
-    q,
-    k,
-    v,
-    k_source,
-    v_source,
-    pooled_k,
-    pooled_v,
-    out,
-    lse,
-    slots,
-    valid,
-    offsets,
-    ids,
-    row_order,
-    head_rows,
-    scale,
-    seq_len,
-    heads,
-    blocks,
-    partial,
-    D: tl.constexpr,
-    DP: tl.constexpr,
-    BLOCK: tl.constexpr,
-    TILE: tl.constexpr,
-    LEVELS: tl.constexpr,
-    DESCRIPTORS: tl.constexpr,
-    PRECISION: tl.constexpr,
-    STAGES: tl.constexpr,
-):
+    q, k, v, k_source, v_source, pooled_k, pooled_v, out, lse, slots, valid, offsets, ids,
+    row_order, head_rows, scale, seq_len, heads, blocks, partial,
+    D: tl.constexpr, DP: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr,
+    LEVELS: tl.constexpr, DESCRIPTORS: tl.constexpr, PRECISION: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
     """Attention of one (query block, batch * head).
 
     `k_source` and `v_source` are tensor descriptors of k and v if DESCRIPTORS, else k and v.
@@ -207,18 +158,9 @@ def attend_kernel(
             key = load_rows(k + first_row * DP, rows, DP)
             value = load_rows(v + first_row * DP, rows, DP)
             acc, acc_rest, peak, total, total_rest = accumulate(
-                query,
-                key,
-                value,
-                bias[None, :],
-                acc,
-                acc_rest,
-                peak,
-                total,
-                total_rest,
-                scale,
+                query, key, value, bias[None, :], acc, acc_rest, peak, total, total_rest, scale,
                 PRECISION,
-            )
+            )  # fmt: skip
     for step in tl.range(0, (end - masked_end) * parts, num_stages=STAGES):
         key_block = tl.load(ids + masked_end + step // parts)
         first_key = key_block * BLOCK + step % parts * TILE
@@ -235,27 +177,11 @@ def attend_kernel(
 
     for level in tl.static_range(1, LEVELS):
         acc, acc_rest, peak, total, total_rest = walk_pooled(
-            query,
-            pooled_k,
-            pooled_v,
-            valid,
-            ids,
-            tl.load(bounds + level),
-            tl.load(bounds + level + 1),
-            batch_head.to(tl.int64) * blocks * (BLOCK - BLOCK // 8),
-            blocks,
-            acc,
-            acc_rest,
-            peak,
-            total,
-            total_rest,
-            scale,
-            DP,
-            BLOCK,
-            TILE,
-            level,
+            query, pooled_k, pooled_v, valid, ids, tl.load(bounds + level),
+            tl.load(bounds + level + 1), batch_head.to(tl.int64) * blocks * (BLOCK - BLOCK // 8),
+            blocks, acc, acc_rest, peak, total, total_rest, scale, DP, BLOCK, TILE, level,
             PRECISION,
-        )
+        )  # fmt: skip
 
     empty = total == 0.0
     result = acc / tl.where(empty, 1.0, total)[:, None]

@@ -90,38 +90,14 @@ def attend_packed(
             TensorDescriptor.from_tensor(x, [config.tile, channels]) for x in (k, v)
         )
     attend_kernel[(blocks, batch * heads)](
-        q,
-        k,
-        v,
-        k_source,
-        v_source,
-        pooled_k,
-        pooled_v,
-        out,
-        lse,
-        table.slots,
-        table.valid,
-        table.offsets,
-        table.ids,
-        table.row_order,
-        table.head_rows,
-        scale * math.log2(math.e),
-        tokens,
-        heads,
-        blocks,
-        table.partial_blocks,
-        D=head_dim,
-        DP=channels,
-        BLOCK=BLOCK,
-        TILE=config.tile,
-        LEVELS=levels,
-        DESCRIPTORS=config.descriptors,
-        PRECISION="ieee" if q.dtype == torch.float32 else "tf32",
-        STAGES=config.stages,
-        num_warps=config.warps,
-        num_stages=config.stages,
+        q, k, v, k_source, v_source, pooled_k, pooled_v, out, lse, table.slots, table.valid,
+        table.offsets, table.ids, table.row_order, table.head_rows, scale * math.log2(math.e),
+        tokens, heads, blocks, table.partial_blocks,
+        D=head_dim, DP=channels, BLOCK=BLOCK, TILE=config.tile, LEVELS=levels,
+        DESCRIPTORS=config.descriptors, PRECISION="ieee" if q.dtype == torch.float32 else "tf32",
+        STAGES=config.stages, num_warps=config.warps, num_stages=config.stages,
         enable_fp_fusion=True,
-    )
+    )  # fmt: skip
     return out, lse
 
 
