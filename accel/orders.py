@@ -97,21 +97,19 @@ def _hilbert_box(shape: tuple[int, int, int]) -> Iterator[Vector]:
 
 
 def _unit(axis: int, length: int) -> Vector:
-    vector = [0, 0, 0]
-    vector[axis] = length
-    return (vector[0], vector[1], vector[2])
+    return (length * (axis == 0), length * (axis == 1), length * (axis == 2))
 
 
 def _add(*vectors: Vector) -> Vector:
-    return (
-        sum(v[0] for v in vectors),
-        sum(v[1] for v in vectors),
-        sum(v[2] for v in vectors),
-    )
+    return sum(v[0] for v in vectors), sum(v[1] for v in vectors), sum(v[2] for v in vectors)
+
+
+def _scaled(v: Vector, factor: int) -> Vector:
+    return (v[0] * factor, v[1] * factor, v[2] * factor)
 
 
 def _neg(v: Vector) -> Vector:
-    return (-v[0], -v[1], -v[2])
+    return _scaled(v, -1)
 
 
 def _length(v: Vector) -> int:
@@ -133,10 +131,7 @@ def _split(v: Vector) -> tuple[Vector, Vector]:
     if half % 2 and length > 2:
         half += 1
     unit = _step(v)
-    return (
-        (unit[0] * half, unit[1] * half, unit[2] * half),
-        (unit[0] * (length - half), unit[1] * (length - half), unit[2] * (length - half)),
-    )
+    return _scaled(unit, half), _scaled(unit, length - half)
 
 
 def _walk(at: Vector, a: Vector, b: Vector, c: Vector) -> Iterator[Vector]:
@@ -151,7 +146,7 @@ def _walk(at: Vector, a: Vector, b: Vector, c: Vector) -> Iterator[Vector]:
     if lb == 1 and lc == 1:
         unit = _step(a)
         for i in range(la):
-            yield _add(at, (unit[0] * i, unit[1] * i, unit[2] * i))
+            yield _add(at, _scaled(unit, i))
         return
     if la == 1 and lc == 1:
         yield from _walk(at, b, a, c)
