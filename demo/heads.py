@@ -53,7 +53,8 @@ class Shown:
 def parse_grid(text: str | None) -> TokenGrid | None:
     """The video part of a grid's name, as in reports and provenance; None if it is none."""
     try:
-        return TokenGrid.parse(str(text))
+        frames, height, width = (int(n) for n in str(text).split(" ")[0].split("x"))
+        return TokenGrid(frames, height, width)
     except ValueError:
         return None
 

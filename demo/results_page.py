@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import html
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ajour.demo.charts import table
 from ajour.demo.results_charts import KINDS, OTHER, kind_of, rows_of
-from ajour.files import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,8 +36,10 @@ def page(folder: Path) -> str:
     """
     parts = []
     for path in sorted(folder.glob("*.json")):
+        if path.stat().st_size > MOST_BYTES:
+            continue
         try:
-            data = read_json(path, MOST_BYTES, "results")
+            data = json.loads(path.read_text(encoding="utf-8"))
             rows = rows_of(data)
             if rows and isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
                 place = [*KINDS, OTHER].index(kind_of(rows))

@@ -46,7 +46,8 @@ def write_report(
     """
     facts, plan = outcome.facts, outcome.plan
     settings = facts["settings"]
-    grid = TokenGrid.parse(facts["grid"])
+    frames, height, width = (int(n) for n in facts["grid"].split(" ")[0].split("x"))
+    grid = TokenGrid(frames, height, width)
     body = "".join(
         [
             _head(facts, plan),

@@ -7,7 +7,6 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ajour.files import read_json
 from ajour.plan import MAX_BYTES
 
 if TYPE_CHECKING:
@@ -145,7 +144,17 @@ def read_costs(path: Path) -> dict[str, Any]:
     """
     from ajour.search.costs import Costs
 
-    data = read_json(path, MAX_BYTES, "costs file")
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ValueError(f"cannot read costs {str(path)!r}: {error.strerror}") from error
+    if len(raw) > MAX_BYTES:
+        raise ValueError(f"costs {str(path)!r} are larger than {MAX_BYTES >> 20} MiB")
+    try:
+        data = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"costs {str(path)!r} are not JSON: {error}") from error
     try:
         return Costs.from_dict(data).to_dict()
     except ValueError as error:

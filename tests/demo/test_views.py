@@ -117,7 +117,7 @@ def test_a_schedule_in_words_and_in_colour():
 
 @pytest.mark.parametrize(
     ("text", "grid"),
-    [("5x8x12", TokenGrid(5, 8, 12)), ("13x16x16 + 64 exact", TokenGrid(13, 16, 16)),
+    [("5x8x12", TokenGrid(5, 8, 12)), ("13x16x16 + 64 text", TokenGrid(13, 16, 16)),
      ("8x12", None), ("0x1x1", None), (None, None), ("axbxc", None)],
 )  # fmt: skip
 def test_grids_are_read_from_their_names(text, grid):
