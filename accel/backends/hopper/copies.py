@@ -4,11 +4,13 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma
 
+from ajour.backends.hopper.work import ITEM_SIZE
+
 load_box = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared  # Triton < 3.7
 
 BLOCK = gl.constexpr(128)
 HALF = gl.constexpr(64)
-ITEM = gl.constexpr(16)
+ITEM = gl.constexpr(ITEM_SIZE)
 
 
 @gluon.jit

@@ -13,7 +13,7 @@ from ajour.lists import LEVELS, tile_counts
 if TYPE_CHECKING:
     from ajour.table import BlockTable
 
-ITEM = 16
+ITEM_SIZE = 16
 """Numbers in a work item."""
 
 
@@ -28,8 +28,8 @@ def work_items(table: BlockTable) -> torch.Tensor:
         table: the block table.
 
     Returns:
-        int32 (heads * N, ITEM): head, query block, the five offsets, the row of `slots`, the six
-        numbers of `masked_tiles`, and zeros.
+        int32 (heads * N, ITEM_SIZE): head, query block, the five offsets, the row of `slots`, the
+        six numbers of `masked_tiles`, and zeros.
     """
     kept = table.derived.get("hopper")
     if kept is None:
@@ -53,7 +53,7 @@ def _derive(table: BlockTable) -> torch.Tensor:
     head, block, order = (column.int()[..., None] for column in columns)
     masks = masked_tiles(table)[rows, blocks]
     items = torch.cat([head, block, table.offsets[rows, blocks], order, masks], -1).flatten(0, 1)
-    return torch.nn.functional.pad(items, (0, ITEM - items.shape[-1]))
+    return torch.nn.functional.pad(items, (0, ITEM_SIZE - items.shape[-1]))
 
 
 def masked_tiles(table: BlockTable) -> torch.Tensor:
