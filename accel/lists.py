@@ -83,14 +83,16 @@ def compact(offsets: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, tor
 def tile_counts(offsets: torch.Tensor) -> torch.Tensor:
     """Tiles of 128 keys of each (row, query block): int64 (rows, N).
 
-    2**h level-h entries share a tile.
-
     Args:
         offsets: int32 (rows, N, LEVELS + 1).
     """
-    count = (offsets[..., 1:] - offsets[..., :-1]).long()
-    width = 2 ** torch.arange(LEVELS, device=count.device)
-    return ((count + width - 1) // width).sum(-1)
+    return _tiles(offsets.diff(dim=-1).long())
+
+
+def _tiles(counts: torch.Tensor) -> torch.Tensor:
+    """Tiles of (..., LEVELS) entries, of which 2**h share a tile at level h: int64 (...)."""
+    width = 2 ** torch.arange(LEVELS, device=counts.device)
+    return ((counts + width - 1) // width).sum(-1)
 
 
 def with_exact(levels: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
@@ -131,6 +133,4 @@ def tile_shares(levels: torch.Tensor) -> torch.Tensor:
         levels: int8 (rows, N, N).
     """
     counts = torch.stack([(levels == level).sum(dim=2) for level in range(LEVELS)], dim=-1)
-    width = 2 ** torch.arange(LEVELS, device=levels.device)
-    tiles = (counts + width - 1) // width
-    return tiles.sum(dim=(1, 2)).float() / levels.shape[1] ** 2
+    return _tiles(counts).sum(1).float() / levels.shape[1] ** 2

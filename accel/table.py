@@ -108,10 +108,8 @@ class BlockTable:
             valid=torch.from_numpy(valid),
             offsets=offsets,
             ids=ids,
-            row_order=torch.tensor(
-                [names.index(name) for name in orders], dtype=torch.int32, device="cpu"
-            ),
-            head_rows=torch.tensor(list(head_rows), dtype=torch.int32, device="cpu"),
+            row_order=torch.from_numpy(np.array([names.index(x) for x in orders], dtype=np.int32)),
+            head_rows=torch.from_numpy(np.array(head_rows, dtype=np.int32)),
             places=torch.from_numpy(places.astype(np.int32)),
             empty_slots=torch.from_numpy(np.flatnonzero(slots[0] < 0)),
             highest_level=max(0, *(int(levels[row].max()) for row in head_rows)),
@@ -124,9 +122,10 @@ class BlockTable:
 
     @property
     def derived(self) -> dict[str, Any]:
-        """What backends derive from the lists and keep, by backend; tables share it with the lists.
+        """What backends derive from the lists and keep, by name of the backend.
 
-        It lives as long as the lists do. What also depends on `head_rows` must say so in its key.
+        Tables with the same `offsets` share it, and it lives as long as they do. What also depends
+        on `head_rows` needs them in its key.
         """
         kept: dict[str, Any] = _derived.setdefault(self.offsets, {})
         return kept

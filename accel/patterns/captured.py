@@ -8,6 +8,7 @@ attention. Here the levels follow from the measured attention and stay until the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -85,10 +86,12 @@ class Captured(Pattern):
     @property
     def _ranked_levels(self) -> list[int]:
         """The levels whose share is not empty, ascending."""
-        starts = (0.0, *self.cumulative_shares[:-1])
-        return [
-            h for h, (a, b) in enumerate(zip(starts, self.cumulative_shares, strict=True)) if b > a
-        ]
+        return [level for level, share in enumerate(self._shares) if share > 0]
+
+    @property
+    def _shares(self) -> list[float]:
+        """The share of each level."""
+        return [end - start for start, end in pairwise((0.0, *self.cumulative_shares))]
 
     @property
     def density(self) -> float:
@@ -96,11 +99,7 @@ class Captured(Pattern):
 
         An upper bound if `share_of` is "attention".
         """
-        starts = (0.0, *self.cumulative_shares[:-1])
-        return sum(
-            (b - a) / 2**h
-            for h, (a, b) in enumerate(zip(starts, self.cumulative_shares, strict=True))
-        )
+        return sum(share / 2**level for level, share in enumerate(self._shares))
 
     @property
     def ranking(self) -> tuple[object, ...]:
