@@ -78,6 +78,6 @@ def test_a_band_that_covers_more_than_it_says_says_it():
 
 def test_the_bundled_plan_has_the_widest_patterns():
     plan = Plan.load(FOLDER / "plan.json")
-    grid = TokenGrid(*map(int, plan.provenance["grid"].split("x")))
+    grid = TokenGrid.parse(plan.provenance["grid"])
     geometric = [p for p in plan.patterns.values() if isinstance(p, GeometricPattern)]
     assert geometric == [widest(pattern, grid) for pattern in geometric]
