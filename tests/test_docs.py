@@ -1,0 +1,69 @@
+"""Every link of the documentation leads somewhere, and the reference has every public name."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from markdown_it import MarkdownIt
+
+import ajour
+import ajour.pipelines
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("tools/**/*.md")])
+
+
+def _inline(page):
+    """Links and headings of a page, as GitHub reads it: (targets, anchors)."""
+    tokens = MarkdownIt().enable("table").parse(page.read_text())
+    targets, anchors = [], set()
+    for before, token in zip(tokens, tokens[1:], strict=False):
+        children = token.children or []
+        found = (child.attrGet("href") or child.attrGet("src") for child in children)
+        targets += [target for target in found if target]
+        if before.type == "heading_open":
+            words = "".join(child.content for child in children).strip().lower()
+            anchors.add(re.sub(r"[^\w\- ]", "", words).replace(" ", "-"))
+    return targets, anchors
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_and_anchors_of_a_page_exist(page):
+    for target in _inline(page)[0]:
+        if re.match(r"[a-z]+:", target):
+            continue  # another site
+        name, _, anchor = unquote(target).partition("#")
+        there = (page.parent / name).resolve() if name else page
+        assert there.exists(), f"{target} leads nowhere"
+        assert there.is_relative_to(ROOT), f"{target} is outside of the repository"
+        assert not anchor or anchor in _inline(there)[1], f"{target} has no such heading"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The documentation as `make docs` builds it: a warning is an error."""
+    folder = tmp_path_factory.mktemp("docs")
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q"]
+    done = subprocess.run(
+        [*command, str(ROOT / "docs"), str(folder)], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_the_reference_has_every_public_name(site):
+    reference = "".join(page.read_text() for page in (site / "reference").glob("*.html"))
+    names = {*ajour.__all__, *ajour.pipelines.__all__}
+    missing = [
+        name for name in sorted(names) if not re.search(rf'id="ajour[\w.]*\.{name}"', reference)
+    ]
+    assert not missing
+
+
+def test_every_guide_is_in_the_index(site):
+    index = (site / "index.html").read_text()
+    for page in ROOT.glob("docs/*.md"):
+        assert page.stem == "index" or f'href="{page.stem}.html"' in index
