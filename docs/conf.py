@@ -7,10 +7,11 @@ author = "the ajour authors"
 version = release = ajour.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
-exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"ajour {version}"
 html_show_copyright = False
+html_static_path = ["_static"]
+html_css_files = ["docs.css"]
 
 myst_heading_anchors = 3
 default_role = "code"  # docstrings put names in single backticks
