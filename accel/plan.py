@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ajour.patterns import KINDS, Pattern
+from ajour.patterns import KINDS, Captured, Pattern
 from ajour.schedule import DENSE, Phase, Schedule
 
 FORMAT_VERSION = 1
@@ -73,6 +73,11 @@ class Plan:
     def layer(self, assignment: str, layer: int) -> list[Pattern]:
         """The pattern of each head of a layer under an assignment."""
         return [self.patterns[name] for name in self.assignments[assignment][layer]]
+
+    def is_captured(self, assignment: str) -> bool:
+        """Whether a head of an assignment has a captured pattern, which has to be measured."""
+        names = {name for layer in self.assignments[assignment] for name in layer}
+        return any(isinstance(self.patterns[name], Captured) for name in names)
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON."""

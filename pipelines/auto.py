@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ajour.grid import TokenGrid
-    from ajour.pipelines.measure import Wanted
+    from ajour.pipelines.measuring import Maps
 
 SPEEDS = {"careful": 0.35, "balanced": 0.25, "fast": 0.15}
 """Mean density in sparse steps by name."""
@@ -169,7 +169,12 @@ class AutoPlanner:
 
         return listen
 
-    def decide(self) -> tuple[Plan, list[dict[Wanted, CapturedRows]]]:
+    @property
+    def skipped(self) -> list[int]:
+        """Layers that were not heard, because a cache skipped them; they stay full."""
+        return [layer for layer, errors in enumerate(self.errors) if errors is None]
+
+    def decide(self) -> tuple[Plan, Maps]:
         """The plan, and the maps of its captured heads, layer by layer.
 
         Layers that were not heard (a cache skipped them) stay full.
@@ -182,7 +187,7 @@ class AutoPlanner:
             for phase in schedule.phases
             if phase.assignment != DENSE
         }
-        maps: list[dict[Wanted, CapturedRows]] = [{} for _ in range(self.model["layers"])]
+        maps: Maps = [{} for _ in range(self.model["layers"])]
         for choice in chosen.values():
             for layer, (rows, picks) in enumerate(zip(maps, choice, strict=True)):
                 for index in dict.fromkeys(picks.tolist()):
@@ -250,11 +255,10 @@ def _tensor(numbers: tuple[float, ...], device: torch.device) -> torch.Tensor:
 def model_of(transformer: torch.nn.Module) -> dict[str, Any]:
     """What a plan says of its model: class, layers, heads, head_dim."""
     family = family_of(transformer)
-    layers = family.layers(transformer)
     return {
         "transformer": type(transformer).__name__,
-        "layers": len(layers),
-        "heads": layers[0].heads,
+        "layers": len(family.layers(transformer)),
+        "heads": family.heads(transformer),
         "head_dim": family.head_dim(transformer),
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,49 +11,16 @@ import torch
 from ajour.backends import BACKENDS
 from ajour.pipelines.auto import SPEEDS, Auto, model_of
 from ajour.pipelines.hub import load_plan
+from ajour.pipelines.locate import StepLocator
+from ajour.pipelines.locate import transformers_of as _parts
 from ajour.pipelines.runtime import TransformerRuntime
-from ajour.pipelines.steps import StepTracker
+from ajour.pipelines.session import Session, session_of, sessions_of
 from ajour.plan import Plan, PlanError
 from ajour.processors import supported_pipelines as _supported_pipelines
 from ajour.processors import supported_transformers
-from ajour.schedule import DENSE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-_ATTRIBUTE = "_ajour"
-_NOT_ENABLED = "not enabled; call ajour.enable(pipe, plan) first"
-
-
-class Session:
-    """What `enable` leaves on a pipeline and its transformers: one runtime per transformer."""
-
-    def __init__(self, runtimes: list[TransformerRuntime], holders: list[Any]) -> None:
-        self.runtimes = runtimes
-        self._holders = [weakref.ref(holder) for holder in holders]
-        for holder in holders:
-            object.__setattr__(holder, _ATTRIBUTE, self)
-
-    @property
-    def tracker(self) -> StepTracker:
-        """The step tracker; transformers that were enabled one by one have equal ones."""
-        return self.runtimes[0].tracker
-
-    def phases(self) -> tuple[str, ...]:
-        """The assignment that ran in every step done since the last `set_timesteps`."""
-        each = [tracker.phases() for tracker in {r.tracker: None for r in self.runtimes}]
-        steps = zip(*each, strict=False)
-        return tuple(next((use for use in uses if use != DENSE), DENSE) for uses in steps)
-
-    def release(self) -> None:
-        """Undo everything."""
-        for runtime in self.runtimes:
-            runtime.release()
-            runtime.tracker.release()
-        for reference in self._holders:
-            holder = reference()
-            if holder is not None and vars(holder).get(_ATTRIBUTE) is self:
-                del holder.__dict__[_ATTRIBUTE]
 
 
 def enable(
@@ -108,10 +74,10 @@ def enable(
             "a bare transformer has no scheduler, so the noise level is unknown; "
             "pass enable(transformer, plan, scheduler=...)"
         )
-    tracker = StepTracker(scheduler, owner)
+    locators = [StepLocator(scheduler, owner) for _ in transformers]
     runtimes = [
-        TransformerRuntime(transformer, plan, tracker, backend, strict, trim)
-        for transformer in transformers
+        TransformerRuntime(transformer, plan, locator, backend, strict, trim)
+        for transformer, locator in zip(transformers, locators, strict=True)
     ]
     Session(runtimes, list({id(x): x for x in (pipe, *transformers)}.values()))
 
@@ -156,10 +122,8 @@ def disable(pipe: Any) -> None:
     Raises:
         RuntimeError: if not enabled.
     """
-    sessions = _sessions(pipe)
-    if not sessions:
-        raise RuntimeError(_NOT_ENABLED)
-    for session in sessions:
+    session_of(pipe)  # raises if not enabled
+    for session in sessions_of(pipe):
         session.release()
 
 
@@ -200,27 +164,7 @@ def current_plan(pipe: Any) -> Plan:
 
 def is_enabled(pipe: Any) -> bool:
     """Whether `enable` holds on a pipeline, on one of its transformers, or on a transformer."""
-    return bool(_sessions(pipe))
-
-
-def session_of(pipe: Any) -> Session:
-    """The session that `enable` left; one of all transformers if they were enabled one by one.
-
-    Raises:
-        RuntimeError: if not enabled.
-    """
-    sessions = _sessions(pipe)
-    if not sessions:
-        raise RuntimeError(_NOT_ENABLED)
-    if len(sessions) == 1:
-        return sessions[0]
-    return Session([runtime for session in sessions for runtime in session.runtimes], [])
-
-
-def _sessions(pipe: Any) -> list[Session]:
-    """All that `enable` left on a pipeline and its transformers."""
-    found = (vars(holder).get(_ATTRIBUTE) for holder in (pipe, *_parts(pipe)))
-    return list(dict.fromkeys(session for session in found if session is not None))
+    return bool(sessions_of(pipe))
 
 
 def transformers_of(pipe: Any) -> list[torch.nn.Module]:
@@ -238,12 +182,6 @@ def transformers_of(pipe: Any) -> list[torch.nn.Module]:
             f"{', '.join(supported_transformers())}"
         )
     return modules
-
-
-def _parts(pipe: Any) -> list[torch.nn.Module]:
-    """The transformers that a pipeline has; none of a transformer."""
-    found = (getattr(pipe, name, None) for name in ("transformer", "transformer_2"))
-    return [module for module in found if module is not None]
 
 
 def supported_pipelines() -> list[str]:

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from ajour.pipelines.devices import pipeline_device
-from ajour.pipelines.enable import current_plan, is_enabled, session_of, sparse
+from ajour.pipelines.enable import current_plan, is_enabled, sparse
 from ajour.pipelines.machine import device_name, versions
 from ajour.pipelines.quality import BEST_DB, psnr, ssim
+from ajour.pipelines.session import session_of
 from ajour.pipelines.summary import summary
 from ajour.schedule import DENSE
 
@@ -172,7 +173,7 @@ def sample(
     )
     made = np.asarray(found[0])  # (B,F,H,W,3) or (B,H,W,3), by names that differ
     video = made[0] if made.ndim == 5 else made[:1]
-    phases = session_of(pipe).phases() if is_enabled(pipe) else (DENSE,) * steps
+    phases = session_of(pipe).steps if is_enabled(pipe) else (DENSE,) * steps
     return Sample(video, end - start, phases)
 
 

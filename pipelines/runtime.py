@@ -1,9 +1,10 @@
-"""The state of one enabled transformer: what runs in a step, with which tables, and what not."""
+"""One enabled transformer: before each forward pass it decides what every layer runs."""
 
 from __future__ import annotations
 
-import logging
-from dataclasses import replace
+import weakref
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -14,354 +15,438 @@ from ajour.capture import expand
 from ajour.patterns import Full
 from ajour.pipelines.auto import Auto, AutoPlanner, model_of
 from ajour.pipelines.devices import check_devices, execution_device
+from ajour.pipelines.layers import Layers
+from ajour.pipelines.locate import StepLocator, UnknownStep
 from ajour.pipelines.machine import device_name
-from ajour.pipelines.measure import CapturedMaps, Wanted, wanted
-from ajour.pipelines.tables import TableCache, expanded
-from ajour.processors import LayerContext, Obstacle, SparseProcessor, family_of
+from ajour.pipelines.measuring import CapturedMaps, captured_rows
+from ajour.pipelines.reports import Reports
+from ajour.pipelines.steps import Run
+from ajour.pipelines.tables import TableCache, prepare
+from ajour.pipelines.turn import Turn
+from ajour.processors import Call, Obstacle, family_of
 from ajour.schedule import DENSE
+from ajour.steps import Step, run_steps
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
     from ajour.capture import CapturedRows
     from ajour.grid import TokenGrid
-    from ajour.patterns import Pattern
-    from ajour.pipelines.steps import StepTracker
+    from ajour.pipelines.measuring import Maps
+    from ajour.pipelines.tables import Prepared
     from ajour.plan import Plan
-    from ajour.processors import Family
     from ajour.schedule import Schedule
-    from ajour.table import BlockTable
-
-logger = logging.getLogger("ajour")
 
 _passes = count(1)
 """Numbers the forward passes of all enabled transformers."""
 
-EXPANDED_BYTES = 128 * 2**20
-"""A phase's captured rows are kept as lists up to this size; further layers' are made per pass."""
-
 PREPARED = 8
-"""What layers get is kept for so many phases and grids; those prepared first go first."""
+"""What layers are given is kept for so many assignments and grids of a run."""
+
+
+@dataclass
+class RunState:
+    """What a transformer knows in one run on one grid; maps are never carried to another run.
+
+    Args:
+        first: index of the first step on this grid.
+        plan: the plan; None until an automatic one is chosen.
+        maps: level maps of captured patterns by layer; None until they are measured.
+        measured: index of the step that measured them last.
+        prepared: what every layer is given, by assignment, grids and device.
+    """
+
+    first: int
+    plan: Plan | None
+    maps: Maps | None = None
+    measured: int | None = None
+    prepared: dict[tuple[str, tuple[TokenGrid, ...], torch.device], Prepared] = field(
+        default_factory=dict
+    )
 
 
 class TransformerRuntime:
-    """Puts processors on one transformer and tells them, before each forward pass, what to run.
-
-    Where a plan has captured patterns, the last dense step before they are needed also measures
-    them, and so does a dense refresh step. A run that has no such step, or whose grid changes,
-    gets one: its first sparse step runs dense instead. Maps are never carried to another run.
+    """Runs one transformer under a plan.
 
     Args:
         transformer: a supported diffusers transformer.
-        plan: the plan, already checked against the transformer, or how to make one on the way.
-        tracker: the pipeline's step tracker.
+        plan: the plan, already checked against the transformer, or how to choose one in each run.
+        locator: says which step a pass belongs to.
         backend: the operator's backend, or None to choose.
         strict: raise instead of running dense where the plan cannot be followed.
-        trim: leave text padding out of dense phases too, instead of masking it.
+        trim: leave text padding out of dense steps too, instead of masking it.
 
     Attributes:
+        plan: the plan that runs, for automatic plans the one that was chosen last.
+        assignment: what the last forward pass ran, `dense` for stock attention.
         grid: of the last forward pass; None before it, and if that had to run dense.
         device: that the last forward pass ran on; None before it.
         last_pass: number of the last forward pass among those of all enabled transformers.
+        run: the run of the last forward pass whose step was known.
     """
 
     def __init__(
         self,
         transformer: torch.nn.Module,
         plan: Plan | Auto,
-        tracker: StepTracker,
-        backend: str | None,
-        strict: bool,
+        locator: StepLocator,
+        backend: str | None = None,
+        strict: bool = False,
         trim: bool = False,
     ) -> None:
         self.transformer = transformer
-        self.tracker = tracker
+        self.family = family_of(transformer)
+        self.auto = plan if isinstance(plan, Auto) else None
+        self.plan: Plan | None = None if isinstance(plan, Auto) else plan
         self.backend = backend
-        self.strict = strict
         self.trim = trim
-        self.family: Family = family_of(transformer)
-        self.fallbacks: list[str] = []
-        self.notes: list[str] = []
-        self.phase = DENSE
+        self.assignment = DENSE
         self.grid: TokenGrid | None = None
         self.device: torch.device | None = None
         self.last_pass = 0
-        self._layers = self.family.layers(transformer)
-        self.auto = plan if isinstance(plan, Auto) else None
-        self.plan: Plan | None = None if isinstance(plan, Auto) else plan
-        self._measure: CapturedMaps | AutoPlanner | None = None
-        self._maps: list[dict[Any, CapturedRows]] = []
-        self._measured: tuple[int, int] | None = None
-        self._measured_shape: tuple[int, int, int] | None = None
+        self.run: Run | None = None
+        self.reports = Reports(strict)
+        self.layers = Layers(transformer, self.family, backend, self.reports.fall_back)
+        self._locator = locator
         self._tables = TableCache()
-        self._prepared: dict[
-            tuple[str, tuple[TokenGrid, ...], torch.device],
-            list[tuple[tuple[BlockTable, ...], tuple[CapturedRows, ...] | None]],
-        ] = {}
-        self._prepared_run = 0
-        self._wanted_by_name: dict[str, list[list[Wanted]]] = {}
-        self._contexts = [LayerContext(backend=backend) for _ in self._layers]
-        for layer, context in zip(self._layers, self._contexts, strict=True):
-            processor = self.family.stand_in(layer.processor, context)
-            if processor is not None:
-                layer.processor = processor
-        before = torch.compiler.disable(self._before)
-        self._hook = transformer.register_forward_pre_hook(before, with_kwargs=True)
+        self._turn = Turn()
+        self._states: weakref.WeakKeyDictionary[Any, dict[Any, RunState]] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._state: RunState | None = None
+        self._measuring: tuple[RunState, int, CapturedMaps | AutoPlanner] | None = None
+        self._forced: Step | None = None
+        self._hooks = [
+            transformer.register_forward_pre_hook(Hook(self._before), with_kwargs=True),
+            transformer.register_forward_hook(
+                Hook(self._after), with_kwargs=True, always_call=True
+            ),
+        ]
 
     def release(self) -> None:
-        """Put the stock processors back."""
-        self._hook.remove()
-        for layer, context in zip(self._layers, self._contexts, strict=True):
-            context.tables, context.rows, context.listener = (), (), None
-            processor = layer.processor
-            if isinstance(processor, SparseProcessor) and processor.context is context:
-                layer.processor = processor.stock
+        """Put the stock processors back and stop following the scheduler."""
+        for hook in self._hooks:
+            hook.remove()
+        self.layers.release()
+        self._locator.release()
+
+    @property
+    def fallbacks(self) -> list[str]:
+        """Why attention ran dense although the plan says otherwise."""
+        return self.reports.fallbacks
+
+    @property
+    def notes(self) -> list[str]:
+        """What differs from what the plan was verified on."""
+        return self.reports.notes
+
+    @property
+    def latest_run(self) -> Run | None:
+        """The run of the last forward pass, or that of the scheduler if there was none."""
+        return self.run or self._locator.latest
+
+    @property
+    def schedule(self) -> Schedule:
+        """The schedule of the latest run."""
+        if self.auto is None:
+            assert self.plan is not None
+            return self.plan.schedule
+        run = self.latest_run
+        return self.auto.schedule(run.noise_levels if run is not None else (1.0,))
+
+    @contextmanager
+    def listen(self, listener: Callable[..., None]) -> Iterator[None]:
+        """Within the block, hear every layer's attention that goes through the operator.
+
+        Args:
+            listener: called with the layer's index, q and k as attention sees them, v and the
+                output, all (batch, tokens, heads, head_dim), and the token grid.
+        """
+        end = self.layers.listen(listener)
+        try:
+            yield
+        finally:
+            end()
+
+    @contextmanager
+    def time(self, timers: Sequence[Callable[[], None]]) -> Iterator[None]:
+        """Within the block, call each layer's timer right before and after its attention.
+
+        Args:
+            timers: one per layer; stock attention does not call them.
+        """
+        self.layers.time(timers)
+        try:
+            yield
+        finally:
+            self.layers.time([None] * len(self.layers))
+
+    @contextmanager
+    def run_as(self, assignment: str, measure: bool = False) -> Iterator[None]:
+        """Within the block, every pass runs an assignment, whatever schedule and scheduler say.
+
+        Args:
+            assignment: name of an assignment of the plan, or `dense`.
+            measure: with `dense`, measure captured patterns in each pass. They are kept for later
+                blocks.
+
+        Raises:
+            ValueError: if the plan has no such assignment.
+        """
+        names = [DENSE, *(self.plan.assignments if self.plan is not None else ())]
+        if assignment not in names:
+            raise ValueError(f"no assignment {assignment!r}; there are {', '.join(names)}")
+        before, self._forced = self._forced, Step(assignment, measure)
+        try:
+            yield
+        finally:
+            self._forced = before
+
+    def output_weight(self, layer: int) -> torch.Tensor | None:
+        """Weight of a layer's output projection, see `Family.output_weight`."""
+        return self.family.output_weight(self.layers.modules[layer])
 
     def densities(self, assignment: str) -> list[float | None]:
         """Density of every layer on the last grid, 1 if it runs dense; None if not known yet."""
         if self.plan is None or self.grid is None:
-            return [None] * len(self._layers)
-        tables = self._static_tables(self.grid, assignment, "cpu")
-        found: list[float | None] = []
-        for index, table in enumerate(tables):
+            return [None] * len(self.layers)
+        densities: list[float | None] = []
+        for index, table in enumerate(self._lowered(self.plan, self.grid, assignment, "cpu")):
             rows = self._rows(assignment, index)
-            if self._obstacle(index) is not None or (rows is None and self._maps):
-                found.append(1.0)
+            measured = self._state is not None and self._state.maps is not None
+            if self.layers.obstacle(index) is not None or (rows is None and measured):
+                densities.append(1.0)
                 continue
             if rows:
-                table = expand([table], [[one.to("cpu") for one in rows]])[0]
-            found.append(None if rows is None else table.density())
-        return found
+                table = expand([table], [[row.to("cpu") for row in rows]])[0]
+            densities.append(None if rows is None else table.density())
+        return densities
 
     def captured(self, assignment: str, layer: int) -> dict[int, torch.Tensor]:
-        """The level maps that this run measured, by captured head of a layer: int8 (Nv, Nv)."""
+        """The level maps measured in the last run, by captured head of a layer: int8 (Nv, Nv)."""
         rows = self._rows(assignment, layer) if self.plan is not None else None
         return {
             head: levels
-            for one in rows or ()
-            for head, levels in zip(one.heads.tolist(), one.levels.unpack().cpu(), strict=True)
+            for row in rows or ()
+            for head, levels in zip(row.heads.tolist(), row.levels.unpack().cpu(), strict=True)
         }
 
-    @property
-    def schedule(self) -> Schedule:
-        """The schedule of the present run."""
-        if self.auto is not None:
-            return self.auto.schedule(self._levels())
-        assert self.plan is not None
-        return self.plan.schedule
-
     def _before(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: Any) -> None:
-        """Forward pre-hook: choose what every layer runs."""
-        self.tracker.sync()
+        """Pre-hook of the transformer: give every layer what it runs."""
+        self._turn.begin()
+        try:
+            self._measuring = None
+            self.layers.clear(in_pass=True)
+            self._prepare(Call(module, args, kwargs))
+        except BaseException:
+            self._end()
+            raise
+
+    def _after(self, module: Any, args: Any, kwargs: Any, output: Any) -> None:
+        """Hook of the transformer, also called if the pass failed, without an output then."""
+        try:
+            if output is not None:
+                self._settle()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        self._measuring = None
+        self.layers.clear()
+        self._turn.end()
+
+    def _prepare(self, call: Call) -> None:
         self.last_pass = next(_passes)
-        for context in self._contexts:
-            context.tables, context.rows = (), ()
-        self._settle()
-        self.phase = DENSE
+        self.assignment, self.grid, self._state = DENSE, None, None
+        self.device = execution_device(call.transformer, call.device)
+        run, index = self._locate(call)
+        obstacle: str | None = None
+        whole: TokenGrid | None = None
         grids: tuple[TokenGrid, ...] = ()
         try:
-            check_devices(module)
-            grids = self.family.grids(module, args, kwargs)
-        except Obstacle as obstacle:
-            if self._names()[0] != DENSE:
-                self._fall_back(str(obstacle))
-        self.grid = grids[0] if grids else None
-        states = args[0] if args else kwargs["hidden_states"]
-        self.device = device = execution_device(module, states.device)
-        if grids:
-            self.phase, measuring = self._mode(grids[0])
-            if measuring:
-                self._listen(grids, device)
-            elif self.phase != DENSE:
-                self._note_unverified(grids[0], device)
-                self._fill(grids, device)
-            elif self.trim and self._padded(module, args, kwargs, grids):
-                self._fill_dense(grids, device)
-        self.tracker.ran[self.tracker.index] = self.phase
+            check_devices(call.transformer)
+            whole = self.family.grid(call)
+            grids = self.family.grids(call, whole)
+            self.grid = grids[0]
+        except Obstacle as reason:
+            obstacle = str(reason)
+        if run is None or index is None:
+            return
+        shape = self.grid.shape if self.grid is not None else None
+        state = self._states.setdefault(run, {}).setdefault(shape, RunState(index, self._fixed))
+        self._state = state
+        step = self._step(run, index, state)
+        if obstacle is not None and step != Step(DENSE):
+            self.reports.fall_back(obstacle)
+        if whole is not None:
+            end = self.family.padding_end(call, whole)
+            self.layers.begin(whole.seq_len, end, bool(self.family.padding(call)))
+            self._fill(step, index, state, run, grids, whole)
+        if isinstance(run, Run):
+            run.note(index, self.assignment)
 
-    def _levels(self) -> list[float]:
-        """Noise levels of the run's steps."""
-        return self.tracker.levels or [self.tracker.noise_level]
+    @property
+    def _fixed(self) -> Plan | None:
+        return None if self.auto is not None else self.plan
 
-    def _names(self) -> tuple[str, str]:
-        """The schedule's assignments of this step and of the next one."""
-        names = self.schedule.steps(self._levels())
-        index = min(self.tracker.index, len(names) - 1)
-        return names[index], names[index + 1] if index + 1 < len(names) else DENSE
+    def _locate(self, call: Call) -> tuple[Any, int | None]:
+        """The run and the step of a pass; None if they are not known."""
+        if self._forced is not None:
+            return self, 0
+        try:
+            self.run, index = self._locator.locate(call.transformer, call[self.family.timestep])
+            return self.run, index
+        except UnknownStep as reason:
+            if self.auto is not None or any(p.assignment != DENSE for p in self.schedule.phases):
+                self.reports.fall_back(str(reason))
+            return None, None
 
-    def _mode(self, grid: TokenGrid) -> tuple[str, bool]:
-        """The assignment to run now, and whether this pass is to be measured."""
-        step = self.tracker.step
-        name, following = self._names()
-        if step == self._measured:  # further passes of the step
-            return DENSE, False
-        if name == DENSE:
-            measuring = self._measures(following)
-        else:
-            known = self._measured is not None and self._measured[0] == step[0]
-            measuring = self._measures(name) and (not known or grid.shape != self._measured_shape)
-        if measuring:
-            self._measured, self._measured_shape = step, grid.shape
-        return (DENSE, True) if measuring else (name, False)
+    def _step(self, run: Any, index: int, state: RunState) -> Step:
+        """What the pass does."""
+        if self._forced is not None:
+            return self._forced
+        levels = run.noise_levels
+        schedule = self.schedule if self.auto is None else self.auto.schedule(levels)
+        captured = self._is_captured
+        step = run_steps(schedule, levels, captured, state.first)[index]
+        if step.assignment != DENSE and captured(step.assignment) and state.maps is None:
+            state.first = index  # the step that should have measured did not run
+            step = Step(DENSE, True)
+        return Step(DENSE) if step.measures and state.measured == index else step
 
-    def _measures(self, name: str) -> bool:
-        """Whether an assignment needs something measured in the run."""
-        if name == DENSE:
-            return False
-        if self.plan is None or self.auto is not None:
-            return True
-        return any(self._wanted(name))
+    def _is_captured(self, assignment: str) -> bool:
+        return self.auto is not None or (
+            self.plan is not None and self.plan.is_captured(assignment)
+        )
 
-    def _wanted(self, assignment: str) -> list[list[Wanted]]:
-        """What every layer of an assignment needs measured."""
-        if assignment not in self._wanted_by_name:
-            assert self.plan is not None
-            self._wanted_by_name[assignment] = [
-                wanted(self.plan, assignment, layer) for layer in range(len(self._layers))
-            ]
-        return self._wanted_by_name[assignment]
+    def _fill(
+        self,
+        step: Step,
+        index: int,
+        state: RunState,
+        run: Any,
+        grids: tuple[TokenGrid, ...],
+        whole: TokenGrid,
+    ) -> None:
+        """Give every layer its tables for this pass."""
+        assert self.device is not None
+        if step.measures:
+            self._measure(index, state, run, grids)
+        elif step.assignment != DENSE:
+            self.assignment = step.assignment
+            self._note_unverified(grids[0])
+            self._fill_sparse(state, grids)
+        elif self.trim and any(grid != whole for grid in grids):
+            self._fill_dense(grids)
 
-    def _listen(self, grids: tuple[TokenGrid, ...], device: torch.device) -> None:
-        """Run everything densely through the operator, listening to every layer."""
-        self._prepared.clear()
-        self._maps = []
+    def _fill_sparse(self, state: RunState, grids: tuple[TokenGrid, ...]) -> None:
+        assert state.plan is not None
+        assert self.device is not None
+        key = self.assignment, grids, self.device
+        if key not in state.prepared:
+            tables = [self._lowered(state.plan, g, self.assignment, self.device) for g in grids]
+            rows = [self._rows(self.assignment, index) for index in range(len(self.layers))]
+            state.prepared[key] = prepare(tables, rows)
+            if len(state.prepared) > PREPARED:
+                state.prepared.pop(next(iter(state.prepared)))
+        for index, (given, left) in enumerate(state.prepared[key]):
+            reason = self.layers.obstacle(index)
+            if reason is None and left is None:
+                reason = "a layer was skipped in the step that measured its captured patterns"
+            if reason is None and left is not None:
+                self.layers.give(index, given, left)
+            elif reason is not None:
+                self.reports.fall_back(reason)
+
+    def _fill_dense(self, grids: tuple[TokenGrid, ...]) -> None:
+        """Every layer that can runs densely through the operator."""
+        assert self.device is not None
+        heads = (Full(),) * self.family.heads(self.transformer)
+        patterns = (heads,) * len(self.layers)
+        tables = [self._tables.lowered(grid, patterns, self.device) for grid in grids]
+        for index in range(len(self.layers)):
+            if self.layers.obstacle(index) is None:
+                self.layers.give(index, tuple(table[index] for table in tables))
+
+    def _measure(self, index: int, state: RunState, run: Any, grids: tuple[TokenGrid, ...]) -> None:
+        """Run densely through the operator, and measure in every layer that has captured heads."""
+        measuring: CapturedMaps | AutoPlanner
         if self.auto is not None:
             model = model_of(self.transformer)
-            self._measure = AutoPlanner(self.auto, model, grids[-1], self._levels())
+            measuring = AutoPlanner(self.auto, model, grids[-1], run.noise_levels)
         else:
             assert self.plan is not None
-            self._measure = CapturedMaps(self.plan)
-        self._fill_dense(grids, device)
-        for index, (layer, context) in enumerate(zip(self._layers, self._contexts, strict=True)):
-            weight = partial(self.family.output_weight, layer)
-            listener = self._measure.listener(index, weight)
+            measuring = CapturedMaps(self.plan)
+        self._measuring = state, index, measuring
+        self._fill_dense(grids)
+        for layer in range(len(self.layers)):
+            listener = measuring.listener(layer, partial(self.output_weight, layer))
             if listener is None:
-                context.tables = ()
-            elif context.tables:
-                context.listener = torch.compiler.disable(listener)
-
-    def _fill_dense(self, grids: tuple[TokenGrid, ...], device: torch.device) -> None:
-        """Run every layer that can be densely through the operator."""
-        patterns: list[list[Pattern]] = [[Full()] * layer.heads for layer in self._layers]
-        tables = [self._tables.lowered(grid, DENSE, patterns, device) for grid in grids]
-        for index, context in enumerate(self._contexts):
-            if self._obstacle(index) is None:
-                context.tables = tuple(one[index] for one in tables)
-
-    def _padded(
-        self,
-        module: torch.nn.Module,
-        args: tuple[Any, ...],
-        kwargs: Any,
-        grids: tuple[TokenGrid, ...],
-    ) -> bool:
-        """Whether a call carries text padding that its grids leave out."""
-        whole = self.family.grid(module, args, kwargs)
-        return any(grid.exact_tokens < whole.exact_tokens for grid in grids)
+                self.layers.give(layer, ())
+            else:
+                self.layers.hear(layer, listener)
 
     def _settle(self) -> None:
-        """After a measured pass: stop listening and keep what was found."""
-        measure, self._measure = self._measure, None
-        if measure is None:
+        """After a measured pass: keep the maps, and the plan if it was chosen."""
+        if self._measuring is None:
             return
-        self._prepared.clear()
-        for context in self._contexts:
-            context.listener = None
-        if self._measured is None or self._measured[0] != self.tracker.runs:
-            return  # of a run that was broken off
-        if isinstance(measure, AutoPlanner):
-            for index, errors in enumerate(measure.errors):
-                if errors is None and self._obstacle(index) is None:
-                    if self.strict:
-                        self._measured = None  # what raises is measured again
-                    self._fall_back("a layer was skipped in the step that chose the automatic plan")
-            self.plan, self._maps = measure.decide()
-            self._tables.clear()
-            self._wanted_by_name.clear()
-        else:
-            self._maps = measure.rows
-
-    def _fill(self, grids: tuple[TokenGrid, ...], device: torch.device) -> None:
-        """Give every layer its tables for the phase, or note why it has none."""
-        found = self._tables_and_rows(grids, device)
-        for index, (context, (tables, rows)) in enumerate(zip(self._contexts, found, strict=True)):
-            reason = self._obstacle(index)
-            if reason is None and rows is None:
-                reason = "a layer was skipped in the step that measured its captured patterns"
-            if reason is None and rows is not None:
-                context.tables, context.rows = tables, rows
-            elif reason is not None:
-                self._fall_back(reason)
-
-    def _tables_and_rows(
-        self, grids: tuple[TokenGrid, ...], device: torch.device
-    ) -> list[tuple[tuple[BlockTable, ...], tuple[CapturedRows, ...] | None]]:
-        """Every layer's tables, and the captured rows that are still to be set in them.
-
-        Rows are None if some were not measured. All of it is kept for the run, while maps stay.
-        """
-        if self._prepared_run != self.tracker.runs:
-            self._prepared_run = self.tracker.runs
-            self._prepared.clear()
-        key = self.phase, grids, device
-        if key not in self._prepared:
-            tables = [self._static_tables(grid, self.phase, device) for grid in grids]
-            rows = [self._rows(self.phase, index) for index in range(len(self._layers))]
-            known: list[tuple[CapturedRows, ...]] = []
-            size = 0
-            for found in rows:
-                size += len(tables) * sum(one.expanded_nbytes for one in found or ())
-                known.append((found or ()) if size <= EXPANDED_BYTES else ())
-            if any(known):
-                tables = [expanded(one, known) for one in tables]
-                rows = [() if done else found for found, done in zip(rows, known, strict=True)]
-            self._prepared[key] = list(zip(zip(*tables, strict=True), rows, strict=True))
-            if len(self._prepared) > PREPARED:
-                self._prepared.pop(next(iter(self._prepared)))
-        return self._prepared[key]
-
-    def _obstacle(self, index: int) -> str | None:
-        """Why a layer has to run dense as it is set up now, or None."""
-        processor = self._layers[index].processor
-        if (
-            isinstance(processor, SparseProcessor)
-            and processor.context is not self._contexts[index]
-        ):
-            return "a layer's processor is of an earlier enable(); disable and enable again"
-        return self.family.obstacle(self._layers[index])
+        state, index, measuring = self._measuring
+        for layer in measuring.skipped:
+            if self.layers.obstacle(layer) is None:
+                self.reports.fall_back(
+                    "a layer was skipped in the step that chose the automatic plan"
+                )
+        state.plan, state.maps = measuring.decide()
+        state.measured = index
+        state.prepared.clear()
+        self.plan = state.plan
 
     def _rows(self, assignment: str, layer: int) -> tuple[CapturedRows, ...] | None:
-        """A layer's captured rows; None if one is missing."""
-        found = [
-            self._maps[layer].get(want) if self._maps else None
-            for want in self._wanted(assignment)[layer]
-        ]
-        rows = tuple(one for one in found if one is not None)
-        return rows if len(rows) == len(found) else None
+        """A layer's captured rows; None if some are missing."""
+        state = self._state
+        plan = state.plan if state is not None and state.plan is not None else self.plan
+        assert plan is not None
+        return captured_rows(plan, state.maps if state is not None else None, assignment, layer)
 
-    def _static_tables(
-        self, grid: TokenGrid, assignment: str, device: torch.device | str
-    ) -> list[BlockTable]:
-        """The block table of every layer of an assignment, captured rows still empty."""
-        assert self.plan is not None
-        patterns = [self.plan.layer(assignment, i) for i in range(len(self._layers))]
-        return self._tables.lowered(grid, assignment, patterns, device)
+    def _lowered(
+        self, plan: Plan, grid: TokenGrid, assignment: str, device: torch.device | str
+    ) -> Any:
+        patterns = tuple(tuple(plan.layer(assignment, i)) for i in range(len(self.layers)))
+        return self._tables.lowered(grid, patterns, device)
 
-    def _note_unverified(self, grid: TokenGrid, device: torch.device) -> None:
+    def _note_unverified(self, grid: TokenGrid) -> None:
         """Say once what a searched plan was verified on that is different here."""
+        assert self.device is not None
         made = {} if self.plan is None else self.plan.provenance
         if "verified" not in made:
             return
         shape = str(replace(grid, before=0, after=0))
-        for key, value in (("grid", shape), ("device", device_name(device))):
-            there = str(made.get(key)).split(" + ")[0]  # a grid's text may have any length
-            note = f"the plan was verified on {key} {there}, not on {value}"
-            if key in made and there != value and note not in self.notes:
-                self.notes.append(note)
-                logger.warning(note)
+        for key, value in (("grid", shape), ("device", device_name(self.device))):
+            there = str(made.get(key)).split(" + ")[0]  # a grid may have any exact tokens
+            if key in made and there != value:
+                self.reports.note(f"the plan was verified on {key} {there}, not on {value}")
 
-    def _fall_back(self, reason: str) -> None:
-        """Note that layers run dense; say so once, or raise under `strict`."""
-        if self.strict:
-            raise RuntimeError(f"strict: attention would run dense: {reason}")
-        if reason not in self.fallbacks:
-            self.fallbacks.append(reason)
-            logger.warning("attention runs dense (stock): %s", reason)
+
+class Hook:
+    """A hook that a copy of the transformer does not have: it becomes one that does nothing.
+
+    Args:
+        call: what the hook does; torch.compile leaves it alone.
+    """
+
+    def __init__(self, call: Callable[..., None]) -> None:
+        self._call = torch.compiler.disable(call)
+
+    def __call__(self, *args: Any) -> None:
+        """Do it."""
+        self._call(*args)
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return nothing
+
+    def __reduce__(self) -> str:
+        return "nothing"
+
+
+def nothing(*args: Any) -> None:
+    """The hook of a copied or unpickled transformer, which runs stock."""

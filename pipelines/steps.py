@@ -1,4 +1,7 @@
-"""Following a scheduler: which noise level the next forward pass is at, without touching a GPU."""
+"""Following schedulers: which step of which run the next forward pass belongs to.
+
+Nothing here waits for a GPU, and nothing is guessed: a step that cannot be known is None.
+"""
 
 from __future__ import annotations
 
@@ -13,127 +16,111 @@ import torch
 from ajour.schedule import DENSE
 
 
-class StepTracker:
-    """Counts denoising steps by wrapping a scheduler's `set_timesteps` and `step`.
-
-    The wrappers are bound methods set on the scheduler instance, so a deep copy of the scheduler
-    binds them to the copy, whose steps do not count. All trackers of a scheduler share them; they
-    hold the trackers weakly.
-
-    Attributes:
-        runs: calls of `set_timesteps` so far.
-        steps_done: calls of `step` since the last of them.
-        ran: by step index, the assignment that ran; filled by the transformers' runtimes.
+class Run:
+    """One denoising run of a scheduler: what follows a call of its `set_timesteps`.
 
     Args:
-        scheduler: any diffusers scheduler with `sigmas` or `alphas_cumprod`.
-        pipe: the pipeline that it belongs to, if there is one: a scheduler that is put in its
-            place later is followed from its next forward pass on.
+        scheduler: the scheduler, after `set_timesteps`.
+        begin: index of the first step that is seen, if it is known to be another than the
+            pipeline tells the scheduler.
 
-    Raises:
-        TypeError: if the scheduler has neither, so that no noise level can be read.
+    Attributes:
+        noise_levels: of all steps, 1 is pure noise and 0 is clean.
+        steps_done: calls of `step` that were seen.
     """
 
-    def __init__(self, scheduler: Any, pipe: Any = None) -> None:
-        self.runs = 0
+    def __init__(self, scheduler: Any, begin: int | None = None) -> None:
+        self.noise_levels = tuple(noise_levels(scheduler))
         self.steps_done = 0
-        self.ran: dict[int, str] = {}
-        self._levels: list[float] = []
-        self._begin = 0
-        self._pipe = (lambda: None) if pipe is None else weakref.ref(pipe)
-        self._follow(scheduler)
+        self._scheduler = weakref.ref(scheduler)
+        self._begin = begin
+        self._ran: dict[int, str] = {}
 
     @property
-    def noise_level(self) -> float:
-        """Noise level of the next forward pass: 1 is pure noise, 0 is clean.
-
-        Before the first `set_timesteps` it is 1.
-        """
-        if not self._levels:
-            return 1.0
-        return self._levels[min(self.index, len(self._levels) - 1)]
-
-    @property
-    def levels(self) -> list[float]:
-        """Noise levels of all steps since the last `set_timesteps`."""
-        return self._levels
-
-    @property
-    def levels_done(self) -> list[float]:
-        """Noise levels of the steps done since the last `set_timesteps`."""
-        return self._levels[self.index - self.steps_done : self.index]
-
-    @property
-    def step(self) -> tuple[int, int]:
-        """Which run and which of its steps the next forward pass belongs to."""
-        return self.runs, self.index
-
-    def phases(self) -> tuple[str, ...]:
-        """The assignment that ran in every step done since the last `set_timesteps`."""
-        done = range(self.index - self.steps_done, self.index)
-        return tuple(self.ran.get(index, DENSE) for index in done)
-
-    @property
-    def index(self) -> int:
-        """Index of the next step within the scheduler's timesteps.
+    def begin(self) -> int:
+        """Index of the first step.
 
         A run that leaves out the first timesteps without telling the scheduler (video to video)
-        is taken for one from the start until its first step is done.
+        is taken to begin at 0 until its first step is done.
         """
-        begin = _told_begin(self._scheduler())
-        return (self._begin if begin is None else begin) + self.steps_done
+        if self._begin is not None:
+            return self._begin
+        return getattr(self._scheduler(), "begin_index", None) or 0
 
-    def sync(self) -> None:
-        """Follow the scheduler that the pipeline has now, if it is another one."""
-        scheduler = getattr(self._pipe(), "scheduler", None)
-        if scheduler is None or scheduler is self._scheduler():
-            return
-        self.release()
-        self._follow(scheduler)
-        if scheduler.timesteps is not None:
-            self._start(scheduler)
+    @property
+    def step(self) -> int | None:
+        """Index of the step that the next forward pass belongs to; None after the last one."""
+        index = self.begin + self.steps_done
+        return index if index < len(self.noise_levels) else None
 
-    def release(self) -> None:
-        """Stop following; the last tracker of a scheduler takes the wrappers off it."""
-        scheduler = self._scheduler()
-        trackers = _TRACKERS.get(scheduler) if scheduler is not None else None
-        if trackers is None:
-            return
-        trackers.discard(self)
-        if not trackers:
-            _unwrap(scheduler)
-            del _TRACKERS[scheduler]
+    def note(self, step: int, assignment: str) -> None:
+        """Keep what a forward pass ran in a step; of several passes a sparse one counts."""
+        if self._ran.get(step, DENSE) == DENSE:
+            self._ran[step] = assignment
 
-    def _start(self, scheduler: Any) -> None:
-        self.runs += 1
-        self.steps_done = 0
-        self.ran = {}
-        self._begin = 0
-        self._levels = noise_levels(scheduler)
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The assignment that ran in every step that was seen and is done."""
+        done = range(self.begin, self.begin + self.steps_done)
+        return tuple(self._ran.get(index, DENSE) for index in done)
 
-    def _advance(self, scheduler: Any, timestep: Any) -> None:
-        if self.steps_done == 0 and timestep is not None and _told_begin(scheduler) is None:
-            self._begin = _place(scheduler, timestep)
-            self.ran = {self._begin + index: use for index, use in self.ran.items()}
+    def advance(self, scheduler: Any, timestep: Any) -> None:
+        """A step is done."""
+        told = getattr(scheduler, "begin_index", None) is not None
+        if self.steps_done == 0 and timestep is not None and self._begin is None and not told:
+            place = _place(scheduler, timestep)
+            self._ran = {place + index: name for index, name in self._ran.items()}
+            self._begin = place
         self.steps_done += 1
 
-    def _follow(self, scheduler: Any) -> None:
-        if not hasattr(scheduler, "sigmas") and not hasattr(scheduler, "alphas_cumprod"):
-            raise TypeError(
-                f"{type(scheduler).__name__} has neither sigmas nor alphas_cumprod, so its noise "
-                "level is unknown; use a scheduler that has one of them"
-            )
+
+class Follower:
+    """Follows one scheduler through its runs, by wrapping its `set_timesteps` and `step`.
+
+    The wrappers are bound methods set on the scheduler instance, so a deep copy of the scheduler
+    binds them to the copy, whose steps do not count. Sessions share the follower of a scheduler,
+    see `follow`.
+
+    Attributes:
+        run: the present run, or the last one; None before the first `set_timesteps` that was seen.
+    """
+
+    def __init__(self, scheduler: Any) -> None:
+        self.users: weakref.WeakSet[Any] = weakref.WeakSet()
         self._scheduler = weakref.ref(scheduler)
-        if scheduler not in _TRACKERS:
-            _TRACKERS[scheduler] = weakref.WeakSet()
-            _wrap(scheduler)
-        _TRACKERS[scheduler].add(self)
+        _wrap(scheduler)
+        self.run = _adopt(scheduler)
+
+    def release(self, user: Any) -> None:
+        """Stop following for a session; the last one takes the wrappers off."""
+        self.users.discard(user)
+        scheduler = self._scheduler()
+        if not self.users and scheduler is not None:
+            _unwrap(scheduler)
+            _FOLLOWERS.pop(scheduler, None)
 
 
-_TRACKERS: weakref.WeakKeyDictionary[Any, weakref.WeakSet[StepTracker]] = (
-    weakref.WeakKeyDictionary()
-)
-"""Who follows a scheduler that is wrapped."""
+def follow(scheduler: Any, user: Any) -> Follower:
+    """The follower of a scheduler, for a session to hold until it calls `release`.
+
+    Raises:
+        TypeError: if the scheduler has neither `sigmas` nor `alphas_cumprod`, so that no noise
+            level can be read.
+    """
+    if not hasattr(scheduler, "sigmas") and not hasattr(scheduler, "alphas_cumprod"):
+        raise TypeError(
+            f"{type(scheduler).__name__} has neither sigmas nor alphas_cumprod, so its noise level "
+            "is unknown; use a scheduler that has one of them"
+        )
+    if scheduler not in _FOLLOWERS:
+        _FOLLOWERS[scheduler] = Follower(scheduler)
+    follower = _FOLLOWERS[scheduler]
+    follower.users.add(user)
+    return follower
+
+
+_FOLLOWERS: weakref.WeakKeyDictionary[Any, Follower] = weakref.WeakKeyDictionary()
+"""Of every scheduler that is followed."""
 
 _WRAPPERS: weakref.WeakSet[Any] = weakref.WeakSet()
 """The functions of all wrappers; each has as `before` what the scheduler had in its place."""
@@ -144,29 +131,39 @@ _inside: weakref.WeakSet[Any] = weakref.WeakSet()
 _METHODS = ("set_timesteps", "step")
 
 
+def _adopt(scheduler: Any) -> Run | None:
+    """The run that a scheduler is in already; None if there is none or its step is not known."""
+    if getattr(scheduler, "num_inference_steps", None) is None:
+        return None
+    if not hasattr(scheduler, "step_index"):
+        return None
+    index = scheduler.step_index
+    return Run(scheduler, None if index is None else int(index))
+
+
 def _wrap(scheduler: Any) -> None:
-    """Tell a scheduler's trackers of each run and step; methods set on it before stay in use."""
+    """Report each run and step to the follower; methods set on the scheduler before stay in use."""
     own = {name: vars(scheduler).get(name) for name in _METHODS}
     kind = type(scheduler)
     parameters = list(inspect.signature(kind.step).parameters)
     place = parameters.index("timestep") - 1 if "timestep" in parameters else None
 
-    def call(name: str, followed: Any, args: Any, kwargs: Any) -> tuple[Any, tuple[Any, ...]]:
-        """A method's result, and the trackers to tell of it."""
+    def call(name: str, followed: Any, args: Any, kwargs: Any) -> tuple[Any, Follower | None]:
+        """A method's result, and the follower to report it to."""
         method = _bound(own[name], followed) or types.MethodType(getattr(kind, name), followed)
         if followed in _inside:
-            return method(*args, **kwargs), ()
+            return method(*args, **kwargs), None
         _inside.add(followed)
         try:
-            return method(*args, **kwargs), tuple(_TRACKERS.get(followed, ()))
+            return method(*args, **kwargs), _FOLLOWERS.get(followed)
         finally:
             _inside.discard(followed)
 
     @wraps(kind.set_timesteps)  # pipelines read the signatures of both methods
     def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> Any:
-        result, trackers = call("set_timesteps", self, args, kwargs)
-        for tracker in trackers:
-            tracker._start(self)
+        result, follower = call("set_timesteps", self, args, kwargs)
+        if follower is not None:
+            follower.run = Run(self)
         return result
 
     @wraps(kind.step)
@@ -174,9 +171,9 @@ def _wrap(scheduler: Any) -> None:
         timestep = kwargs.get("timestep")
         if place is not None and place < len(args):
             timestep = args[place]
-        result, trackers = call("step", self, args, kwargs)
-        for tracker in trackers:
-            tracker._advance(self, timestep)
+        result, follower = call("step", self, args, kwargs)
+        if follower is not None and follower.run is not None:
+            follower.run.advance(self, timestep)
         return result
 
     for wrapper in (set_timesteps, step):
@@ -201,23 +198,17 @@ def _is_wrapper(method: Any) -> bool:
 
 
 def _bound(method: Any, scheduler: Any) -> Any:
-    """What was set on a scheduler; its own bound methods are those of a copy, if that is given."""
+    """What was set on a scheduler; bound to the scheduler itself if it is a copy's method."""
     if isinstance(method, types.MethodType) and type(method.__self__) is type(scheduler):
         return types.MethodType(method.__func__, scheduler)
     return method
 
 
-def _told_begin(scheduler: Any) -> int | None:
-    """Index of a run's first step if the pipeline has told the scheduler."""
-    begin: int | None = getattr(scheduler, "begin_index", None)
-    return begin
-
-
 def _place(scheduler: Any, timestep: Any) -> int:
     """Index of a timestep among the scheduler's; 0 if it is not among them."""
     timesteps = torch.as_tensor(scheduler.timesteps).tolist()
-    found = torch.as_tensor(timestep).tolist()
-    return timesteps.index(found) if found in timesteps else 0
+    value = torch.as_tensor(timestep).tolist()
+    return timesteps.index(value) if value in timesteps else 0
 
 
 def noise_levels(scheduler: Any) -> list[float]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ajour.dispatch import choose
-from ajour.pipelines.enable import session_of
+from ajour.pipelines.session import session_of
 from ajour.schedule import DENSE
 
 if TYPE_CHECKING:

@@ -1,13 +1,15 @@
-"""diffusers attention processors, one file per model family, and the registry that picks one."""
+"""How the attention of diffusers transformers is reached: one processor, one file per family."""
 
 from __future__ import annotations
 
-from ajour.processors.base import Family, LayerContext, Obstacle, SparseProcessor
+from ajour.processors.base import Call, Family, Obstacle
+from ajour.processors.processor import LayerState, SparseProcessor
 from ajour.processors.registry import family_of, supported_pipelines, supported_transformers
 
 __all__ = [
+    "Call",
     "Family",
-    "LayerContext",
+    "LayerState",
     "Obstacle",
     "SparseProcessor",
     "family_of",

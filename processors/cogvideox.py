@@ -7,20 +7,21 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from ajour.grid import TokenGrid
-from ajour.processors.base import Family, Obstacle, SparseProcessor, argument
+from ajour.processors.base import Family, Obstacle
+from ajour.processors.processor import SparseProcessor
 from ajour.processors.projections import project, rotate_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ajour.processors.base import Call
+
 FUSED = "FusedCogVideoXAttnProcessor2_0"
 """The stock processor of models whose projections were fused."""
 
 
-class CogVideoXSparseProcessor(SparseProcessor):
-    """Joint attention of text and video through the layer's block table."""
-
-    stands_in_for: ClassVar[tuple[str, ...]] = ("CogVideoXAttnProcessor2_0", FUSED)
+class CogVideoXProcessor(SparseProcessor):
+    """Joint attention of text and video; stock calls PyTorch's attention, not the dispatch."""
 
     def __call__(
         self,
@@ -29,31 +30,39 @@ class CogVideoXSparseProcessor(SparseProcessor):
         encoder_hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Stock attention while the context has no table, else block-sparse attention.
+    ) -> Any:
+        """Stock attention, or block-sparse attention while the layer has a table.
 
         Args:
-            attn: the `Attention` module; its projections serve text and video alike.
+            attn: the `Attention` module; its projections serve text and video.
             hidden_states: (batch, video tokens, channels).
             encoder_hidden_states: (batch, text tokens, channels).
-            attention_mask: None wherever the context has a table.
+            attention_mask: None while the layer has a table.
             image_rotary_emb: cosines and sines, (video tokens, head_dim) each, every value twice;
                 None for models with position embeddings.
 
         Returns:
             Video and text, shaped like the inputs.
         """
-        if not self.context.tables:
-            out: tuple[torch.Tensor, torch.Tensor] = self.stock(
-                attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb
-            )
-            return out
+        return super().__call__(
+            attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb
+        )
+
+    def run(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Projections, attention, output projection."""
         text = encoder_hidden_states.shape[1]
         both = torch.cat((encoder_hidden_states, hidden_states), dim=1)
         query, key, value = project(attn, both, fused=type(self.stock).__name__ == FUSED)
         query = rotate_tokens(query, image_rotary_emb, start=text)
         key = rotate_tokens(key, image_rotary_emb, start=text)
-        both = attn.to_out[0](self.attend(query, key, value))
+        both = attn.to_out[0](self.attend(query, key, value).flatten(2))
         both = attn.to_out[1](both)
         return both[:, text:], both[:, :text]
 
@@ -62,7 +71,10 @@ class CogVideoX(Family):
     """CogVideoX text-to-video, image-to-video, video-to-video and control."""
 
     classes: ClassVar[tuple[str, ...]] = ("CogVideoXTransformer3DModel",)
-    processors: ClassVar[tuple[type[SparseProcessor], ...]] = (CogVideoXSparseProcessor,)
+    fused: ClassVar[Mapping[str, type[SparseProcessor]]] = {
+        "CogVideoXAttnProcessor2_0": CogVideoXProcessor,
+        FUSED: CogVideoXProcessor,
+    }
     pipelines: ClassVar[tuple[str, ...]] = (
         "CogVideoXFunControlPipeline",
         "CogVideoXImageToVideoPipeline",
@@ -71,25 +83,22 @@ class CogVideoX(Family):
     )
     sparse: ClassVar[str] = "joint attention of text and video in every block"
     dense: ClassVar[tuple[str, ...]] = (
-        "calls with an `attention_mask`: it hides tokens that a plan counts on",
+        "calls with an `attention_mask`: a block table knows nothing of it",
     )
 
-    def layers(self, transformer: torch.nn.Module) -> list[Any]:
+    def layers(self, transformer: Any) -> list[Any]:
         """`attn1` of every block: text and video attend jointly."""
-        return [block.attn1 for block in transformer.transformer_blocks]  # type: ignore[union-attr]
+        return [block.attn1 for block in transformer.transformer_blocks]
 
-    def grid(
-        self, transformer: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> TokenGrid:
+    def grid(self, call: Call) -> TokenGrid:
         """All text tokens, then (B, T, C, H, W) divided by the patch sizes."""
-        options = argument(args, kwargs, 6, "attention_kwargs") or {}
-        if options.get("attention_mask") is not None:
+        if (call["attention_kwargs"] or {}).get("attention_mask") is not None:
             raise Obstacle("attention_kwargs holds an attention_mask")
-        _, frames, _, height, width = argument(args, kwargs, 0, "hidden_states").shape
-        config: Any = transformer.config
+        _, frames, _, height, width = call["hidden_states"].shape
+        config = call.config
         return TokenGrid(
             frames // (config.patch_size_t or 1),
             height // config.patch_size,
             width // config.patch_size,
-            before=argument(args, kwargs, 1, "encoder_hidden_states").shape[1],
+            before=call["encoder_hidden_states"].shape[1],
         )

@@ -1,7 +1,7 @@
 """HunyuanVideo-1.5 (`HunyuanVideo15Transformer3DModel`): video, then image, glyphs and text.
 
-The model puts what its three masks keep in front of all padding. Padding is left out, as for
-HunyuanVideo; the stock processor hides it with a mask of tokens by tokens.
+The model puts the tokens that its three masks keep in front of all padding. Padding is left out,
+same as for HunyuanVideo; the stock processor hides it with a mask of tokens by tokens.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from ajour.grid import TokenGrid
-from ajour.processors.base import Family, SparseProcessor, argument, pad_tokens
 from ajour.processors.host import read_once, valid_lengths
+from ajour.processors.hunyuan_video import HunyuanVideo
+from ajour.processors.processor import SparseProcessor
 from ajour.processors.projections import project, rotate_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ajour.processors.base import Call
 
-class HunyuanVideo15SparseProcessor(SparseProcessor):
-    """Joint attention of video and text through the layer's block tables."""
 
-    stands_in_for: ClassVar[tuple[str, ...]] = ("HunyuanVideo15AttnProcessor2_0",)
+class HunyuanVideo15Processor(SparseProcessor):
+    """Joint attention of video and text."""
 
     def __call__(
         self,
@@ -31,8 +31,8 @@ class HunyuanVideo15SparseProcessor(SparseProcessor):
         encoder_hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Stock attention while the context has no table, else block-sparse attention.
+    ) -> Any:
+        """Stock attention, or block-sparse attention while the layer has a table.
 
         Args:
             attn: the `Attention` module.
@@ -44,11 +44,19 @@ class HunyuanVideo15SparseProcessor(SparseProcessor):
         Returns:
             Video and text, shaped like the inputs.
         """
-        if not self.context.tables:
-            out: tuple[torch.Tensor, torch.Tensor] = self.stock(
-                attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb
-            )
-            return out
+        return super().__call__(
+            attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb
+        )
+
+    def run(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Projections, attention, output projections."""
         query, key, value = project(attn, hidden_states)
         query = rotate_tokens(query, image_rotary_emb)
         key = rotate_tokens(key, image_rotary_emb)
@@ -57,50 +65,43 @@ class HunyuanVideo15SparseProcessor(SparseProcessor):
             torch.cat(pair, dim=1) for pair in zip((query, key, value), text, strict=True)
         )
         video = hidden_states.shape[1]
-        mixed = self.attend(query, key, value)
+        mixed = self.attend(query, key, value).flatten(2)
         hidden_states = attn.to_out[0](mixed[:, :video])
         hidden_states = attn.to_out[1](hidden_states)
-        text_rows = pad_tokens(mixed[:, video:], encoder_hidden_states.shape[1])
-        return hidden_states, attn.to_add_out(text_rows)
+        return hidden_states, attn.to_add_out(mixed[:, video:])
 
 
-class HunyuanVideo15(Family):
+class HunyuanVideo15(HunyuanVideo):
     """HunyuanVideo-1.5 text-to-video and image-to-video."""
 
     classes: ClassVar[tuple[str, ...]] = ("HunyuanVideo15Transformer3DModel",)
-    processors: ClassVar[tuple[type[SparseProcessor], ...]] = (HunyuanVideo15SparseProcessor,)
+    processors: ClassVar[tuple[str, ...]] = ()
+    fused: ClassVar[Mapping[str, type[SparseProcessor]]] = {
+        "HunyuanVideo15AttnProcessor2_0": HunyuanVideo15Processor
+    }
     pipelines: ClassVar[tuple[str, ...]] = (
         "HunyuanVideo15ImageToVideoPipeline",
         "HunyuanVideo15Pipeline",
     )
     sparse: ClassVar[str] = "joint attention of video and text; all padding is left out"
-    dense: ClassVar[tuple[str, ...]] = ("the text refiner: its sequences are short",)
 
-    def layers(self, transformer: torch.nn.Module) -> list[Any]:
+    def layers(self, transformer: Any) -> list[Any]:
         """`attn` of every block; the text refiner stays stock."""
-        return [block.attn for block in transformer.transformer_blocks]  # type: ignore[union-attr]
+        return [block.attn for block in transformer.transformer_blocks]
 
-    def grid(
-        self, transformer: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> TokenGrid:
-        """(B, C, T, H, W) divided by the patch sizes, then image, glyph and text tokens."""
-        frames, height, width = argument(args, kwargs, 0, "hidden_states").shape[2:]
-        config: Any = transformer.config
-        names = {2: "encoder_hidden_states", 5: "encoder_hidden_states_2", 7: "image_embeds"}
-        return TokenGrid(
-            frames // config.patch_size_t,
-            height // config.patch_size,
-            width // config.patch_size,
-            after=sum(argument(args, kwargs, i, name).shape[1] for i, name in names.items()),
-        )
+    def text_tokens(self, call: Call) -> int:
+        """Image, glyph and text tokens."""
+        names = ("encoder_hidden_states", "encoder_hidden_states_2", "image_embeds")
+        return sum(call[name].shape[1] for name in names)
 
-    def text_lengths(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, ...]:
+    def padding(self, call: Call) -> tuple[int, ...]:
         """From both masks; image tokens count unless they are all 0, as without an image."""
-        image = argument(args, kwargs, 7, "image_embeds")
+        image = call["image_embeds"]
         shown = image.shape[1] if any_nonzero(image) else 0
-        texts = valid_lengths(argument(args, kwargs, 3, "encoder_attention_mask"))
-        glyphs = valid_lengths(argument(args, kwargs, 6, "encoder_attention_mask_2"))
-        return tuple(shown + sum(pair) for pair in zip(texts, glyphs, strict=True))
+        texts = valid_lengths(call["encoder_attention_mask"])
+        glyphs = valid_lengths(call["encoder_attention_mask_2"])
+        tokens = self.text_tokens(call)
+        return tuple(tokens - shown - sum(pair) for pair in zip(texts, glyphs, strict=True))
 
 
 @read_once

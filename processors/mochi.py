@@ -1,7 +1,7 @@
-"""Mochi 1 (`MochiTransformer3DModel`): video, then text; each head has its own RoPE.
+"""Mochi 1 (`MochiTransformer3DModel`): video, then text; each head has its own rotation.
 
-The stock processor runs sample by sample without the text that the mask hides. Here the text that
-it hides lies past the end of a sample's grid, which is the same for padding at the end.
+The stock processor runs sample by sample without the text that the mask hides. Here that text lies
+past the end of a sample's grid, which is the same for padding at the end.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from ajour.grid import TokenGrid
-from ajour.processors.base import Family, Obstacle, SparseProcessor, argument, pad_tokens
+from ajour.processors.base import Family, Obstacle
 from ajour.processors.host import prefix_lengths
+from ajour.processors.processor import SparseProcessor
 from ajour.processors.projections import project, rotate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ajour.processors.base import Call
 
-class MochiSparseProcessor(SparseProcessor):
-    """Joint attention of video and text through the layer's block tables."""
 
-    stands_in_for: ClassVar[tuple[str, ...]] = ("MochiAttnProcessor2_0",)
+class MochiProcessor(SparseProcessor):
+    """Joint attention of video and text; stock calls PyTorch's attention, not the dispatch."""
 
     def __call__(
         self,
@@ -31,8 +32,8 @@ class MochiSparseProcessor(SparseProcessor):
         encoder_hidden_states: torch.Tensor,
         attention_mask: torch.Tensor,
         image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Stock attention while the context has no table, else block-sparse attention.
+    ) -> Any:
+        """Stock attention, or block-sparse attention while the layer has a table.
 
         Args:
             attn: the `MochiAttention` module; that of the last block has no text output.
@@ -44,11 +45,19 @@ class MochiSparseProcessor(SparseProcessor):
         Returns:
             Video and text, shaped like the inputs.
         """
-        if not self.context.tables:
-            out: tuple[torch.Tensor, torch.Tensor] = self.stock(
-                attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb
-            )
-            return out
+        return super().__call__(
+            attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb
+        )
+
+    def run(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor,
+        image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Projections, attention, output projections."""
         query, key, value = project(attn, hidden_states)
         if image_rotary_emb is not None:
             query, key = rotate(query, *image_rotary_emb), rotate(key, *image_rotary_emb)
@@ -56,9 +65,9 @@ class MochiSparseProcessor(SparseProcessor):
         query, key, value = (
             torch.cat(pair, dim=1) for pair in zip((query, key, value), text, strict=True)
         )
-        video, text_tokens = hidden_states.shape[1], encoder_hidden_states.shape[1]
-        mixed = self.attend(query, key, value)
-        encoder_hidden_states = pad_tokens(mixed[:, video:], text_tokens)
+        video = hidden_states.shape[1]
+        mixed = self.attend(query, key, value).flatten(2)
+        encoder_hidden_states = mixed[:, video:]
         hidden_states = attn.to_out[0](mixed[:, :video])
         hidden_states = attn.to_out[1](hidden_states)
         if not attn.context_pre_only:
@@ -70,7 +79,7 @@ class Mochi(Family):
     """Mochi text-to-video."""
 
     classes: ClassVar[tuple[str, ...]] = ("MochiTransformer3DModel",)
-    processors: ClassVar[tuple[type[SparseProcessor], ...]] = (MochiSparseProcessor,)
+    fused: ClassVar[Mapping[str, type[SparseProcessor]]] = {"MochiAttnProcessor2_0": MochiProcessor}
     pipelines: ClassVar[tuple[str, ...]] = ("MochiPipeline",)
     sparse: ClassVar[str] = (
         "joint attention of video and text in every block; text padding is left out"
@@ -80,21 +89,20 @@ class Mochi(Family):
         "left out exactly",
     )
 
-    def layers(self, transformer: torch.nn.Module) -> list[Any]:
+    def layers(self, transformer: Any) -> list[Any]:
         """`attn1` of every block: video and text attend jointly."""
-        return [block.attn1 for block in transformer.transformer_blocks]  # type: ignore[union-attr]
+        return [block.attn1 for block in transformer.transformer_blocks]
 
-    def grid(
-        self, transformer: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> TokenGrid:
+    def grid(self, call: Call) -> TokenGrid:
         """(B, C, T, H, W), height and width divided by the patch size, then all text tokens."""
-        mask = argument(args, kwargs, 3, "encoder_attention_mask")
+        mask = call["encoder_attention_mask"]
         if prefix_lengths(mask) is None:
             raise Obstacle("encoder_attention_mask hides text in front of text that it keeps")
-        frames, height, width = argument(args, kwargs, 0, "hidden_states").shape[2:]
-        patch: Any = transformer.config.patch_size  # type: ignore[union-attr]
+        frames, height, width = call["hidden_states"].shape[2:]
+        patch = call.config.patch_size
         return TokenGrid(frames, height // patch, width // patch, after=mask.shape[1])
 
-    def text_lengths(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, ...]:
+    def padding(self, call: Call) -> tuple[int, ...]:
         """From the text mask."""
-        return prefix_lengths(argument(args, kwargs, 3, "encoder_attention_mask")) or ()
+        mask = call["encoder_attention_mask"]
+        return tuple(mask.shape[1] - length for length in prefix_lengths(mask) or ())

@@ -1,82 +1,23 @@
-"""Qwen-Image (`QwenImageTransformer2DModel`): image, then text, and for editing more images.
-
-The stock processor puts the text first. Attention does not depend on the order of its tokens, so
-here text comes last, where padding that a mask hides can be left out.
-"""
+"""Qwen-Image (`QwenImageTransformer2DModel`): text, then image, and for editing more images."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-
 from ajour.grid import TokenGrid
-from ajour.processors.base import Family, Obstacle, SparseProcessor, argument, pad_tokens
+from ajour.processors.base import Family, Obstacle
 from ajour.processors.host import prefix_lengths
-from ajour.processors.projections import project, rotate
-from ajour.processors.raster import Raster, raster_of_shapes
+from ajour.processors.raster import raster_of_shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-
-class QwenImageSparseProcessor(SparseProcessor):
-    """Joint attention of images and text through the layer's block tables."""
-
-    stands_in_for: ClassVar[tuple[str, ...]] = ("QwenDoubleStreamAttnProcessor2_0",)
-
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: torch.Tensor,
-        encoder_hidden_states: torch.Tensor,
-        encoder_hidden_states_mask: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Stock attention while the context has no table, else block-sparse attention.
-
-        Args:
-            attn: the `Attention` module.
-            hidden_states: (batch, image tokens, channels).
-            encoder_hidden_states: (batch, text tokens, channels).
-            encoder_hidden_states_mask: (batch, text tokens), False for padding; the tables know it.
-            attention_mask: None: the stock processor refuses any.
-            image_rotary_emb: rotations of image tokens and of text tokens as complex numbers,
-                (tokens, head_dim / 2) each.
-
-        Returns:
-            Images and text, shaped like the inputs.
-        """
-        if not self.context.tables or attention_mask is not None:
-            out: tuple[torch.Tensor, torch.Tensor] = self.stock(
-                attn,
-                hidden_states,
-                encoder_hidden_states,
-                encoder_hidden_states_mask,
-                attention_mask,
-                image_rotary_emb,
-            )
-            return out
-        image = project(attn, hidden_states)
-        text = project(attn, encoder_hidden_states, added=True)
-        query, key, value = (torch.cat(pair, dim=1) for pair in zip(image, text, strict=True))
-        if image_rotary_emb is not None:
-            turns = torch.cat(image_rotary_emb)[:, None]
-            query, key = (rotate(x, turns.real, turns.imag) for x in (query, key))
-        mixed = self.attend(query, key, value)
-        tokens = hidden_states.shape[1]
-        hidden_states = attn.to_out[0](mixed[:, :tokens])
-        hidden_states = attn.to_out[1](hidden_states)
-        text_rows = pad_tokens(mixed[:, tokens:], encoder_hidden_states.shape[1])
-        return hidden_states, attn.to_add_out(text_rows)
+    from ajour.processors.base import Call
 
 
 class QwenImage(Family):
     """Qwen-Image text-to-image, image-to-image, ControlNet, layers and editing."""
 
     classes: ClassVar[tuple[str, ...]] = ("QwenImageTransformer2DModel",)
-    processors: ClassVar[tuple[type[SparseProcessor], ...]] = (QwenImageSparseProcessor,)
+    processors: ClassVar[tuple[str, ...]] = ("QwenDoubleStreamAttnProcessor2_0",)
     pipelines: ClassVar[tuple[str, ...]] = (
         "QwenImageControlNetInpaintPipeline",
         "QwenImageControlNetPipeline",
@@ -98,34 +39,29 @@ class QwenImage(Family):
         "calls where less than half the image tokens are of one size: too little could be left out",
     )
 
-    def layers(self, transformer: torch.nn.Module) -> list[Any]:
+    def layers(self, transformer: Any) -> list[Any]:
         """`attn` of every block."""
-        return [block.attn for block in transformer.transformer_blocks]  # type: ignore[union-attr]
+        return [block.attn for block in transformer.transformer_blocks]
 
-    def grid(
-        self, transformer: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> TokenGrid:
-        """From `img_shapes`: images of one size are the frames, others count as text."""
-        mask = argument(args, kwargs, 2, "encoder_hidden_states_mask")
+    def grid(self, call: Call) -> TokenGrid:
+        """From `img_shapes`: images of one size are the frames, others are exact."""
+        mask = call["encoder_hidden_states_mask"]
         if mask is not None and prefix_lengths(mask) is None:
             raise Obstacle("encoder_hidden_states_mask hides text in front of text that it keeps")
-        raster = raster_of_call(args, kwargs)
+        shapes = call["img_shapes"]  # the model takes all samples to be like the first
+        first = shapes[0] if isinstance(shapes, list) else shapes
+        raster = raster_of_shapes(first if isinstance(first, list) else [first])
         if raster is None:
             raise Obstacle("less than half the image tokens are of one size, going by img_shapes")
-        text = argument(args, kwargs, 1, "encoder_hidden_states").shape[1]
-        return TokenGrid(*raster.extents, before=raster.before, after=raster.after + text)
+        text = call["encoder_hidden_states"].shape[1]
+        return TokenGrid(*raster.extents, before=text + raster.before, after=raster.after)
 
-    def text_lengths(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, ...]:
-        """From the text mask, and the images behind the grid."""
-        mask = argument(args, kwargs, 2, "encoder_hidden_states_mask")
-        raster = raster_of_call(args, kwargs)
-        if mask is None or raster is None:
-            return ()
-        return tuple(raster.after + length for length in prefix_lengths(mask) or ())
+    def padding(self, call: Call) -> tuple[int, ...]:
+        """From the text mask."""
+        mask = call["encoder_hidden_states_mask"]
+        lengths = () if mask is None else prefix_lengths(mask) or ()
+        return tuple(mask.shape[1] - length for length in lengths)
 
-
-def raster_of_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Raster | None:
-    """The raster among the image tokens; the model takes all samples to be like the first."""
-    shapes = argument(args, kwargs, 4, "img_shapes")
-    first = shapes[0] if isinstance(shapes, list) else shapes
-    return raster_of_shapes(first if isinstance(first, list) else [first])
+    def padding_end(self, call: Call, whole: TokenGrid) -> int:
+        """Where text ends, in front of all images."""
+        return int(call["encoder_hidden_states"].shape[1])

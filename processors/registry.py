@@ -13,6 +13,7 @@ from ajour.processors.hunyuan_video15 import HunyuanVideo15
 from ajour.processors.kandinsky5 import Kandinsky5
 from ajour.processors.ltx import LTX
 from ajour.processors.ltx2 import LTX2
+from ajour.processors.minimax_h3 import MiniMaxH3
 from ajour.processors.mochi import Mochi
 from ajour.processors.qwen_image import QwenImage
 from ajour.processors.refused import REFUSED
@@ -20,6 +21,7 @@ from ajour.processors.skyreels_v2 import SkyReelsV2
 from ajour.processors.wan import Wan
 from ajour.processors.wan_animate import WanAnimate
 from ajour.processors.wan_vace import WanVACE
+from ajour.processors.z_image import ZImage
 
 if TYPE_CHECKING:
     import torch
@@ -38,9 +40,11 @@ FAMILIES: tuple[Family, ...] = (
     LTX2(),
     Mochi(),
     Kandinsky5(),
+    MiniMaxH3(),
     Flux(),
     Flux2(),
     QwenImage(),
+    ZImage(),
 )
 
 
@@ -92,7 +96,7 @@ def nearest(transformer: torch.nn.Module) -> tuple[Family, str | None]:
     for module in transformer.modules():
         kind = type(getattr(module, "processor", None)).__name__
         for family in FAMILIES:
-            if kind in family.stands_in_for():
+            if kind in family.known_processors():
                 return family, kind
     name = type(transformer).__name__
     return max(FAMILIES, key=lambda family: _likeness(name, family.classes[0])), None

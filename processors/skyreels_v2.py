@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from ajour.processors.base import Obstacle, argument
-from ajour.processors.wan import Wan, WanSparseProcessor
+from ajour.processors.base import Obstacle
+from ajour.processors.wan import Wan, WanProcessor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import torch
-
     from ajour.grid import TokenGrid
-    from ajour.processors.base import SparseProcessor
+    from ajour.processors.base import Call
+    from ajour.processors.processor import SparseProcessor
 
 FORCING = "diffusion forcing: every frame has its own noise level, and a plan's phases need one"
-
-
-class SkyReelsV2SparseProcessor(WanSparseProcessor):
-    """The computation of Wan's, under another name."""
-
-    stands_in_for: ClassVar[tuple[str, ...]] = ("SkyReelsV2AttnProcessor",)
 
 
 class SkyReelsV2(Wan):
     """SkyReels-V2 text-to-video and image-to-video."""
 
     classes: ClassVar[tuple[str, ...]] = ("SkyReelsV2Transformer3DModel",)
-    processors: ClassVar[tuple[type[SparseProcessor], ...]] = (SkyReelsV2SparseProcessor,)
+    fused: ClassVar[Mapping[str, type[SparseProcessor]]] = {"SkyReelsV2AttnProcessor": WanProcessor}
     pipelines: ClassVar[tuple[str, ...]] = ("SkyReelsV2ImageToVideoPipeline", "SkyReelsV2Pipeline")
     dense_pipelines: ClassVar[Mapping[str, str]] = {
         "SkyReelsV2DiffusionForcingImageToVideoPipeline": FORCING,
@@ -41,12 +34,10 @@ class SkyReelsV2(Wan):
         "causal attention (`num_frame_per_block` above 1): a block of tokens lies across frames",
     )
 
-    def grid(
-        self, transformer: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> TokenGrid:
-        """As Wan's."""
-        if argument(args, kwargs, 4, "enable_diffusion_forcing"):
+    def grid(self, call: Call) -> TokenGrid:
+        """Same as Wan's."""
+        if call["enable_diffusion_forcing"]:
             raise Obstacle(FORCING)
-        if transformer.config.num_frame_per_block > 1:  # type: ignore[union-attr, operator]
+        if call.config.num_frame_per_block > 1:
             raise Obstacle("attention is causal over chunks of frames (num_frame_per_block)")
-        return super().grid(transformer, args, kwargs)
+        return super().grid(call)

@@ -1,11 +1,12 @@
-"""Wan 2.1 and 2.2 (`WanTransformer3DModel`): video tokens only, RoPE before attention."""
+"""Wan 2.1 and 2.2 (`WanTransformer3DModel`): video tokens only."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ajour.grid import TokenGrid
-from ajour.processors.base import Family, SparseProcessor, argument
+from ajour.processors.base import Family
+from ajour.processors.processor import SparseProcessor
 from ajour.prologue import Norm, Prologue, Rope
 
 if TYPE_CHECKING:
@@ -13,11 +14,11 @@ if TYPE_CHECKING:
 
     import torch
 
+    from ajour.processors.base import Call
 
-class WanSparseProcessor(SparseProcessor):
-    """Self-attention of a Wan block through the layer's block table."""
 
-    stands_in_for: ClassVar[tuple[str, ...]] = ("WanAttnProcessor",)
+class WanProcessor(SparseProcessor):
+    """Self-attention of a Wan block, its norms and rotation fused with the packing of tokens."""
 
     def __call__(
         self,
@@ -26,25 +27,32 @@ class WanSparseProcessor(SparseProcessor):
         encoder_hidden_states: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
-    ) -> torch.Tensor:
-        """Stock attention while the context has no table, else block-sparse attention.
+    ) -> Any:
+        """Stock attention, or block-sparse attention while the layer has a table.
 
         Args:
             attn: the `WanAttention` module.
             hidden_states: (batch, tokens, channels).
-            encoder_hidden_states: None, as in all self-attention.
-            attention_mask: None, as in all of Wan's self-attention.
+            encoder_hidden_states: None in self-attention.
+            attention_mask: None in self-attention.
             rotary_emb: cosines and sines, (1, tokens, 1, head_dim) each, every value twice.
 
         Returns:
             (batch, tokens, channels).
         """
-        tables = self.context.tables
-        if not tables or encoder_hidden_states is not None or attention_mask is not None:
-            out: torch.Tensor = self.stock(
-                attn, hidden_states, encoder_hidden_states, attention_mask, rotary_emb
-            )
-            return out
+        return super().__call__(
+            attn, hidden_states, encoder_hidden_states, attention_mask, rotary_emb
+        )
+
+    def run(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        rotary_emb: tuple[torch.Tensor, torch.Tensor] | None,
+    ) -> torch.Tensor:
+        """Projections, fused norms and rotation, attention, output projection."""
         if attn.fused_projections:
             query, key, value = attn.to_qkv(hidden_states).chunk(3, dim=-1)
         else:
@@ -63,17 +71,17 @@ class WanSparseProcessor(SparseProcessor):
         if rotary_emb is not None:
             cosines, sines = rotary_emb
             rope = Rope(cosines[0, :, 0], sines[0, :, 0])
-        prologue = Prologue(q_norm, k_norm, rope)
-        hidden_states = attn.to_out[0](self.attend(query, key, value, prologue))
-        hidden_states = attn.to_out[1](hidden_states)
-        return hidden_states
+        rows = self.attend(query, key, value, Prologue(q_norm, k_norm, rope)).flatten(2)
+        rows = attn.to_out[0](rows)
+        rows = attn.to_out[1](rows)
+        return rows
 
 
 class Wan(Family):
-    """Wan text-to-video and image-to-video, one or two transformers."""
+    """Wan text-to-video and image-to-video, with one transformer or two."""
 
     classes: ClassVar[tuple[str, ...]] = ("WanTransformer3DModel",)
-    processors: ClassVar[tuple[type[SparseProcessor], ...]] = (WanSparseProcessor,)
+    fused: ClassVar[Mapping[str, type[SparseProcessor]]] = {"WanAttnProcessor": WanProcessor}
     pipelines: ClassVar[tuple[str, ...]] = (
         "LucyEditPipeline",
         "WanImageToVideoPipeline",
@@ -87,15 +95,11 @@ class Wan(Family):
         "cross-attention (`attn2`) to text and images: its keys are few",
     )
 
-    def layers(self, transformer: torch.nn.Module) -> list[Any]:
+    def layers(self, transformer: Any) -> list[Any]:
         """`attn1` of every block; cross-attention (`attn2`) stays stock."""
-        return [block.attn1 for block in transformer.blocks]  # type: ignore[union-attr]
+        return [block.attn1 for block in transformer.blocks]
 
-    def grid(
-        self, transformer: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> TokenGrid:
+    def grid(self, call: Call) -> TokenGrid:
         """(B, C, T, H, W) divided by the patch size."""
-        latents = argument(args, kwargs, 0, "hidden_states")
-        patch = transformer.config.patch_size  # type: ignore[union-attr]
-        extents = [n // p for n, p in zip(latents.shape[2:], patch, strict=True)]  # type: ignore[arg-type]
-        return TokenGrid(*extents)
+        extents = call["hidden_states"].shape[2:]
+        return TokenGrid(*(n // p for n, p in zip(extents, call.config.patch_size, strict=True)))

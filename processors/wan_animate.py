@@ -1,7 +1,4 @@
-"""Wan Animate (`WanAnimateTransformer3DModel`): Wan behind a frame of the character.
-
-The character's frame is the first one of the grid, as it is in the model's rotary embedding.
-"""
+"""Wan Animate (`WanAnimateTransformer3DModel`): Wan behind a frame of the character."""
 
 from __future__ import annotations
 

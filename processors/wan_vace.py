@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from ajour.processors.wan import Wan
-
-if TYPE_CHECKING:
-    import torch
 
 
 class WanVACE(Wan):
@@ -17,7 +14,6 @@ class WanVACE(Wan):
     pipelines: ClassVar[tuple[str, ...]] = ("WanVACEPipeline",)
     sparse: ClassVar[str] = "self-attention (`attn1`) of every block and of every control block"
 
-    def layers(self, transformer: torch.nn.Module) -> list[Any]:
+    def layers(self, transformer: Any) -> list[Any]:
         """`attn1` of every block, then of every control block, which has the same tokens."""
-        controls = [block.attn1 for block in transformer.vace_blocks]  # type: ignore[union-attr]
-        return super().layers(transformer) + controls
+        return super().layers(transformer) + [block.attn1 for block in transformer.vace_blocks]

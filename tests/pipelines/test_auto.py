@@ -9,7 +9,7 @@ import torch
 import ajour
 from ajour import Captured, Full, Plan, TokenGrid
 from ajour.pipelines.auto import SPEEDS, Auto, AutoPlanner, choose
-from ajour.pipelines.enable import session_of
+from ajour.pipelines.session import session_of
 from tests.pipelines.conftest import HEADS, SPARSE, latents, make_plan, make_transformer, run
 
 SIZE = (33, 192, 176)  # 9x12x11 tokens, ten blocks
@@ -20,7 +20,7 @@ def test_one_line_is_all(pipe):
     dense = run(pipe, steps=5, size=SIZE)
     ajour.enable(pipe)
     sparse = run(pipe, steps=5, size=SIZE)
-    phases = session_of(pipe).phases()
+    phases = session_of(pipe).steps
     assert phases[0] == "dense"
     assert set(phases[2:]) == {"auto", "auto-late"}
     assert not torch.equal(sparse, dense)
@@ -34,7 +34,7 @@ def test_one_line_is_all(pipe):
 def test_the_density_is_the_one_asked_for(pipe, density):
     with ajour.sparse(pipe, density=density):
         run(pipe, steps=4, size=SIZE)
-        phases = [use for use in session_of(pipe).phases() if use != "dense"]
+        phases = [use for use in session_of(pipe).steps if use != "dense"]
         found = ajour.summary(pipe).mean_density(phases)
         assert 0.9 * density <= found <= 1.001 * density
 
@@ -74,12 +74,12 @@ def test_the_choice_can_be_saved_and_gives_the_same(pipe, tmp_path, monkeypatch)
         with pytest.raises(RuntimeError, match="no plan has been chosen yet"):
             ajour.current_plan(pipe)
         chosen = run(pipe, steps=8, size=SIZE)
-        phases = session_of(pipe).phases()
+        phases = session_of(pipe).steps
         ajour.current_plan(pipe).save(tmp_path / "plan.json")
         assert "captured" in str(ajour.summary(pipe))
     with ajour.sparse(pipe, tmp_path / "plan.json"):
         assert torch.equal(run(pipe, steps=8, size=SIZE), chosen)
-        assert session_of(pipe).phases() == phases
+        assert session_of(pipe).steps == phases
     assert Plan.load(tmp_path / "plan.json").provenance["made_by"] == "auto"
 
 
@@ -87,7 +87,7 @@ def test_the_choice_can_be_saved_and_gives_the_same(pipe, tmp_path, monkeypatch)
 def test_short_runs_go_sparse_for_at_least_half(pipe, steps):
     with ajour.sparse(pipe, Auto(0.4, from_noise_level=0.01)):
         run(pipe, steps=steps, size=SIZE)
-        phases = session_of(pipe).phases()
+        phases = session_of(pipe).steps
         assert phases[0] == "dense"
         assert len([use for use in phases if use != "dense"]) == steps - max(1, steps // 2)
 
@@ -95,7 +95,7 @@ def test_short_runs_go_sparse_for_at_least_half(pipe, steps):
 def test_refresh_chooses_anew(pipe):
     with ajour.sparse(pipe, Auto(0.4, dense_every=2)):
         run(pipe, steps=8, size=SIZE)
-        phases = session_of(pipe).phases()
+        phases = session_of(pipe).steps
         start = phases.index("auto")
         assert phases[start : start + 2] == ("auto", "dense")
         assert "dense" in phases[phases.index("auto-late") :]
@@ -118,7 +118,7 @@ def test_two_transformers_choose_for_themselves(make_pipe):
     one, other = session_of(pipe).runtimes
     assert one.plan is not None
     assert other.plan is not None
-    assert session_of(pipe).phases()[-1] == "auto-late"
+    assert session_of(pipe).steps[-1] == "auto-late"
     assert ajour.current_plan(pipe) is other.plan
 
 
@@ -132,7 +132,7 @@ def test_a_layer_that_was_skipped_stays_full_and_is_said(pipe, monkeypatch):
     with ajour.sparse(pipe, density=0.4):
         run(pipe, steps=4, size=SIZE)
         plan, state = ajour.current_plan(pipe), ajour.summary(pipe)
-        assert session_of(pipe).phases()[2:] == ("auto-late",) * 2
+        assert session_of(pipe).steps[2:] == ("auto-late",) * 2
     assert set(plan.layer("auto", 1)) == {Full()}
     assert any("skipped" in reason for reason in state.fallbacks)
 
@@ -159,7 +159,7 @@ def test_of_samples_of_different_text_lengths_the_last_one_counts():
 def test_any_size(pipe, grid):
     with ajour.sparse(pipe, density=0.5):
         assert run(pipe, steps=4, size=grid).isfinite().all()
-        assert {"auto", "auto-late"} & set(session_of(pipe).phases())
+        assert {"auto", "auto-late"} & set(session_of(pipe).steps)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_a_run_broken_off_in_its_measured_step_is_forgotten(pipe, plan):
         hook.remove()
         run(pipe, steps=4, size=SIZE)
         assert runtime.fallbacks == []
-        assert set(session_of(pipe).phases()) > {"dense"}
+        assert set(session_of(pipe).steps) > {"dense"}
 
 
 def test_the_current_plan_is_of_the_transformer_that_ran_last(make_pipe):

@@ -10,8 +10,8 @@ import ajour
 from ajour import Captured, Full, Stripe, TokenGrid
 from ajour.capture import block_mass, capture
 from ajour.pipelines.auto import Auto
-from ajour.pipelines.enable import session_of
-from ajour.pipelines.measure import measure
+from ajour.pipelines.session import session_of
+from ajour.pipelines.measuring import measure
 from ajour.pipelines.runtime import PREPARED
 from tests.pipelines.conftest import HEADS, LATE, latents, make_plan, make_transformer, run
 
@@ -54,7 +54,7 @@ def test_it_is_measured_in_the_last_dense_step(pipe):
 
         runtime._listen = listen
         run(pipe, steps=6, size=SIZE)
-        phases = session_of(pipe).phases()
+        phases = session_of(pipe).steps
         first = phases.index("sparse")
         assert first >= 2
         assert phases == ("dense",) * first + ("sparse",) * (6 - first)
@@ -88,7 +88,7 @@ def test_maps_too_big_to_expand_give_the_same(layers, pipe, monkeypatch):
 def test_without_a_dense_phase_the_first_step_runs_dense(pipe):
     with ajour.sparse(pipe, captured(((1.0, "sparse"),))):
         run(pipe, steps=4, size=SIZE)
-        assert session_of(pipe).phases() == ("dense", "sparse", "sparse", "sparse")
+        assert session_of(pipe).steps == ("dense", "sparse", "sparse", "sparse")
 
 
 def test_refresh_steps_run_dense_and_measure_anew(pipe):
@@ -102,7 +102,7 @@ def test_refresh_steps_run_dense_and_measure_anew(pipe):
             return kwargs
 
         run(pipe, steps=9, size=SIZE, callback_on_step_end=note)
-        phases = session_of(pipe).phases()
+        phases = session_of(pipe).steps
         start = phases.index("sparse")
         assert phases[start:][:6] == ("sparse", "sparse", "dense") * 2
         last_dense = [max(j for j in range(i + 1) if phases[j] == "dense") for i in range(9)]
@@ -112,7 +112,7 @@ def test_refresh_steps_run_dense_and_measure_anew(pipe):
 def test_refresh_without_captured_patterns_is_a_stock_step(pipe):
     with ajour.sparse(pipe, make_plan([Stripe(3)] * 2, ((1.0, "sparse", 2),))):
         run(pipe, steps=4, size=SIZE)
-        assert session_of(pipe).phases() == ("sparse", "dense", "sparse", "dense")
+        assert session_of(pipe).steps == ("sparse", "dense", "sparse", "dense")
         assert session_of(pipe).runtimes[0]._maps == []
 
 
@@ -149,8 +149,8 @@ def test_another_run_never_sees_old_maps(make_pipe, change):
     change(fresh)
     for one, other in zip(maps(used), maps(fresh), strict=True):
         assert torch.equal(one, other)
-    assert session_of(used).phases() == session_of(fresh).phases()
-    assert "sparse" in session_of(used).phases()
+    assert session_of(used).steps == session_of(fresh).steps
+    assert "sparse" in session_of(used).steps
 
 
 @pytest.mark.parametrize("dense_every", [0, 2])
@@ -217,7 +217,7 @@ def test_each_of_two_transformers_measures_its_own(make_pipe):
     one, other = (runtime._maps for runtime in session_of(pipe).runtimes)
     assert one
     assert other
-    phases = session_of(pipe).phases()
+    phases = session_of(pipe).steps
     assert phases.count("dense") >= 2
     assert phases[-1] == "sparse"
 

@@ -16,7 +16,7 @@ import ajour
 from ajour import Full, PlanError, Stripe, TokenGrid
 from ajour.dispatch import choose
 from ajour.pipelines.devices import execution_device
-from ajour.pipelines.enable import session_of
+from ajour.pipelines.session import session_of
 from ajour.pipelines.tables import TableCache
 from ajour.processors import SparseProcessor
 from tests.pipelines.conftest import (
@@ -329,11 +329,11 @@ def test_transformers_can_be_enabled_one_by_one(make_pipe):
     before, stock = run(pipe), processors(pipe)
     with ajour.sparse(pipe, SPARSE):
         together = run(pipe)
-        phases = session_of(pipe).phases()
+        phases = session_of(pipe).steps
     for transformer in (pipe.transformer, pipe.transformer_2):
         ajour.enable(transformer, SPARSE, scheduler=pipe.scheduler)
     assert torch.equal(run(pipe), together)
-    assert session_of(pipe).phases() == phases
+    assert session_of(pipe).steps == phases
     assert {row.transformer for row in ajour.summary(pipe).layers} == {0, 1}
     with pytest.raises(RuntimeError, match="already enabled"):
         ajour.enable(pipe, SPARSE)

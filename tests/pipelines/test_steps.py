@@ -17,7 +17,7 @@ from diffusers import (
 )
 
 import ajour
-from ajour.pipelines.enable import session_of
+from ajour.pipelines.session import session_of
 from ajour.pipelines.steps import StepTracker, noise_levels
 from tests.pipelines.conftest import LATE, run
 
@@ -121,7 +121,7 @@ def test_left_out_timesteps_are_seen_in_the_first_step(scheduler):
         tracker.ran[tracker.index] = f"step {done}"
         drive(scheduler, t, sample)
         assert tracker.levels_done == levels[4 : 5 + done]
-    assert tracker.phases() == tuple(f"step {done}" for done in range(6))
+    assert tracker.steps == tuple(f"step {done}" for done in range(6))
 
 
 def test_trackers_share_a_scheduler_and_leave_it_as_it_was():
@@ -209,7 +209,7 @@ def test_phases_of_two_runs(pipe):
     ajour.enable(pipe, LATE)
     for steps in (4, 6):
         run(pipe, steps=steps)
-        phases = session_of(pipe).phases()
+        phases = session_of(pipe).steps
         assert len(phases) == steps
         assert phases[0] == "dense"
         assert set(phases[2:]) == {"sparse"}

@@ -1,6 +1,7 @@
 """Calls of tiny transformers, plans for them, and the comparison with stock."""
 
 import copy
+from contextlib import contextmanager
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
@@ -33,10 +34,9 @@ def make(name, seed=0, **config):
     torch.manual_seed(seed)
     transformer = CASES[name].build(**config).eval().requires_grad_(False)
     for layer in family_of(transformer).layers(transformer):
-        module = getattr(layer, "module", layer)
         for name in ("norm_q", "norm_k", "query_norm", "key_norm"):
-            if hasattr(module, name):
-                getattr(module, name).weight.mul_(2)
+            if hasattr(layer, name):
+                getattr(layer, name).weight.mul_(2)
     return transformer
 
 
@@ -58,10 +58,11 @@ def cast(transformer, dtype):
     return transformer
 
 
+@contextmanager
 def sparse(pipe, patterns, schedule=((1.0, "sparse"),), **options):
     """`ajour.sparse` with a plan that gives every layer the same patterns, one per head.
 
-    Takes a pipeline, or a transformer, which gets a scheduler.
+    Takes a pipeline, or a transformer, which gets a scheduler at the start of a run of one step.
     """
     transformer = getattr(pipe, "transformer", pipe)
     layers = len(family_of(transformer).layers(transformer))
@@ -79,7 +80,10 @@ def sparse(pipe, patterns, schedule=((1.0, "sparse"),), **options):
     )
     if pipe is transformer:
         options = {"scheduler": FlowMatchEulerDiscreteScheduler()} | options
-    return ajour.sparse(pipe, plan, **options)
+    with ajour.sparse(pipe, plan, **options):
+        if pipe is transformer:
+            options["scheduler"].set_timesteps(1)
+        yield pipe
 
 
 FULL = [Full(), Full()]

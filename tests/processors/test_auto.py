@@ -6,7 +6,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 
 import ajour
 from ajour import Auto
-from ajour.pipelines.enable import session_of
+from ajour.pipelines.session import session_of
 from tests.processors.families import call, make
 from tests.processors.models import CASES
 
@@ -29,7 +29,7 @@ def test_every_family_chooses_for_itself(name):
             found.append(float((out - dense).norm() / dense.norm()))
             sample = torch.zeros(1, 4)
             scheduler.step(sample, scheduler.timesteps[step], sample)
-        phases = session_of(transformer).phases()
+        phases = session_of(transformer).steps
         thin = [use for use in phases if use != "dense"]
         density = ajour.summary(transformer).mean_density(thin)
     assert phases[0] == "dense"

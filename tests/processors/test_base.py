@@ -6,7 +6,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 
 import ajour
 from ajour import Auto, Full, TokenGrid, lower
-from ajour.pipelines.enable import session_of
+from ajour.pipelines.session import session_of
 from ajour.processors import LayerContext
 from ajour.processors.flux import FluxSparseProcessor
 from tests.processors.families import call, make
@@ -38,7 +38,7 @@ def test_an_automatic_plan_for_quantised_weights():
         for step in range(2):
             assert call(transformer, inputs).isfinite().all()
             scheduler.step(torch.zeros(1, 4), scheduler.timesteps[step], torch.zeros(1, 4))
-        assert session_of(transformer).phases()[-1].startswith("auto")
+        assert session_of(transformer).steps[-1].startswith("auto")
 
 
 def test_a_processor_that_diffusers_makes_anew_says_what_to_do():

@@ -7,7 +7,7 @@ import torch
 
 import ajour
 from ajour import TokenGrid
-from ajour.pipelines.enable import session_of
+from ajour.pipelines.session import session_of
 from ajour.processors import Obstacle, family_of
 from tests.processors.families import FULL, SPARSE, assert_equals_stock, call, make, sparse
 from tests.processors.models import CASES

@@ -7,7 +7,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 
 import ajour
 from ajour import Auto
-from ajour.pipelines.enable import session_of
+from ajour.pipelines.session import session_of
 from tests.processors.families import SPARSE, call, make, sparse
 from tests.processors.models import CASES
 
@@ -35,4 +35,4 @@ def test_an_automatic_plan(name):
         for step in range(2):
             assert call(transformer, inputs).isfinite().all()
             scheduler.step(torch.zeros(1, 4), scheduler.timesteps[step], torch.zeros(1, 4))
-        assert session_of(transformer).phases()[-1].startswith("auto")
+        assert session_of(transformer).steps[-1].startswith("auto")

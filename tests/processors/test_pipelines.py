@@ -8,7 +8,7 @@ import torch
 from diffusers import CogVideoXDPMScheduler, SkyReelsV2DiffusionForcingPipeline
 
 import ajour
-from ajour.pipelines.enable import session_of
+from ajour.pipelines.session import session_of
 from ajour.processors import family_of
 from ajour.processors.host import read_once
 from tests.processors.families import FULL, SPARSE, make, sparse

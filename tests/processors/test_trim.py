@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ajour.pipelines.enable import session_of
+from ajour.pipelines.session import session_of
 from tests.processors.families import SPARSE, call, make, sparse
 from tests.processors.models import CASES
 from tests.processors.test_text_padding import READERS, padded

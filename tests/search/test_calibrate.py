@@ -4,7 +4,7 @@ import torch
 
 import ajour
 from ajour import Diagonal, Full, MultiDiagonal, Skip, Stripe
-from ajour.pipelines.enable import session_of
+from ajour.pipelines.session import session_of
 from ajour.search.calibrate import Meter, band_starts, full_plan
 from ajour.search.measure import gains, layer_groups
 from ajour.search.trajectory import Trajectory, latents, relative_error

@@ -6,7 +6,7 @@ import torch
 from diffusers import WanTransformer3DModel
 
 from ajour import Captured, Diagonal, Full, Phase, Plan, Pyramid, Schedule, Skip, TokenGrid
-from ajour.pipelines.enable import session_of
+from ajour.pipelines.session import session_of
 from ajour.search import costs, estimate
 from ajour.search.calibrate import full_plan
 from ajour.search.costs import HELD_OUT, Costs, layer_rows, measure_costs

@@ -1,4 +1,4 @@
-"""What a dense step is listened to for: the level maps of a plan's captured patterns."""
+"""Measuring the level maps of a plan's captured patterns in a dense step."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 Wanted = tuple[Captured, tuple[int, ...]]
 """A captured pattern and the heads of a layer that have it."""
 
+Maps = list[dict[Wanted, CapturedRows]]
+"""Measured level maps of every layer."""
+
 
 class CapturedMaps:
     """Measures and holds the level maps of every captured head of one transformer.
@@ -35,12 +38,13 @@ class CapturedMaps:
             list(dict.fromkeys(w for name in plan.assignments for w in wanted(plan, name, layer)))
             for layer in range(plan.model["layers"])
         ]
-        self.rows: list[dict[Wanted, CapturedRows]] = [{} for _ in self.wanted]
+        self.plan = plan
+        self.rows: Maps = [{} for _ in self.wanted]
 
     def listener(
         self, layer: int, _weight: Callable[[], torch.Tensor | None]
     ) -> Callable[..., None] | None:
-        """What to call with a layer's q, k, v, output and grid; None if it has nothing to find."""
+        """What to call with a layer's q, k, v, output and grid; None for a layer without any."""
         if not self.wanted[layer]:
             return None
 
@@ -51,6 +55,13 @@ class CapturedMaps:
                 self.rows[layer][want] = CapturedRows.of(levels, want[1], want[0])
 
         return listen
+
+    skipped: Sequence[int] = ()
+    """Layers that the plan cannot do without; here none, each layer falls back by itself."""
+
+    def decide(self) -> tuple[Plan, Maps]:
+        """The plan, and the maps that were measured."""
+        return self.plan, self.rows
 
 
 def measure(
@@ -87,3 +98,12 @@ def wanted(plan: Plan, assignment: str, layer: int) -> list[Wanted]:
         for pattern in dict.fromkeys(patterns)
         if isinstance(pattern, Captured)
     ]
+
+
+def captured_rows(
+    plan: Plan, maps: Maps | None, assignment: str, layer: int
+) -> tuple[CapturedRows, ...] | None:
+    """The measured rows of a layer's captured heads under an assignment; None if one is missing."""
+    rows = [(maps[layer] if maps else {}).get(want) for want in wanted(plan, assignment, layer)]
+    known = tuple(row for row in rows if row is not None)
+    return known if len(known) == len(rows) else None

@@ -1,0 +1,59 @@
+"""The rule for steps: what every step of a denoising run does, from a schedule and noise levels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ajour.schedule import DENSE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ajour.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one denoising step does.
+
+    Args:
+        assignment: name of the assignment in force, or `dense`.
+        measures: whether the step also measures captured patterns. Then it runs dense.
+    """
+
+    assignment: str
+    measures: bool = False
+
+
+def run_steps(
+    schedule: Schedule,
+    noise_levels: Sequence[float],
+    captured: Callable[[str], bool],
+    first: int = 0,
+) -> tuple[Step, ...]:
+    """What every step of a run does.
+
+    A dense step measures captured patterns if the next step uses some. If no dense step comes
+    before the first step with captured patterns, that step runs dense and measures them.
+
+    Args:
+        schedule: the schedule.
+        noise_levels: of all steps of the run, in their order.
+        captured: whether an assignment has captured patterns; never asked for `dense`.
+        first: index of the first step that can measure: where the run begins, or where its grid
+            changed, so that what was measured before is of no use.
+
+    Returns:
+        One `Step` for each noise level.
+    """
+    names = schedule.steps(noise_levels)
+    steps: list[Step] = []
+    measured = False
+    for index, (name, following) in enumerate(zip(names, (*names[1:], DENSE), strict=True)):
+        needed = following if name == DENSE else name
+        measures = index >= first and needed != DENSE and captured(needed)
+        measures = measures and (name == DENSE or not measured)
+        measured = measured or measures
+        steps.append(Step(DENSE, True) if measures else Step(name))
+    return tuple(steps)

@@ -1,0 +1,105 @@
+"""The attention layers of one transformer: their processors, and what each of them is given."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ajour.processors import LayerState, SparseProcessor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ajour.capture import CapturedRows
+    from ajour.processors import Family
+    from ajour.table import BlockTable
+
+    Listener = Callable[..., None]
+
+
+class Layers:
+    """Puts processors on the layers of a transformer, and takes them off again.
+
+    Args:
+        transformer: the transformer.
+        family: its family.
+        backend: the operator's backend, or None to choose.
+        report: called with the reason if a call of a layer runs dense.
+    """
+
+    def __init__(
+        self,
+        transformer: torch.nn.Module,
+        family: Family,
+        backend: str | None,
+        report: Callable[[str], None],
+    ) -> None:
+        self.family = family
+        self.modules = family.layers(transformer)
+        report = torch.compiler.disable(report)
+        self._states = [LayerState(backend=backend, report=report) for _ in self.modules]
+        self._listeners: list[Callable[..., None]] = []
+        for layer, state in zip(self.modules, self._states, strict=True):
+            processor = family.stand_in(layer.processor, state)
+            if processor is not None:
+                layer.processor = processor
+
+    def __len__(self) -> int:
+        return len(self.modules)
+
+    def release(self) -> None:
+        """Put the stock processors back."""
+        self.clear()
+        for layer, state in zip(self.modules, self._states, strict=True):
+            state.report = None
+            processor = layer.processor
+            if isinstance(processor, SparseProcessor) and processor.state is state:
+                layer.processor = processor.stock
+
+    def clear(self, in_pass: bool = False) -> None:
+        """Every layer runs stock; called where a pass begins and where it ends."""
+        for state in self._states:
+            state.tables, state.rows, state.in_pass = (), (), in_pass
+            state.listeners = ()
+
+    def begin(self, tokens: int, padding_end: int, masks_padding: bool) -> None:
+        """Tell all layers the sequence of the pass, see `LayerState`."""
+        for index, state in enumerate(self._states):
+            state.tokens, state.padding_end = tokens, padding_end
+            state.masks_padding = masks_padding
+            state.listeners = tuple(partial(listener, index) for listener in self._listeners)
+
+    def give(
+        self, index: int, tables: tuple[BlockTable, ...], rows: tuple[CapturedRows, ...] = ()
+    ) -> None:
+        """What a layer attends through in this pass."""
+        self._states[index].tables, self._states[index].rows = tables, rows
+
+    def hear(self, index: int, listener: Listener) -> None:
+        """Call a listener after a layer's attention in this pass."""
+        state = self._states[index]
+        state.listeners = (*state.listeners, torch.compiler.disable(listener))
+
+    def listen(self, listener: Callable[..., None]) -> Callable[[], None]:
+        """Call a listener with the layer's index after every attention through the operator.
+
+        Returns:
+            What ends it.
+        """
+        heard = torch.compiler.disable(listener)
+        self._listeners.append(heard)
+        return lambda: self._listeners.remove(heard)
+
+    def time(self, timers: Sequence[Callable[[], None] | None]) -> None:
+        """Call each layer's timer right before and right after its attention; None for none."""
+        for state, timer in zip(self._states, timers, strict=True):
+            state.timer = None if timer is None else torch.compiler.disable(timer)
+
+    def obstacle(self, index: int) -> str | None:
+        """Why a layer has to run dense as it is set up now, or None."""
+        processor: Any = self.modules[index].processor
+        if isinstance(processor, SparseProcessor) and processor.state is not self._states[index]:
+            return "a layer's processor is of an earlier enable(); disable and enable again"
+        return self.family.obstacle(self.modules[index])

@@ -1,0 +1,52 @@
+"""MiniMax-H3 (`MiniMaxH3Transformer3DModel`): one packed sequence, the target video last."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ajour.grid import TokenGrid
+from ajour.processors.base import Family, Obstacle
+from ajour.processors.host import read_once
+from ajour.processors.raster import raster_of
+
+if TYPE_CHECKING:
+    import torch
+
+    from ajour.processors.base import Call
+    from ajour.processors.raster import Raster
+
+
+class MiniMaxH3(Family):
+    """MiniMax-H3 video with sound, from text and references."""
+
+    classes: ClassVar[tuple[str, ...]] = ("MiniMaxH3Transformer3DModel",)
+    processors: ClassVar[tuple[str, ...]] = ("MiniMaxH3AttnProcessor",)
+    pipelines: ClassVar[tuple[str, ...]] = ("MiniMaxH3ModularPipeline",)
+    sparse: ClassVar[str] = (
+        "self-attention of every block; text, conditions and audio of the packed sequence are exact"
+    )
+    dense: ClassVar[tuple[str, ...]] = (
+        "the text refiner: its sequences are short",
+        "calls where less than half the tokens are one video: too little could be left out",
+    )
+
+    def layers(self, transformer: Any) -> list[Any]:
+        """`attn` of every block; the text refiner stays stock."""
+        return [block.attn for block in transformer.transformer_blocks]
+
+    def grid(self, call: Call) -> TokenGrid:
+        """The raster among `position_ids`; all other tokens are exact."""
+        raster = packed_raster(call["position_ids"])
+        if raster is None:
+            raise Obstacle("less than half the tokens are one video, going by position_ids")
+        return TokenGrid(*raster.extents, before=raster.before, after=raster.after)
+
+
+@read_once
+def packed_raster(position_ids: torch.Tensor) -> Raster | None:
+    """The raster of the target video.
+
+    Args:
+        position_ids: (tokens, 3): t, h and w of each row of the packed sequence.
+    """
+    return raster_of(position_ids)

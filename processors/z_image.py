@@ -1,0 +1,69 @@
+"""Z-Image (`ZImageTransformer2DModel`): image, then text, each filled up to 32 tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from diffusers.models.transformers.transformer_z_image import SEQ_MULTI_OF
+
+from ajour.grid import TokenGrid
+from ajour.processors.base import Family, Obstacle
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ajour.processors.base import Call
+
+
+class ZImage(Family):
+    """Z-Image text-to-image, image-to-image, inpainting and ControlNet."""
+
+    classes: ClassVar[tuple[str, ...]] = ("ZImageTransformer2DModel",)
+    processors: ClassVar[tuple[str, ...]] = ("ZSingleStreamAttnProcessor",)
+    pipelines: ClassVar[tuple[str, ...]] = (
+        "ZImageControlNetInpaintPipeline",
+        "ZImageControlNetPipeline",
+        "ZImageImg2ImgPipeline",
+        "ZImageInpaintPipeline",
+        "ZImagePipeline",
+    )
+    dense_pipelines: ClassVar[Mapping[str, str]] = {
+        "ZImageOmniPipeline": "each sample has several images, and text in front of each"
+    }
+    sparse: ClassVar[str] = "joint attention of image and text in every block"
+    dense: ClassVar[tuple[str, ...]] = (
+        "the refiners of noise and of text: two blocks each, before the joint ones",
+        "calls with several images (omni mode) or images of different sizes",
+    )
+    timestep: ClassVar[str] = "t"
+
+    def layers(self, transformer: Any) -> list[Any]:
+        """`attention` of every joint block; the refiners stay stock."""
+        return [block.attention for block in transformer.layers]
+
+    def head_dim(self, transformer: Any) -> int:
+        """Channels of a head."""
+        return int(transformer.config.dim // transformer.config.n_heads)
+
+    def grid(self, call: Call) -> TokenGrid:
+        """(C, T, H, W) divided by the patch sizes; tokens that fill up image and text are exact."""
+        images = call["x"]
+        if isinstance(images[0], list):
+            raise Obstacle("the call has several images for a sample (omni mode)")
+        if len({image.shape for image in images}) > 1:
+            raise Obstacle("the images of the batch differ in size")
+        frames, height, width = images[0].shape[1:]
+        patch = call["patch_size"]
+        video = (frames // call["f_patch_size"], height // patch, width // patch)
+        filled = -(video[0] * video[1] * video[2]) % SEQ_MULTI_OF
+        return TokenGrid(*video, after=filled + max(self.text_tokens(call)))
+
+    def text_tokens(self, call: Call) -> list[int]:
+        """Text tokens of each sample, filled up."""
+        lengths = (len(text) for text in call["cap_feats"])
+        return [length + -length % SEQ_MULTI_OF for length in lengths]
+
+    def padding(self, call: Call) -> tuple[int, ...]:
+        """Samples with less text are padded to the longest, behind a mask."""
+        lengths = self.text_tokens(call)
+        return tuple(max(lengths) - length for length in lengths)
