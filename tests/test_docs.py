@@ -1,5 +1,6 @@
 """Every link of the documentation leads somewhere, and the reference has every public name."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import ajour
 import ajour.pipelines
 
 ROOT = Path(__file__).parents[1]
+RAISED = ("Obstacle", "UnknownStep", "fall_back", "report")
+"""Calls whose first argument says why something runs dense."""
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("tools/**/*.md")])
 
 
@@ -67,3 +70,37 @@ def test_every_guide_is_in_the_index(site):
     index = (site / "index.html").read_text()
     for page in ROOT.glob("docs/*.md"):
         assert page.stem == "index" or f'href="{page.stem}.html"' in index
+
+
+def _reasons():
+    """What the code says where something runs dense: the longest fixed part of each message."""
+    for path in sorted([*ROOT.glob("processors/*.py"), *ROOT.glob("pipelines/*.py")]):
+        tree = ast.parse(path.read_text())
+        constants = {
+            target.id: node.value
+            for node in tree.body
+            if isinstance(node, ast.Assign)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+        for node in ast.walk(tree):
+            texts = []
+            if isinstance(node, ast.Call):
+                name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+                texts = node.args[:1] if name in RAISED else []
+            elif isinstance(node, ast.FunctionDef) and node.name == "obstacle":
+                texts = [inner.value for inner in ast.walk(node) if isinstance(inner, ast.Return)]
+            elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "reason":
+                texts = [node.value]
+            for text in texts:
+                text = constants.get(getattr(text, "id", None), text)
+                parts = getattr(text, "values", [text])
+                fixed = [part.value for part in parts if isinstance(part, ast.Constant)]
+                yield from [max((x for x in fixed if isinstance(x, str)), key=len, default="")]
+
+
+def test_troubleshooting_has_every_reason_to_run_dense():
+    page = " ".join((ROOT / "docs/troubleshooting.md").read_text().split())
+    reasons = {reason.strip() for reason in _reasons()} - {""}
+    assert len(reasons) > 15
+    assert [reason for reason in sorted(reasons) if reason not in page] == []
