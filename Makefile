@@ -25,7 +25,7 @@ demo: $(STAMP)
 
 # The guides and the API reference: build/docs/index.html. Broken links and docstrings are errors.
 docs: $(STAMP)
-	$(BIN)/sphinx-build -W --keep-going --quiet docs build/docs
+	$(BIN)/python -m sphinx -W --keep-going --quiet docs build/docs
 
 # The type checker sees the package as it is installed: the folders under one name.
 lint: $(STAMP)
