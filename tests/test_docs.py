@@ -16,6 +16,8 @@ import ajour.pipelines
 ROOT = Path(__file__).parents[1]
 RAISED = ("Obstacle", "UnknownStep", "fall_back", "report")
 """Calls whose first argument says why something runs dense."""
+pytestmark = pytest.mark.xdist_group("docs")  # the documentation is built once
+
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("tools/**/*.md")])
 
 
