@@ -130,8 +130,8 @@ def draw_blocks(panel: Any, blocks: NDArray[np.int8], query_block: int) -> None:
     axis.set(xlabel="key block", ylabel="query block")
     axis.set_title("blocks of 128 tokens", fontsize=10)
     axis.annotate(
-        "", (-1, query_block), (-22, query_block), arrowprops={"arrowstyle": "-|>", "color": MARK, "lw": 1.5},
-        annotation_clip=False,
+        "", (-1, query_block), (-22, query_block), annotation_clip=False,
+        arrowprops={"arrowstyle": "-|>", "color": MARK, "lw": 1.5},
     )  # fmt: skip
 
 
