@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/patterns.md: a pattern of every kind on the grid of a real video.
+"""Draws the pictures of docs/patterns.md: one pattern of every family on the grid of a real video.
 
 `python -m tools.pattern_pictures`
 """
@@ -83,7 +83,7 @@ def draw(pattern: Pattern, path: Path) -> None:
     """
     query = int(np.ravel_multi_index(QUERY, GRID.shape))
     place = np.argsort(order(pattern.order, GRID.shape))
-    query_block = int(place[query]) // BLOCK
+    own = int(place[query]) // BLOCK
     if isinstance(pattern, GeometricPattern):
         blocks, seen = level_map(pattern, GRID), selected_keys(pattern, GRID, query)
         above = defined_keys(pattern)
@@ -92,7 +92,7 @@ def draw(pattern: Pattern, path: Path) -> None:
         assert isinstance(pattern, Captured)
         states = moving_disc()
         blocks = capture(states, states, GRID, pattern)[0].numpy()
-        seen = blocks[query_block][place // BLOCK].reshape(GRID.shape)
+        seen = blocks[own][place // BLOCK].reshape(GRID.shape)
         above = attention_of(states, query)
         density = pattern.density
     figure = plt.figure(figsize=(11, 3.7), layout="constrained")
@@ -100,7 +100,7 @@ def draw(pattern: Pattern, path: Path) -> None:
         f"{pattern}\n{pattern.order} order, density {density:.3f} on {GRID} tokens", fontsize=10
     )
     left, right = figure.subfigures(1, 2, width_ratios=[1, 2.6])
-    draw_blocks(left, blocks, query_block)
+    draw_blocks(left, blocks, own)
     draw_frames(right, above, seen, "attention" if above.dtype.kind == "f" else "definition")
     shown = [level for level in range(-1, 4) if (blocks == level).any()]
     handles: list[Any] = [
@@ -117,21 +117,21 @@ def draw(pattern: Pattern, path: Path) -> None:
     small.save(path, optimize=True)
 
 
-def draw_blocks(panel: Any, blocks: NDArray[np.int8], query_block: int) -> None:
+def draw_blocks(panel: Any, blocks: NDArray[np.int8], own: int) -> None:
     """The block map; an arrow points at the row of the query's block.
 
     Args:
         panel: a figure or subfigure.
         blocks: (Nv, Nv), level of each key block for each query block, -1 where dropped.
-        query_block: the query's block.
+        own: the query's block.
     """
     axis = panel.subplots()
     show_levels(axis, blocks)
     axis.set(xlabel="key block", ylabel="query block")
     axis.set_title("blocks of 128 tokens", fontsize=10)
     axis.annotate(
-        "", (-1, query_block), (-22, query_block), annotation_clip=False,
-        arrowprops={"arrowstyle": "-|>", "color": MARK, "lw": 1.5},
+        "", (-1, own), (-22, own), arrowprops={"arrowstyle": "-|>", "color": MARK, "lw": 1.5},
+        annotation_clip=False,
     )  # fmt: skip
 
 
