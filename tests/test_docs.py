@@ -14,6 +14,19 @@ import ajour
 import ajour.pipelines
 
 ROOT = Path(__file__).parents[1]
+FOLDERS = [
+    "accel",
+    "processors",
+    "pipelines",
+    "search",
+    "demo",
+    "docs",
+    "tests",
+    "benchmarks",
+    "tools",
+]
+EXAMPLES = {"accel/patterns/cross.py", "processors/chronoedit.py"}
+"""Files that the guides make."""
 RAISED = ("Obstacle", "UnknownStep", "fall_back", "report")
 """Calls whose first argument says why something runs dense."""
 pytestmark = pytest.mark.xdist_group("docs")  # the documentation is built once
@@ -45,6 +58,13 @@ def test_links_and_anchors_of_a_page_exist(page):
         assert there.exists(), f"{target} leads nowhere"
         assert there.is_relative_to(ROOT), f"{target} is outside of the repository"
         assert not anchor or anchor in _inline(there)[1], f"{target} has no such heading"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_paths_in_a_page_exist(page):
+    paths = re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]*)`", page.read_text())
+    missing = [path for path in paths if not (ROOT / path).exists() and path not in EXAMPLES]
+    assert missing == []
 
 
 @pytest.fixture(scope="module")
