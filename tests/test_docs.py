@@ -15,16 +15,6 @@ import ajour.pipelines
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = "accel|processors|pipelines|search|demo|docs|tests|benchmarks|tools"
-    "accel",
-    "processors",
-    "pipelines",
-    "search",
-    "demo",
-    "docs",
-    "tests",
-    "benchmarks",
-    "tools",
-]
 EXAMPLES = {"accel/patterns/cross.py", "processors/chronoedit.py"}
 """Files that the guides make."""
 RAISED = ("Obstacle", "UnknownStep", "fall_back", "report")
