@@ -39,7 +39,8 @@ class Call:
     ) -> None:
         self.transformer = transformer
         self.config: Any = transformer.config
-        bound = _signature(type(transformer)).bind_partial(transformer, *args, **kwargs)
+        kind: Any = type(transformer)
+        bound = _signature(kind).bind_partial(transformer, *args, **kwargs)
         bound.apply_defaults()
         self._arguments = bound.arguments
 
@@ -154,7 +155,8 @@ class Family(ABC):
         name = type(stock).__name__
         if name in self.fused:
             return self.fused[name](stock, state)
-        return stand_in_for(type(stock))(stock, state) if name in self.processors else None
+        kind: Any = type(stock)
+        return stand_in_for(kind)(stock, state) if name in self.processors else None
 
     def obstacle(self, layer: Any) -> str | None:
         """Why a layer has to run dense as it is set up now, or None."""
