@@ -100,7 +100,11 @@ def _reasons():
             if isinstance(node, ast.Call):
                 name = getattr(node.func, "id", getattr(node.func, "attr", ""))
                 texts = node.args[:1] if name in RAISED else []
-            elif isinstance(node, ast.FunctionDef) and node.name == "obstacle":
+            elif (
+                isinstance(node, ast.FunctionDef)
+                and node.name == "obstacle"
+                and node.args.args[0].arg == "self"
+            ):
                 texts = [inner.value for inner in ast.walk(node) if isinstance(inner, ast.Return)]
             elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "reason":
                 texts = [node.value]
