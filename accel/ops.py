@@ -3,7 +3,6 @@
 import math
 
 import torch
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from ajour.dispatch import run
 from ajour.grid import TokenGrid
@@ -12,8 +11,8 @@ from ajour.table import BlockTable
 
 NO_PROLOGUE = Prologue()
 
-_derived = WeakTensorKeyDictionary()
-"""What backends keep with a table, by its `offsets`: compiled code makes a new table each time."""
+TAGS = [torch.Tag.cudagraph_unsafe] if hasattr(torch.Tag, "cudagraph_unsafe") else None
+"""CUDA graphs of torch.compile leave the operator out: their memory cannot hold what is kept."""
 
 
 def attention(
@@ -37,8 +36,8 @@ def attention(
         prologue: norms and rotary embedding to apply to q and k first; GPU backends do so in the
             pass that packs them. Without it q and k are taken as they are.
         scale: factor on the logits; 1 / sqrt(head_dim) by default.
-        backend: one of `ajour.BACKENDS`; an explicit one is used or raises. None chooses the
-            fastest that can run here and logs the choice once.
+        backend: one of `ajour.BACKENDS`: it is used, or an error is raised. None chooses the
+            fastest backend that can run here and logs the choice once.
         return_lse: also return the log-sum-exp of the logits.
 
     Returns:
@@ -69,8 +68,8 @@ def _compiled(
     scale: float,
     backend: str | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The operator as one node of a graph of torch.compile's: everything as tensors and numbers."""
-    grid, q_norm, k_norm, rope = table.grid, prologue.q_norm, prologue.k_norm, prologue.rope
+    """The operator as one node of a compiled graph: all arguments as tensors and numbers."""
+    grid, norms, rope = table.grid, (prologue.q_norm, prologue.k_norm), prologue.rope
     return attend(
         q,
         k,
@@ -84,14 +83,13 @@ def _compiled(
             table.head_rows,
             table.places,
             table.empty_slots,
-            table.work,
         ],
         [grid.frames, grid.height, grid.width, grid.before, grid.after],
         table.highest_level,
-        None if q_norm is None else q_norm.weight,
-        0.0 if q_norm is None else q_norm.eps,
-        None if k_norm is None else k_norm.weight,
-        0.0 if k_norm is None else k_norm.eps,
+        [None if norm is None else norm.weight for norm in norms],
+        [None if norm is None else norm.second for norm in norms],
+        [0 if norm is None else norm.split for norm in norms],
+        [0.0 if norm is None else norm.eps for norm in norms],
         None if rope is None else rope.cosines,
         None if rope is None else rope.sines,
         0 if rope is None else rope.start,
@@ -100,7 +98,7 @@ def _compiled(
     )
 
 
-@torch.library.custom_op("ajour::attend", mutates_args=())
+@torch.library.custom_op("ajour::attend", mutates_args=(), tags=TAGS)
 def attend(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -108,41 +106,27 @@ def attend(
     table: list[torch.Tensor],
     grid: list[int],
     highest_level: int,
-    q_weight: torch.Tensor | None,
-    q_eps: float,
-    k_weight: torch.Tensor | None,
-    k_eps: float,
+    weights: list[torch.Tensor | None],
+    second_weights: list[torch.Tensor | None],
+    splits: list[int],
+    eps: list[float],
     cosines: torch.Tensor | None,
     sines: torch.Tensor | None,
     rope_start: int,
     scale: float,
     backend: str | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`attention` for torch.compile, its table and prologue taken apart."""
+    """`attention` for torch.compile, with the table and prologue as their parts."""
     rope = None
     if cosines is not None and sines is not None:
         rope = Rope(cosines, sines, rope_start)
-    prologue = Prologue(
-        None if q_weight is None else Norm(q_weight, q_eps),
-        None if k_weight is None else Norm(k_weight, k_eps),
-        rope,
+    q_norm, k_norm = (
+        None if weight is None else Norm(weight, small, second, split)
+        for weight, small, second, split in zip(weights, eps, second_weights, splits, strict=True)
     )
-    slots, valid, offsets, ids, row_order, head_rows, places, empty_slots, work = table
-    whole = BlockTable(
-        TokenGrid(*grid),
-        slots,
-        valid,
-        offsets,
-        ids,
-        row_order,
-        head_rows,
-        places,
-        empty_slots,
-        work,
-        highest_level,
-        _derived.setdefault(offsets, {}),
-    )
-    out, lse = run(q, k, v, whole, prologue, scale, backend)
+    prologue = Prologue(q_norm, k_norm, rope)
+    block_table = BlockTable(TokenGrid(*grid), highest_level, *table)
+    out, lse = run(q, k, v, block_table, prologue, scale, backend)
     return out.contiguous(), lse
 
 
