@@ -12,7 +12,6 @@ from ajour.patterns import Full
 from ajour.pipelines.auto import model_of
 from ajour.pipelines.enable import transformers_of
 from ajour.pipelines.generate import sample
-from ajour.search.bands import Bands
 from ajour.search.calibrate.errors import ErrorMeter
 from ajour.search.setup import Setup, uniform_plan
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from ajour.demo.model import Model
     from ajour.demo.request import Request
     from ajour.plan import Plan
+    from ajour.search.bands import Bands
     from ajour.search.calibrate.prompt import Calibration
 
 
@@ -76,19 +76,18 @@ def measure(pipe: Any, job: Job, shown: ShownPlan, request: Request, model: Mode
 
 
 def searched_errors(
-    calibrations: Sequence[Calibration], candidates: Sequence[str], plan: Plan
+    calibrations: Sequence[Calibration], bands: Bands, candidates: Sequence[str], plan: Plan
 ) -> dict[str, NDArray[np.float64]]:
     """The errors of a searched plan's heads, by assignment, as the search measured them.
 
     Args:
         calibrations: of one prompt each.
+        bands: of the run.
         candidates: names of the C patterns.
         plan: the plan.
     """
     mean = np.mean([calibration.errors for calibration in calibrations], axis=0)
-    levels = calibrations[0].noise_levels
-    starts = Bands(tuple(levels), len(mean)).starts
-    names = [plan.schedule.at(float(levels[start])) for start in starts]
+    names = [plan.schedule.at(bands.noise_levels[start]) for start in bands.starts]
     return {
         name: _of_heads(
             np.mean([band for band, used in zip(mean, names, strict=True) if used == name], axis=0),

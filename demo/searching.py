@@ -163,7 +163,7 @@ def search(
             best, density = outcome.chosen, outcome.density
             plan, met, complete = outcome.plan, outcome.met, True
     assert latest is not None  # known once a plan was verified
-    errors = searched_errors(latest.calibrations, list(engine.candidates), plan)
+    errors = searched_errors(latest.calibrations, engine.bands, list(engine.candidates), plan)
     text = f"Errors measured during the search, seed {request.seed}: {request.prompt}"
     grid = replace(engine.shape.grid, before=0, after=0)
     shown = ShownPlan(plan, "Result of a search", grid, errors, text)
