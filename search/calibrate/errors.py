@@ -8,6 +8,7 @@ whose own scale is not portable between models).
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +32,7 @@ SAMPLES = 256
 """Queries that errors are measured on."""
 
 
+@dataclass(eq=False)
 class ErrorMeter:
     """Scores every layer of a running pipeline in the middle step of each band.
 
@@ -43,14 +45,11 @@ class ErrorMeter:
         samples: queries to score on.
     """
 
-    def __init__(
-        self, session: Session, candidates: Sequence[Pattern], bands: int, samples: int = SAMPLES
-    ) -> None:
-        self.session = session
-        self.candidates = candidates
-        self.bands = bands
-        self.samples = samples
-        self._scores: dict[tuple[int, int], list[NDArray[np.float64]]] = {}
+    session: Session
+    candidates: Sequence[Pattern]
+    bands: int
+    samples: int = SAMPLES
+    _scores: dict[tuple[int, int], list[NDArray[np.float64]]] = field(default_factory=dict)
 
     def __call__(
         self,

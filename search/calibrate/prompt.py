@@ -72,6 +72,7 @@ class DenseRun(NamedTuple):
     trajectory: Trajectory
 
 
+@dataclass(frozen=True, eq=False)
 class Calibrator:
     """Measures prompts on a pipeline.
 
@@ -82,18 +83,15 @@ class Calibrator:
         bands: of the run.
     """
 
-    def __init__(
-        self,
-        setup: Setup,
-        candidates: Mapping[str, Pattern],
-        densities: NDArray[np.float64],
-        bands: Bands,
-    ) -> None:
-        self.setup = setup
-        self.candidates = candidates
-        self.densities = densities
-        self.bands = bands
-        self.steps = probed_steps(len(bands.noise_levels))
+    setup: Setup
+    candidates: Mapping[str, Pattern]
+    densities: NDArray[np.float64]
+    bands: Bands
+
+    @property
+    def steps(self) -> list[int]:
+        """The probed steps."""
+        return probed_steps(len(self.bands.noise_levels))
 
     @property
     def units(self) -> int:

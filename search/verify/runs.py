@@ -66,6 +66,7 @@ class Quality:
         return asdict(self) | {"psnr_db_each": each, "run_speedup": self.run_speedup}
 
 
+@dataclass(frozen=True)
 class Verifier:
     """Runs plans on prompts; each run is a unit of work.
 
@@ -79,14 +80,11 @@ class Verifier:
         workers: processes that share the prompts.
     """
 
-    def __init__(
-        self, setup: Setup, prompts: Sequence[str], seed: int, work: Work, workers: Workers
-    ) -> None:
-        self.setup = setup
-        self.prompts = prompts
-        self.seed = seed
-        self.work = work
-        self.workers = workers
+    setup: Setup
+    prompts: Sequence[str]
+    seed: int
+    work: Work
+    workers: Workers
 
     def verify(self, plan: Plan) -> Quality:
         """Run a plan, and dense attention where that was not done yet, on every prompt."""
