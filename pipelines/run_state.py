@@ -42,6 +42,8 @@ class RunState:
     plan: Plan | None
     maps: Maps | None = None
     measured: int | None = None
+    _first: int | None = None
+    _steps: tuple[Step, ...] = ()
     _prepared: dict[tuple[str, tuple[TokenGrid, ...], torch.device], Prepared] = field(
         default_factory=dict
     )
@@ -61,7 +63,10 @@ class RunState:
             noise_levels: of all its steps.
             captured: whether an assignment has captured patterns.
         """
-        step = run_steps(schedule, noise_levels, captured, self.first)[index]
+        if self._first != self.first:
+            self._first = self.first
+            self._steps = run_steps(schedule, noise_levels, captured, self.first)
+        step = self._steps[index]
         if step.assignment != DENSE and self.maps is None and captured(step.assignment):
             self.first = index  # the step that should have measured did not run
             step = Step(DENSE, True)
