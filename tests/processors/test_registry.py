@@ -55,7 +55,7 @@ def test_no_pipeline_is_forgotten():
 def test_classes_and_processors_exist(family):
     for name in family.classes:
         module = inspect.getmodule(getattr(diffusers, name))
-        for processor in family.stands_in_for():
+        for processor in family.known_processors():
             everywhere = (module, diffusers.models.attention_processor)
             assert any(hasattr(place, processor) for place in everywhere), processor
 
