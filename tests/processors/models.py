@@ -23,8 +23,8 @@ from diffusers import (
     WanVACETransformer3DModel,
     ZImageTransformer2DModel,
 )
-from diffusers.modular_pipelines.minimax_h3 import before_denoise as minimax
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
+from diffusers.modular_pipelines.minimax_h3 import before_denoise as minimax
 
 from ajour import TokenGrid
 
