@@ -441,11 +441,8 @@ class Hook:
         """Do it."""
         self._call(*args)
 
-    def __deepcopy__(self, memo: Any) -> Any:
-        return nothing
-
-    def __reduce__(self) -> str:
-        return "nothing"
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial, (nothing,)
 
 
 def nothing(*args: Any) -> None:

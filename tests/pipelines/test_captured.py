@@ -10,9 +10,9 @@ import ajour
 from ajour import Captured, Full, Stripe, TokenGrid
 from ajour.capture import block_mass, capture
 from ajour.pipelines.auto import Auto
-from ajour.pipelines.session import session_of
 from ajour.pipelines.measuring import measure
 from ajour.pipelines.runtime import PREPARED
+from ajour.pipelines.session import session_of
 from tests.pipelines.conftest import HEADS, LATE, latents, make_plan, make_transformer, run
 
 SIZE = (33, 144, 128)  # 9x9x8 tokens, six blocks

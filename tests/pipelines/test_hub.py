@@ -9,8 +9,8 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 import ajour
 from ajour import Plan, PlanError
-from ajour.pipelines.session import session_of
 from ajour.pipelines.hub import load_plan, push_plan
+from ajour.pipelines.session import session_of
 from tests.pipelines.conftest import SPARSE
 
 

@@ -37,7 +37,7 @@ def make(name, seed=0, **config):
     transformer = CASES[name].build(**config).eval().requires_grad_(False)
     for layer in family_of(transformer).layers(transformer):
         for name in ("norm_q", "norm_k", "query_norm", "key_norm"):
-            if hasattr(layer, name):
+            if getattr(layer, name, None) is not None:
                 getattr(layer, name).weight.mul_(2)
     return transformer
 
@@ -58,7 +58,10 @@ def to(value, dtype):
 def output(out):
     """The (batch, ...) tensor that a transformer returned, in float64."""
     first = out if isinstance(out, torch.Tensor) else out[0]
-    return (torch.stack(first) if isinstance(first, list) else first).double()
+    if not isinstance(first, list):
+        return first.double()
+    same = len({part.shape for part in first}) == 1
+    return (torch.stack(first) if same else torch.cat([part.flatten() for part in first])).double()
 
 
 def cast(transformer, dtype):

@@ -8,9 +8,11 @@ import torch
 from diffusers import (
     CogView4Transformer2DModel,
     ConsisIDTransformer3DModel,
+    MiniMaxH3Transformer3DModel,
     ModularPipeline,
     SanaVideoTransformer3DModel,
     WanAnimate2Transformer3DModel,
+    ZImageTransformer2DModel,
 )
 
 import ajour
@@ -64,6 +66,23 @@ def test_classes_and_processors_exist(family):
         for processor in family.known_processors():
             everywhere = (module, diffusers.models.attention_processor)
             assert any(hasattr(place, processor) for place in everywhere), processor
+
+
+@families
+def test_the_timestep_is_an_argument(family):
+    for name in family.classes:
+        assert family.timestep in inspect.signature(getattr(diffusers, name).forward).parameters
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "heads"),
+    [(ZImageTransformer2DModel, "n_layers", 30), (MiniMaxH3Transformer3DModel, "num_layers", 56)],
+)
+def test_heads_of_released_sizes(kind, config, heads):
+    with torch.device("meta"):
+        transformer = kind(**{config: 1})
+    family = family_of(transformer)
+    assert (family.heads(transformer), family.head_dim(transformer)) == (heads, 128)
 
 
 def test_names_belong_to_one_family():
