@@ -37,7 +37,7 @@ DENSITY = 0.2
 
 
 def candidates(grid: TokenGrid) -> list[Pattern]:
-    """Patterns of each family by falling width."""
+    """Patterns of each kind by falling width."""
     if grid.frames == 1:
         boxes = range(grid.height // 4, 0, -4)
         return [*(Window(0, size, size) for size in boxes), *(Diagonal(n / 64) for n in boxes)]
@@ -50,7 +50,7 @@ def candidates(grid: TokenGrid) -> list[Pattern]:
 
 
 def plan(model: torch.nn.Module, grid: TokenGrid, density: float) -> Plan:
-    """A plan that mixes the families over the heads, each as wide as the density allows."""
+    """A plan that mixes the kinds over the heads, each as wide as the density allows."""
     best: dict[str, Pattern] = {}
     for pattern in candidates(grid) if density < 1 else [Full()]:
         fits = ajour.lower([pattern], grid).density() <= density * 1.02
@@ -74,6 +74,7 @@ def check(case: Case) -> tuple[float, float]:
     model, call = model.bfloat16(), case.call(torch.bfloat16, "cuda")
     stock = model(**call)[0].float()
     with ajour.sparse(model, plan(model, case.grid, 1.0), scheduler=scheduler, strict=True):
+        scheduler.set_timesteps(1)
         ours = model(**call)[0].float()
     errors = [float((x - exact).norm() / exact.norm()) for x in (ours, stock)]
     if not errors[0] <= 2 * errors[1]:
@@ -114,6 +115,7 @@ def measure(name: str, repeats: int, compiled: bool, backends: list[str]) -> lis
         timed(f"stock {mode}", lambda m=model: m(**call), 1.0)
         for backend in backends:
             with ajour.sparse(model, chosen, scheduler=scheduler, backend=backend, strict=True):
+                scheduler.set_timesteps(1)
                 model(**call)
                 density = ajour.summary(model).density("sparse") or 0.0
                 timed(f"{backend} {mode}", lambda m=model: m(**call), density)

@@ -35,9 +35,8 @@ def driver_of(transformer: torch.nn.Module) -> Any:
         if names[:1] == ("self",):
             for name in HOLDERS:
                 holder = frame.f_locals.get(name) if name in names else None
-                if holder is None or isinstance(holder, torch.nn.Module):
-                    continue
-                if any(part is transformer for part in transformers_of(holder)):
+                drives = getattr(holder, "__dict__", {}).get("scheduler") is not None
+                if drives and any(part is transformer for part in transformers_of(holder)):
                     return holder
         frame = frame.f_back  # type: ignore[assignment]
     return None

@@ -40,8 +40,9 @@ if TYPE_CHECKING:
 _passes = count(1)
 """Numbers the forward passes of all enabled transformers."""
 
-PREPARED = 8
-"""What layers are given is kept for so many assignments and grids of a run."""
+GRIDS = 8
+"""A transformer remembers so many grids of a run, and of each so many assignments and text lengths.
+"""
 
 
 @dataclass
@@ -272,9 +273,7 @@ class TransformerRuntime:
             obstacle = str(reason)
         if run is None or index is None:
             return
-        shape = self.grid.shape if self.grid is not None else None
-        state = self._states.setdefault(run, {}).setdefault(shape, RunState(index, self._fixed))
-        self._state = state
+        self._state = state = self._state_of(run, index)
         step = self._step(run, index, state)
         if obstacle is not None and step != Step(DENSE):
             self.reports.fall_back(obstacle)
@@ -285,9 +284,15 @@ class TransformerRuntime:
         if isinstance(run, Run):
             run.note(index, self.assignment)
 
-    @property
-    def _fixed(self) -> Plan | None:
-        return None if self.auto is not None else self.plan
+    def _state_of(self, run: Any, index: int) -> RunState:
+        """What is known in a run on the grid of this pass."""
+        states = self._states.setdefault(run, {})
+        shape = None if self.grid is None else self.grid.shape
+        if shape not in states:
+            states[shape] = RunState(index, None if self.auto is not None else self.plan)
+            if len(states) > GRIDS:
+                del states[next(iter(states))]
+        return states[shape]
 
     def _locate(self, call: Call) -> tuple[Any, int | None]:
         """The run and the step of a pass; None if they are not known."""
@@ -347,7 +352,7 @@ class TransformerRuntime:
             tables = [self._lowered(state.plan, g, self.assignment, self.device) for g in grids]
             rows = [self._rows(self.assignment, index) for index in range(len(self.layers))]
             state.prepared[key] = prepare(tables, rows)
-            if len(state.prepared) > PREPARED:
+            if len(state.prepared) > GRIDS:
                 state.prepared.pop(next(iter(state.prepared)))
         for index, (given, left) in enumerate(state.prepared[key]):
             reason = self.layers.obstacle(index)
@@ -441,9 +446,16 @@ class Hook:
         """Do it."""
         self._call(*args)
 
+    def __deepcopy__(self, memo: Any) -> Any:
+        return nothing
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return partial, (nothing,)
+        return _nothing, ()
 
 
 def nothing(*args: Any) -> None:
     """The hook of a copied or unpickled transformer, which runs stock."""
+
+
+def _nothing() -> Callable[..., None]:
+    return nothing

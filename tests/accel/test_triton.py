@@ -186,3 +186,43 @@ def test_the_kernel_compiles_offline(capability, dtype, head_dim, levels):
     )
     assert compiled.metadata.shared <= SHARED_LIMIT[capability] * 1024
     assert compiled.asm["cubin"]
+
+
+PROLOGUE_TARGETS = [
+    (capability, dtype, heads, norm, True)
+    for capability in (80, 90, 120)
+    for dtype, heads, norm in (
+        ("bf16", 40, "all heads"), ("bf16", 24, "each head"), ("bf16", 24, "two weights"),
+        ("fp16", 7, "two weights"),
+    )
+] + [(90, "fp32", 24, "two weights", True), (90, "bf16", 30, "", True),
+     (90, "bf16", 24, "two weights", False)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("capability", "dtype", "heads", "norm", "rope"), PROLOGUE_TARGETS)
+def test_the_prologue_compiles_offline(capability, dtype, heads, norm, rope, tmp_path):
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from ajour.backends.prologue import prologue_kernel, tile
+
+    fixed = {"D": 128, "DP": 128, "BLOCK": 128, "ROPE": rope} | tile(
+        heads, 128, norm == "all heads"
+    )
+    fixed["NORM"] = "each head" if norm == "two weights" else norm
+    if norm != "two weights":
+        fixed["second"] = None
+    kinds = dict.fromkeys(("x", "weight", "second", "packed"), f"*{dtype}")
+    kinds |= dict.fromkeys(("cosines", "sines"), "*fp32") | {"eps": "fp32"}
+    kinds |= dict.fromkeys(("places", "row_order", "head_rows"), "*i32")
+    names = prologue_kernel.arg_names
+    signature = {n: "constexpr" if n in fixed else kinds.get(n, "i32") for n in names}
+    compiled = triton.compile(
+        ASTSource(
+            prologue_kernel, signature, fixed, aligned(signature, "stride_batch", "stride_token")
+        ),
+        target=GPUTarget("cuda", capability, 32),
+        options={"num_warps": 8, "enable_fp_fusion": True},
+    )
+    assert compiled.metadata.shared <= SHARED_LIMIT[capability] * 1024
+    assert stack(compiled.asm["cubin"], tmp_path / "prologue.cubin") == 0

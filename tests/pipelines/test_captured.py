@@ -8,12 +8,13 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 
 import ajour
 from ajour import Captured, Full, Stripe, TokenGrid
-from ajour.capture import block_mass, capture
+from ajour.capture import block_mass, capture, expand
 from ajour.pipelines.auto import Auto
-from ajour.pipelines.measuring import measure
-from ajour.pipelines.runtime import PREPARED
+from ajour.pipelines.measuring import CapturedMaps, measure
+from ajour.pipelines.runtime import GRIDS
 from ajour.pipelines.session import session_of
-from tests.pipelines.conftest import HEADS, LATE, latents, make_plan, make_transformer, run
+from ajour.pipelines.tables import prepare
+from tests.pipelines.conftest import HEADS, LATE, LAYERS, latents, make_plan, make_transformer, run
 
 SIZE = (33, 144, 128)  # 9x9x8 tokens, six blocks
 HALF = Captured([0.5, 0.5, 0.5, 1.0])
@@ -25,9 +26,9 @@ def captured(schedule=LATER, pattern=HALF):
 
 
 def maps(pipe):
-    """The level maps that the first transformer holds, one per layer."""
+    """The level maps of the first head that the first transformer holds, one per layer."""
     runtime = session_of(pipe).runtimes[0]
-    return [next(iter(rows.values())).levels.unpack() for rows in runtime._maps]
+    return [runtime.captured("sparse", layer)[0] for layer in range(LAYERS)]
 
 
 def test_it_is_measured_in_the_last_dense_step(pipe):
@@ -35,26 +36,15 @@ def test_it_is_measured_in_the_last_dense_step(pipe):
     run(pipe, steps=6, size=SIZE)
     with ajour.sparse(pipe, plan):
         heard = {}
-        runtime = session_of(pipe).runtimes[0]
-        original = runtime._listen
+        session = session_of(pipe)
 
-        def listen(grids, device):
-            original(grids, device)
-            for index, context in enumerate(runtime._contexts):
-                found = context.listener
+        def listen(layer, q, k, v, out, grid):
+            if session.runtimes[0].assignment == "dense":
+                heard[layer] = session.step, capture(q[:, :, :1], k[:, :, :1], grid, HALF)[0]
 
-                def both(q, k, v, out, grid, index=index, found=found):
-                    heard[index] = (
-                        runtime.tracker.index,
-                        capture(q[:, :, :1], k[:, :, :1], grid, HALF),
-                    )
-                    found(q, k, v, out, grid)
-
-                context.listener = both
-
-        runtime._listen = listen
-        run(pipe, steps=6, size=SIZE)
-        phases = session_of(pipe).steps
+        with session.runtimes[0].listen(listen):
+            run(pipe, steps=6, size=SIZE)
+        phases = session.steps
         first = phases.index("sparse")
         assert first >= 2
         assert phases == ("dense",) * first + ("sparse",) * (6 - first)
@@ -77,12 +67,17 @@ def test_everything_captured_exactly_equals_stock(pipe):
 def test_maps_too_big_to_expand_give_the_same(layers, pipe, monkeypatch):
     with ajour.sparse(pipe, captured()):
         kept = run(pipe, size=SIZE)
-        (rows,) = session_of(pipe).runtimes[0]._rows("sparse", 0)
-    monkeypatch.setattr("ajour.pipelines.runtime.EXPANDED_BYTES", layers * rows.expanded_nbytes)
+        (levels,) = session_of(pipe).runtimes[0].captured("sparse", 0).values()
+    monkeypatch.setattr("ajour.pipelines.tables.EXPANDED_BYTES", layers * 4 * levels.numel())
+    expanded = []
+    monkeypatch.setattr(
+        "ajour.processors.processor.expand",
+        lambda tables, rows: (expanded.append(len(rows)), expand(tables, rows))[1],
+    )
     with ajour.sparse(pipe, captured()):
         assert torch.equal(run(pipe, size=SIZE), kept)
-        contexts = session_of(pipe).runtimes[0]._contexts
-        assert [not context.rows for context in contexts] == [i < layers for i in range(2)]
+        sparse_steps = session_of(pipe).steps.count("sparse")
+        assert len(expanded) == (LAYERS - layers) * sparse_steps
 
 
 def test_without_a_dense_phase_the_first_step_runs_dense(pipe):
@@ -91,38 +86,40 @@ def test_without_a_dense_phase_the_first_step_runs_dense(pipe):
         assert session_of(pipe).steps == ("dense", "sparse", "sparse", "sparse")
 
 
-def test_refresh_steps_run_dense_and_measure_anew(pipe):
+def test_dense_every_n_steps_measures_again(pipe):
     plan = captured(((1.0, "dense"), (0.9, "sparse", 3)))
     with ajour.sparse(pipe, plan):
-        measured = []
+        measured = set()
+        session = session_of(pipe)
 
-        def note(pipe, _step, _time, kwargs):
-            found = session_of(pipe).runtimes[0]._measured
-            measured.append(None if found is None else found[1])
-            return kwargs
+        def listen(*_):
+            if session.runtimes[0].assignment == "dense":
+                measured.add(session.step)
 
-        run(pipe, steps=9, size=SIZE, callback_on_step_end=note)
-        phases = session_of(pipe).steps
-        start = phases.index("sparse")
-        assert phases[start:][:6] == ("sparse", "sparse", "dense") * 2
-        last_dense = [max(j for j in range(i + 1) if phases[j] == "dense") for i in range(9)]
-        assert measured[start:] == last_dense[start:]
+        with session.runtimes[0].listen(listen):
+            run(pipe, steps=9, size=SIZE)
+        steps = session.steps
+        start = steps.index("sparse")
+        assert steps[start:][:6] == ("sparse", "sparse", "dense") * 2
+        assert measured == {i for i in range(8) if steps[i : i + 2] == ("dense", "sparse")}
 
 
-def test_refresh_without_captured_patterns_is_a_stock_step(pipe):
+def test_dense_every_without_captured_patterns_is_a_stock_step(pipe):
     with ajour.sparse(pipe, make_plan([Stripe(3)] * 2, ((1.0, "sparse", 2),))):
         run(pipe, steps=4, size=SIZE)
         assert session_of(pipe).steps == ("sparse", "dense", "sparse", "dense")
-        assert session_of(pipe).runtimes[0]._maps == []
+        assert session_of(pipe).runtimes[0].captured("sparse", 0) == {}
 
 
 def test_guidance_measures_the_first_pass_only(pipe):
     with ajour.sparse(pipe, captured()):
-        run(pipe, size=SIZE, guidance_scale=3.0)
-        assert session_of(pipe).runtimes[0].tracker.steps_done == 3
-        with_guidance = maps(pipe)
-        run(pipe, size=SIZE, guidance_scale=1.0, steps=3)
-        assert len(with_guidance) == len(maps(pipe)) == 2
+        heard = []
+        session = session_of(pipe)
+        with session.runtimes[0].listen(lambda *_: heard.append(session.runtimes[0].assignment)):
+            run(pipe, size=SIZE, guidance_scale=3.0)
+        assert session.latest_run.steps_done == 3
+        assert heard.count("dense") == LAYERS
+        assert heard.count("sparse") == 2 * LAYERS * session.steps.count("sparse")
 
 
 def other_prompt(pipe):
@@ -169,12 +166,21 @@ def test_another_run_of_the_same_size_gives_what_it_gives_alone(make_pipe, plan,
     assert torch.equal(found, alone)
 
 
-def test_what_is_prepared_is_kept_for_a_few_grids_only(pipe):
+def test_what_is_prepared_is_kept_for_a_few_grids_only(pipe, monkeypatch):
+    prepared = []
+    monkeypatch.setattr(
+        "ajour.pipelines.runtime.prepare",
+        lambda tables, rows: (prepared.append(1), prepare(tables, rows))[1],
+    )
     ajour.enable(pipe, make_plan([Stripe(2)] * HEADS, ((1.0, "sparse"),)))
     pipe.scheduler.set_timesteps(4)
-    for frames in range(2, 6 + PREPARED):
+    for frames in range(2, 6 + GRIDS):
         pipe.transformer(**latents((frames, 4, 4)))
-    assert len(session_of(pipe).runtimes[0]._prepared) == PREPARED
+    assert len(prepared) == 4 + GRIDS
+    pipe.transformer(**latents((3, 4, 4)))
+    assert len(prepared) == 5 + GRIDS
+    pipe.transformer(**latents((5 + GRIDS, 4, 4)))
+    assert len(prepared) == 5 + GRIDS
 
 
 def test_a_grid_that_changes_within_a_run_is_measured_again(pipe):
@@ -185,7 +191,7 @@ def test_a_grid_that_changes_within_a_run_is_measured_again(pipe):
     for grid in ((9, 9, 8), (9, 9, 8), (7, 9, 8), (7, 9, 8)):
         inputs = latents(grid)
         transformer(**inputs)
-        ran.append(session_of(pipe).runtimes[0].phase)
+        ran.append(session_of(pipe).runtimes[0].assignment)
         sample = inputs["hidden_states"]
         scheduler.step(sample, scheduler.timesteps[len(ran) - 1], sample)
         if len(ran) == 2:
@@ -195,17 +201,14 @@ def test_a_grid_that_changes_within_a_run_is_measured_again(pipe):
     assert ran == ["dense", "sparse", "dense", "sparse"]
 
 
-def test_a_layer_that_was_skipped_runs_dense_and_is_said(pipe):
+def test_a_layer_that_was_skipped_runs_dense_and_is_said(pipe, monkeypatch):
     ajour.enable(pipe, captured())
-    runtime = session_of(pipe).runtimes[0]
-    original = runtime._settle
-
-    def lose_a_layer():
-        original()
-        if runtime._maps:
-            runtime._maps[1].clear()
-
-    runtime._settle = lose_a_layer
+    skipped = CapturedMaps.listener
+    monkeypatch.setattr(
+        CapturedMaps,
+        "listener",
+        lambda self, layer, weight: None if layer == 1 else skipped(self, layer, weight),
+    )
     run(pipe, size=SIZE, steps=4)
     assert any("skipped" in reason for reason in ajour.summary(pipe).fallbacks)
 
@@ -214,9 +217,8 @@ def test_each_of_two_transformers_measures_its_own(make_pipe):
     pipe = make_pipe(transformer_2=make_transformer(seed=1), boundary_ratio=0.8)
     ajour.enable(pipe, captured(((1.0, "dense"), (0.97, "sparse"))))
     run(pipe, steps=8, size=SIZE)
-    one, other = (runtime._maps for runtime in session_of(pipe).runtimes)
-    assert one
-    assert other
+    one, other = (runtime.captured("sparse", 0)[0] for runtime in session_of(pipe).runtimes)
+    assert not torch.equal(one, other)
     phases = session_of(pipe).steps
     assert phases.count("dense") >= 2
     assert phases[-1] == "sparse"
@@ -233,8 +235,11 @@ def test_summary_knows_the_density_once_measured(pipe):
 
 def test_a_plan_without_captured_patterns_keeps_its_dense_steps_stock(pipe):
     with ajour.sparse(pipe, LATE):
-        run(pipe, size=SIZE)
-        assert session_of(pipe).runtimes[0]._measured is None
+        heard = []
+        session = session_of(pipe)
+        with session.runtimes[0].listen(lambda *_: heard.append(session.runtimes[0].assignment)):
+            run(pipe, size=SIZE)
+        assert set(heard) == {"sparse"}
 
 
 def test_what_several_patterns_need_of_a_head_is_measured_once(monkeypatch):

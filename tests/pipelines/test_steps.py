@@ -1,4 +1,4 @@
-"""The step tracker follows any scheduler without touching it for others."""
+"""Following any scheduler through its runs, without touching it for others."""
 
 import copy
 import functools
@@ -18,7 +18,7 @@ from diffusers import (
 
 import ajour
 from ajour.pipelines.session import session_of
-from ajour.pipelines.steps import StepTracker, noise_levels
+from ajour.pipelines.steps import follow, noise_levels
 from tests.pipelines.conftest import LATE, run
 
 FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
@@ -31,6 +31,20 @@ SCHEDULERS = [
 ]
 
 
+class Watch:
+    """A user of a scheduler's follower, as a session is."""
+
+    def __init__(self, scheduler):
+        self.follower = follow(scheduler, self)
+
+    @property
+    def run(self):
+        return self.follower.run
+
+    def release(self):
+        self.follower.release(self)
+
+
 def drive(scheduler, t, sample):
     """One step, whatever the signature."""
     if isinstance(scheduler, CogVideoXDPMScheduler):
@@ -40,14 +54,15 @@ def drive(scheduler, t, sample):
 
 def walk(scheduler, steps):
     """Drives a scheduler; the noise level before each step."""
-    tracker = StepTracker(scheduler)
+    watch = Watch(scheduler)
     scheduler.set_timesteps(steps)
     seen, sample = [], torch.randn(1, 4, 4, 4)
     for t in scheduler.timesteps:
-        seen.append(tracker.noise_level)
+        seen.append(watch.run.noise_levels[watch.run.step])
         sample = scheduler.step(torch.zeros_like(sample), t, sample, return_dict=False)[0]
-    assert tracker.levels_done == seen
-    return seen, tracker
+    assert watch.run.step is None
+    assert watch.run.steps_done == steps
+    return seen, watch
 
 
 # Some of diffusers' schedulers call numpy in a way that it deprecates.
@@ -56,13 +71,13 @@ def walk(scheduler, steps):
 @pytest.mark.parametrize("steps", [1, 4, 20])
 def test_noise_levels_fall_and_start_over(scheduler, steps):
     scheduler = copy.deepcopy(scheduler)
-    seen, tracker = walk(scheduler, steps)
+    seen, watch = walk(scheduler, steps)
     assert len(seen) == steps
     assert all(a > b for a, b in zip(seen, seen[1:], strict=False))
     assert all(0 <= level <= 1 for level in seen)
     if steps > 1:
         assert seen[0] > 0.9
-    tracker.release()
+    watch.release()
     again, _ = walk(scheduler, steps)
     assert again == seen
 
@@ -88,23 +103,24 @@ def test_the_noise_level_of_others_is_a_share():
 
 def test_a_copied_scheduler_moves_on_its_own():
     scheduler = FlowMatchEulerDiscreteScheduler()
-    tracker = StepTracker(scheduler)
+    watch = Watch(scheduler)
     twin = copy.deepcopy(scheduler)
     scheduler.set_timesteps(4)
     twin.set_timesteps(9)
     assert len(twin.timesteps) == 9
     assert len(scheduler.timesteps) == 4
     assert twin.sigmas.shape != scheduler.sigmas.shape
-    tracker.release()
+    watch.release()
     assert "step" not in scheduler.__dict__
 
 
 def test_a_partial_trajectory_starts_at_its_noise_level():
     scheduler = FlowMatchEulerDiscreteScheduler()
-    tracker = StepTracker(scheduler)
+    watch = Watch(scheduler)
     scheduler.set_timesteps(10)
     scheduler.set_begin_index(4)
-    assert tracker.noise_level == pytest.approx(scheduler.sigmas[4].item())
+    assert watch.run.step == 4
+    assert watch.run.noise_levels[4] == pytest.approx(scheduler.sigmas[4].item())
 
 
 @pytest.mark.parametrize(
@@ -113,30 +129,29 @@ def test_a_partial_trajectory_starts_at_its_noise_level():
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_left_out_timesteps_are_seen_in_the_first_step(scheduler):
     scheduler = copy.deepcopy(scheduler)
-    tracker = StepTracker(scheduler)
+    watch = Watch(scheduler)
     scheduler.set_timesteps(10)
-    levels = noise_levels(scheduler)
     sample = torch.randn(1, 4, 4, 4)
     for done, t in enumerate(scheduler.timesteps[4:]):
-        tracker.ran[tracker.index] = f"step {done}"
+        watch.run.note(watch.run.step, f"step {done}")
         drive(scheduler, t, sample)
-        assert tracker.levels_done == levels[4 : 5 + done]
-    assert tracker.steps == tuple(f"step {done}" for done in range(6))
+        assert watch.run.step == (5 + done if done < 5 else None)
+    assert watch.run.steps == tuple(f"step {done}" for done in range(6))
 
 
-def test_trackers_share_a_scheduler_and_leave_it_as_it_was():
+def test_followers_share_a_scheduler_and_leave_it_as_it_was():
     scheduler = FlowMatchEulerDiscreteScheduler()
     calls, sample = [], torch.randn(1, 4)
     stock = scheduler.step
     scheduler.step = lambda *args, **kwargs: (calls.append(1), stock(*args, **kwargs))[1]
     patched = scheduler.step
-    one, other = StepTracker(scheduler), StepTracker(scheduler)
+    one, other = Watch(scheduler), Watch(scheduler)
     scheduler.set_timesteps(3)
     scheduler.step(sample, scheduler.timesteps[0], sample)
-    assert (one.step, other.step, len(calls)) == ((1, 1), (1, 1), 1)
+    assert (one.run.step, other.run.step, len(calls)) == (1, 1, 1)
     one.release()
     scheduler.step(sample, scheduler.timesteps[1], sample)
-    assert (one.step[1], other.step[1], len(calls)) == (1, 2, 2)
+    assert (other.run.step, len(calls)) == (2, 2)
     other.release()
     assert scheduler.step is patched
     assert "set_timesteps" not in scheduler.__dict__
@@ -145,7 +160,7 @@ def test_trackers_share_a_scheduler_and_leave_it_as_it_was():
 @pytest.mark.parametrize("named", [False, True])
 def test_what_wraps_a_followed_scheduler_stays_and_nothing_counts_twice(named):
     scheduler = FlowMatchEulerDiscreteScheduler()
-    tracker = StepTracker(scheduler)
+    watch = Watch(scheduler)
     inner = scheduler.step
 
     def outer(*args, **kwargs):
@@ -153,13 +168,13 @@ def test_what_wraps_a_followed_scheduler_stays_and_nothing_counts_twice(named):
 
     outer = functools.wraps(inner)(outer) if named else outer
     scheduler.step = outer
-    tracker.release()
+    watch.release()
     assert scheduler.step is outer
-    again = StepTracker(scheduler)
+    again = Watch(scheduler)
     scheduler.set_timesteps(3)
     sample = torch.randn(1, 4)
     scheduler.step(sample, scheduler.timesteps[0], sample)
-    assert again.step == (1, 1)
+    assert again.run.step == 1
     again.release()
     assert scheduler.step is outer
 
@@ -168,33 +183,33 @@ def test_a_copy_moves_on_its_own_also_with_a_method_of_its_own():
     scheduler = FlowMatchEulerDiscreteScheduler()
     kind = type(scheduler)
     scheduler.step = types.MethodType(lambda self, *args: kind.step(self, *args), scheduler)
-    tracker = StepTracker(scheduler)
+    watch = Watch(scheduler)
     twin = copy.deepcopy(scheduler)
     twin.set_timesteps(3)
     sample = torch.randn(1, 4)
     twin.step(sample, twin.timesteps[0], sample)
     assert (scheduler.step_index, twin.step_index) == (None, 1)
-    StepTracker(twin).release()
+    Watch(twin).release()
     assert twin.step.__self__ is twin
-    tracker.release()
+    watch.release()
 
 
 def test_a_copy_of_a_followed_scheduler_can_be_followed_too():
     scheduler = FlowMatchEulerDiscreteScheduler()
-    tracker = StepTracker(scheduler)
+    watch = Watch(scheduler)
     twin = copy.deepcopy(scheduler)
-    other = StepTracker(twin)
+    other = Watch(twin)
     twin.set_timesteps(3)
     sample = torch.randn(1, 4)
     twin.step(sample, twin.timesteps[0], sample)
-    assert (tracker.step, other.step) == ((0, 0), (1, 1))
+    assert (watch.run, other.run.step) == (None, 1)
     other.release()
     assert "step" not in twin.__dict__
 
 
-def test_a_dropped_tracker_leaves_a_working_scheduler():
+def test_a_dropped_follower_leaves_a_working_scheduler():
     scheduler = FlowMatchEulerDiscreteScheduler()
-    StepTracker(scheduler)
+    Watch(scheduler)
     scheduler.set_timesteps(3)
     sample = torch.randn(1, 4)
     scheduler.step(sample, scheduler.timesteps[0], sample)
@@ -202,10 +217,10 @@ def test_a_dropped_tracker_leaves_a_working_scheduler():
 
 def test_a_scheduler_without_noise_levels_is_refused():
     with pytest.raises(TypeError, match=r"object.*sigmas"):
-        StepTracker(object())
+        follow(object(), Watch)
 
 
-def test_phases_of_two_runs(pipe):
+def test_steps_of_two_runs(pipe):
     ajour.enable(pipe, LATE)
     for steps in (4, 6):
         run(pipe, steps=steps)
