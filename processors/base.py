@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ajour.grid import TokenGrid
     from ajour.processors.fused import Fusion
-    from ajour.processors.processor import LayerState
+    from ajour.processors.layer import LayerState
 
 
 class Obstacle(Exception):
