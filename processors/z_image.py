@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from diffusers.models.transformers.transformer_z_image import SEQ_MULTI_OF
@@ -46,10 +45,10 @@ class ZImage(Family):
         if isinstance(images[0], list) or len({image.shape for image in images}) > 1:
             raise Obstacle("a sample has several images (omni mode), or images differ in size")
         patch = (call["f_patch_size"], call["patch_size"], call["patch_size"])
-        extents = [n // p for n, p in zip(images[0].shape[1:], patch, strict=True)]
+        frames, height, width = (n // p for n, p in zip(images[0].shape[1:], patch, strict=True))
         text = max(len(text) for text in call["cap_feats"])
-        filling = -prod(extents) % SEQ_MULTI_OF + -text % SEQ_MULTI_OF
-        return TokenGrid(*extents, after=text + filling)
+        filling = -(frames * height * width) % SEQ_MULTI_OF + -text % SEQ_MULTI_OF
+        return TokenGrid(frames, height, width, after=text + filling)
 
     def padding(self, call: Call) -> tuple[int, ...]:
         """Samples with less text are padded to the longest, behind a mask."""
