@@ -80,7 +80,7 @@ class Layers:
     def hear(self, index: int, listener: Listener) -> None:
         """Call a listener after a layer's attention in this pass."""
         state = self._states[index]
-        state.listeners = (*state.listeners, torch.compiler.disable(listener))
+        state.listeners = (*state.listeners, listener)
 
     def listen(self, listener: Callable[..., None]) -> Callable[[], None]:
         """Call a listener with the layer's index after every attention through the operator.
@@ -88,14 +88,13 @@ class Layers:
         Returns:
             What ends it.
         """
-        heard = torch.compiler.disable(listener)
-        self._listeners.append(heard)
-        return lambda: self._listeners.remove(heard)
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
 
     def time(self, timers: Sequence[Callable[[], None] | None]) -> None:
         """Call each layer's timer right before and right after its attention; None for none."""
         for state, timer in zip(self._states, timers, strict=True):
-            state.timer = None if timer is None else torch.compiler.disable(timer)
+            state.timer = timer
 
     def obstacle(self, index: int) -> str | None:
         """Why a layer has to run dense as it is set up now, or None."""

@@ -15,8 +15,8 @@ from weakref import WeakValueDictionary
 import torch
 
 from ajour.capture import expand
-from ajour.ops import attention
-from ajour.prologue import Norm, Prologue, Rope
+from ajour.ops import TAGS, attention
+from ajour.prologue import Prologue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 _numbers = count()
 _layers: WeakValueDictionary[int, LayerState] = WeakValueDictionary()
-
-TAGS = [torch.Tag.cudagraph_unsafe] if hasattr(torch.Tag, "cudagraph_unsafe") else None
-"""CUDA graphs of torch.compile leave the layer's attention out: its table may be another later."""
 
 
 @dataclass
@@ -95,19 +92,12 @@ def attend(
     prologue = prologue or Prologue()
     if not torch.compiler.is_compiling():
         return _attend(state, query, key, value, prologue)
-    norms, rope = (prologue.q_norm, prologue.k_norm), prologue.rope
     return attend_layer(
         query,
         key,
         value,
         state.number,
-        [None if norm is None else norm.weight for norm in norms],
-        [None if norm is None else norm.second for norm in norms],
-        [0 if norm is None else norm.split for norm in norms],
-        [0.0 if norm is None else norm.eps for norm in norms],
-        None if rope is None else rope.cosines,
-        None if rope is None else rope.sines,
-        0 if rope is None else rope.start,
+        *prologue.parts(),
     )
 
 
@@ -117,22 +107,13 @@ def attend_layer(
     key: torch.Tensor,
     value: torch.Tensor,
     number: torch.Tensor,
-    weights: list[torch.Tensor | None],
-    second_weights: list[torch.Tensor | None],
-    splits: list[int],
+    tensors: list[torch.Tensor | None],
+    places: list[int],
     eps: list[float],
-    cosines: torch.Tensor | None,
-    sines: torch.Tensor | None,
-    rope_start: int,
 ) -> torch.Tensor:
     """`attend` for torch.compile, with the layer's number and the prologue as its parts."""
-    q_norm, k_norm = (
-        None if weight is None else Norm(weight, small, second, split)
-        for weight, small, second, split in zip(weights, eps, second_weights, splits, strict=True)
-    )
-    rope = None if cosines is None or sines is None else Rope(cosines, sines, rope_start)
-    state = _layers[int(number)]
-    return _attend(state, query, key, value, Prologue(q_norm, k_norm, rope)).contiguous()
+    prologue = Prologue.of(tensors, places, eps)
+    return _attend(_layers[int(number)], query, key, value, prologue).contiguous()
 
 
 @attend_layer.register_fake
