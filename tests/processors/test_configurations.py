@@ -448,6 +448,17 @@ def test_minimax_h3_conditions_are_exact(anchors):
         assert ajour.summary(transformer).grid == f"3x7x9 + {exact} exact"
 
 
+def test_minimax_h3_conditions_do_not_hide_that_no_step_was_called():
+    transformer, inputs = make("MiniMaxH3"), minimax_h3_inputs(GRID, anchors=("first",))
+    later = inputs | {"timestep": inputs["timestep"].where(inputs["timestep"] > 0.9, 0.6)}
+    assert later["timestep"].max() == inputs["timestep"].max()
+    with sparse(transformer, SPARSE, strict=True):
+        call(transformer, inputs)
+        call(transformer, inputs)
+        with pytest.raises(RuntimeError, match="timestep changed without a call"):
+            call(transformer, later)
+
+
 @pytest.mark.parametrize("text", [121, 300])
 def test_minimax_h3_with_little_video_runs_dense(text):
     inputs = minimax_h3_inputs((2, 7, 9), text)
