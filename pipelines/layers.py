@@ -61,8 +61,8 @@ class Layers:
     def clear(self, in_pass: bool = False) -> None:
         """Every layer runs stock; called where a pass begins and where it ends."""
         for state in self._states:
-            state.tables, state.rows, state.in_pass = (), (), in_pass
-            state.listeners = ()
+            state.tables, state.rows, state.listeners = (), (), ()
+            state.sparse, state.in_pass = False, in_pass
 
     def begin(self, tokens: int, padding_end: int, masks_padding: bool) -> None:
         """Tell all layers the sequence of the pass, see `LayerState`."""
@@ -75,7 +75,8 @@ class Layers:
         self, index: int, tables: tuple[BlockTable, ...], rows: tuple[CapturedRows, ...] = ()
     ) -> None:
         """What a layer attends through in this pass."""
-        self._states[index].tables, self._states[index].rows = tables, rows
+        state = self._states[index]
+        state.tables, state.rows, state.sparse = tables, rows, bool(tables)
 
     def hear(self, index: int, listener: Listener) -> None:
         """Call a listener after a layer's attention in this pass."""

@@ -47,6 +47,7 @@ class LayerState:
         report: says once that a call runs dense, and why; raises under `strict`.
 
     Attributes:
+        sparse: whether there are tables; a compiled graph depends on this alone.
         number: int64 (), the layer's number in compiled graphs.
     """
 
@@ -60,9 +61,11 @@ class LayerState:
     timer: Callable[[], None] | None = None
     in_pass: bool = False
     report: Callable[[str], None] | None = None
+    sparse: bool = field(init=False)
     number: torch.Tensor = field(init=False)
 
     def __post_init__(self) -> None:
+        self.sparse = bool(self.tables)
         self.number = torch.tensor(next(_numbers), device="cpu")
         _layers[int(self.number)] = self
 

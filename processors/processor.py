@@ -45,7 +45,7 @@ class SparseProcessor:
         state = self.state
         if not state.in_pass and state.report is not None:
             state.report(OUTSIDE)
-        if not state.tables:
+        if not state.sparse:
             return self.stock(attn, *args, **kwargs)
         return self.run(attn, *args, **kwargs)
 

@@ -8,6 +8,7 @@ from ajour import MultiDiagonal, Pyramid, Skip, Stripe
 from ajour.pipelines.session import session_of
 from tests.processors.families import FULL, SPARSE, call, make, sparse
 from tests.processors.models import CASES
+from tests.processors.test_text_padding import padded
 
 # Mochi turns autocast on in float32, of which torch warns on CPU.
 pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast")
@@ -52,3 +53,18 @@ def test_plans_and_phases_add_no_graph(name, compile_):
             torch.testing.assert_close(out, eager, rtol=1e-4, atol=1e-5)
     assert 0 < graphs[0] < graphs[1]
     assert set(graphs[1:]) == {graphs[1]}
+
+
+@pytest.mark.parametrize("name", ["HunyuanVideo", "QwenImage"])
+def test_texts_and_listeners_add_no_graph(name):
+    torch._dynamo.reset()
+    transformer, counter, heard = make(name, num_layers=1), CompileCounter(), []
+    blocks(transformer, counter)
+    with sparse(transformer, SPARSE, strict=True):
+        call(transformer, padded(name, (3, 3)))
+        graphs = counter.frame_count
+        with session_of(transformer).runtimes[0].listen(lambda layer, *_: heard.append(layer)):
+            for lengths in ((5, 5), (3, 8), (11, 11)):
+                call(transformer, padded(name, lengths))
+        assert heard
+        assert counter.frame_count == graphs > 0
