@@ -44,7 +44,7 @@ def section(family: Family) -> str:
     title, _, _ = (inspect.getdoc(type(family)) or "").partition("\n")
     lines = [f"## {type(family).__name__}", "", title, ""]
     lines.append(f"- Transformer: {_code(family.classes)}")
-    lines.append(f"- Processors it stands in for: {_code(family.stands_in_for())}")
+    lines.append(f"- Processors it stands in for: {_code(family.known_processors())}")
     lines.append(f"- Pipelines: {_code(family.pipelines)}")
     lines.append(f"- Sparse: {family.sparse}.")
     lines += [f"- Dense: {reason}." for reason in family.dense]

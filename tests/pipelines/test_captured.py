@@ -71,7 +71,7 @@ def test_maps_too_big_to_expand_give_the_same(layers, pipe, monkeypatch):
     monkeypatch.setattr("ajour.pipelines.tables.EXPANDED_BYTES", layers * 4 * levels.numel())
     expanded = []
     monkeypatch.setattr(
-        "ajour.processors.processor.expand",
+        "ajour.processors.layer.expand",
         lambda tables, rows: (expanded.append(len(rows)), expand(tables, rows))[1],
     )
     with ajour.sparse(pipe, captured()):
