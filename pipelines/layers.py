@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ajour.capture import CapturedRows
+    from ajour.pipelines.tables import Prepared
     from ajour.processors import Family
     from ajour.table import BlockTable
 
@@ -38,6 +39,7 @@ class Layers:
     ) -> None:
         self.family = family
         self.modules = family.layers(transformer)
+        self._report = report
         report = torch.compiler.disable(report)
         self._states = [LayerState(backend=backend, report=report) for _ in self.modules]
         self._listeners: list[Callable[..., None]] = []
@@ -77,6 +79,23 @@ class Layers:
         """What a layer attends through in this pass."""
         state = self._states[index]
         state.tables, state.rows, state.sparse = tables, rows, bool(tables)
+
+    def give_sparse(self, prepared: Prepared) -> None:
+        """Give every layer what `prepare` made for an assignment, or report why it runs dense."""
+        for index, (tables, rows) in enumerate(prepared):
+            reason = self.obstacle(index)
+            if reason is None and rows is None:
+                reason = "a layer was skipped in the step that measured its captured patterns"
+            if reason is not None:
+                self._report(reason)
+            elif rows is not None:
+                self.give(index, tables, rows)
+
+    def give_dense(self, tables: Sequence[Sequence[BlockTable]]) -> None:
+        """Give every layer that can attend through the operator its tables, one of each grid."""
+        for index in range(len(self)):
+            if self.obstacle(index) is None:
+                self.give(index, tuple(table[index] for table in tables))
 
     def hear(self, index: int, listener: Listener) -> None:
         """Call a listener after a layer's attention in this pass."""

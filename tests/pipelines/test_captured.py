@@ -11,7 +11,7 @@ from ajour import Captured, Full, Stripe, TokenGrid
 from ajour.capture import block_mass, capture, expand
 from ajour.pipelines.auto import Auto
 from ajour.pipelines.measuring import CapturedMaps, measure
-from ajour.pipelines.runtime import GRIDS
+from ajour.pipelines.run_state import GRIDS
 from ajour.pipelines.session import session_of
 from ajour.pipelines.tables import prepare
 from tests.pipelines.conftest import HEADS, LATE, LAYERS, latents, make_plan, make_transformer, run
