@@ -32,7 +32,7 @@ def blocks(transformer, backend):
 
 
 @pytest.mark.parametrize("compile_", [whole, blocks])
-@pytest.mark.parametrize("name", list(CASES))
+@pytest.mark.parametrize("name", [name for name in CASES if name != "WanTI2V"])  # is Wan
 def test_plans_and_phases_add_no_graph(name, compile_):
     transformer, inputs = make(name), CASES[name].inputs(GRID, 7, 1)
     expected = []
