@@ -6,7 +6,7 @@ import torch
 
 from ajour.dispatch import run
 from ajour.grid import TokenGrid
-from ajour.prologue import Norm, Prologue, Rope
+from ajour.prologue import Prologue
 from ajour.table import BlockTable
 
 NO_PROLOGUE = Prologue()
@@ -69,7 +69,7 @@ def _compiled(
     backend: str | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The operator as one node of a compiled graph: all arguments as tensors and numbers."""
-    grid, norms, rope = table.grid, (prologue.q_norm, prologue.k_norm), prologue.rope
+    grid = table.grid
     return attend(
         q,
         k,
@@ -86,13 +86,7 @@ def _compiled(
         ],
         [grid.frames, grid.height, grid.width, grid.before, grid.after],
         table.highest_level,
-        [None if norm is None else norm.weight for norm in norms],
-        [None if norm is None else norm.second for norm in norms],
-        [0 if norm is None else norm.split for norm in norms],
-        [0.0 if norm is None else norm.eps for norm in norms],
-        None if rope is None else rope.cosines,
-        None if rope is None else rope.sines,
-        0 if rope is None else rope.start,
+        *prologue.parts(),
         scale,
         backend,
     )
@@ -106,25 +100,14 @@ def attend(
     table: list[torch.Tensor],
     grid: list[int],
     highest_level: int,
-    weights: list[torch.Tensor | None],
-    second_weights: list[torch.Tensor | None],
-    splits: list[int],
+    tensors: list[torch.Tensor | None],
+    places: list[int],
     eps: list[float],
-    cosines: torch.Tensor | None,
-    sines: torch.Tensor | None,
-    rope_start: int,
     scale: float,
     backend: str | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`attention` for torch.compile, with the table and prologue as their parts."""
-    rope = None
-    if cosines is not None and sines is not None:
-        rope = Rope(cosines, sines, rope_start)
-    q_norm, k_norm = (
-        None if weight is None else Norm(weight, small, second, split)
-        for weight, small, second, split in zip(weights, eps, second_weights, splits, strict=True)
-    )
-    prologue = Prologue(q_norm, k_norm, rope)
+    prologue = Prologue.of(tensors, places, eps)
     block_table = BlockTable(TokenGrid(*grid), highest_level, *table)
     out, lse = run(q, k, v, block_table, prologue, scale, backend)
     return out.contiguous(), lse

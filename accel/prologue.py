@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ajour.grid import TokenGrid
 
 
@@ -84,6 +86,35 @@ class Prologue:
     q_norm: Norm | None = None
     k_norm: Norm | None = None
     rope: Rope | None = None
+
+    def parts(self) -> tuple[list[torch.Tensor | None], list[int], list[float]]:
+        """Its tensors, places of tokens and numbers, as a custom operator can take them."""
+        norms, rope = (self.q_norm, self.k_norm), self.rope
+        weights = [None if norm is None else norm.weight for norm in norms]
+        second = [None if norm is None else norm.second for norm in norms]
+        tables = [None, None] if rope is None else [rope.cosines, rope.sines]
+        places = [0 if norm is None else norm.split for norm in norms]
+        places.append(0 if rope is None else rope.start)
+        return (
+            weights + second + tables,
+            places,
+            [0 if norm is None else norm.eps for norm in norms],
+        )
+
+    @classmethod
+    def of(
+        cls, tensors: Sequence[torch.Tensor | None], places: Sequence[int], eps: Sequence[float]
+    ) -> Prologue:
+        """The prologue that has these `parts`."""
+        norms = [
+            None if weight is None else Norm(weight, small, second, split)
+            for weight, second, split, small in zip(
+                tensors[:2], tensors[2:4], places[:2], eps, strict=True
+            )
+        ]
+        cosines, sines = tensors[4:]
+        rope = None if cosines is None or sines is None else Rope(cosines, sines, places[2])
+        return cls(*norms, rope)
 
     def apply(self, q: torch.Tensor, k: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Queries and keys (batch, tokens, heads, head_dim), normalised and rotated, eagerly."""

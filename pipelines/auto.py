@@ -133,11 +133,18 @@ class AutoPlanner:
         model: what `model_of` says of the transformer.
         grid: its token grid.
         noise_levels: of the run's steps.
+        backend: the operator's backend, which measures too; None chooses.
     """
 
     def __init__(
-        self, auto: Auto, model: dict[str, Any], grid: TokenGrid, noise_levels: Sequence[float]
+        self,
+        auto: Auto,
+        model: dict[str, Any],
+        grid: TokenGrid,
+        noise_levels: Sequence[float],
+        backend: str | None = None,
     ) -> None:
+        self.backend = backend
         self.auto = auto
         self.noise_levels = noise_levels
         self.model = model
@@ -234,7 +241,7 @@ class AutoPlanner:
         grid: TokenGrid,
     ) -> None:
         self.queries = self.queries.to(q.device)
-        importance = Importance(q, k, grid)
+        importance = Importance(q, k, grid, self.backend)
         candidates = lay_out(self.patterns, importance, self.queries)
         rankings = {p.ranking: p for p in self.patterns if isinstance(p, Captured)}
         for ranking, pattern in rankings.items():

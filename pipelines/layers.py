@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ajour.capture import CapturedRows
+    from ajour.pipelines.tables import Prepared
     from ajour.processors import Family
     from ajour.table import BlockTable
 
@@ -38,6 +39,7 @@ class Layers:
     ) -> None:
         self.family = family
         self.modules = family.layers(transformer)
+        self._report = report
         report = torch.compiler.disable(report)
         self._states = [LayerState(backend=backend, report=report) for _ in self.modules]
         self._listeners: list[Callable[..., None]] = []
@@ -61,8 +63,8 @@ class Layers:
     def clear(self, in_pass: bool = False) -> None:
         """Every layer runs stock; called where a pass begins and where it ends."""
         for state in self._states:
-            state.tables, state.rows, state.in_pass = (), (), in_pass
-            state.listeners = ()
+            state.tables, state.rows, state.listeners = (), (), ()
+            state.sparse, state.in_pass = False, in_pass
 
     def begin(self, tokens: int, padding_end: int, masks_padding: bool) -> None:
         """Tell all layers the sequence of the pass, see `LayerState`."""
@@ -75,12 +77,30 @@ class Layers:
         self, index: int, tables: tuple[BlockTable, ...], rows: tuple[CapturedRows, ...] = ()
     ) -> None:
         """What a layer attends through in this pass."""
-        self._states[index].tables, self._states[index].rows = tables, rows
+        state = self._states[index]
+        state.tables, state.rows, state.sparse = tables, rows, bool(tables)
+
+    def give_sparse(self, prepared: Prepared) -> None:
+        """Give every layer what `prepare` made for an assignment, or report why it runs dense."""
+        for index, (tables, rows) in enumerate(prepared):
+            reason = self.obstacle(index)
+            if reason is None and rows is None:
+                reason = "a layer was skipped in the step that measured its captured patterns"
+            if reason is not None:
+                self._report(reason)
+            elif rows is not None:
+                self.give(index, tables, rows)
+
+    def give_dense(self, tables: Sequence[Sequence[BlockTable]]) -> None:
+        """Give every layer that can attend through the operator its tables, one of each grid."""
+        for index in range(len(self)):
+            if self.obstacle(index) is None:
+                self.give(index, tuple(table[index] for table in tables))
 
     def hear(self, index: int, listener: Listener) -> None:
         """Call a listener after a layer's attention in this pass."""
         state = self._states[index]
-        state.listeners = (*state.listeners, torch.compiler.disable(listener))
+        state.listeners = (*state.listeners, listener)
 
     def listen(self, listener: Callable[..., None]) -> Callable[[], None]:
         """Call a listener with the layer's index after every attention through the operator.
@@ -88,14 +108,13 @@ class Layers:
         Returns:
             What ends it.
         """
-        heard = torch.compiler.disable(listener)
-        self._listeners.append(heard)
-        return lambda: self._listeners.remove(heard)
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
 
     def time(self, timers: Sequence[Callable[[], None] | None]) -> None:
         """Call each layer's timer right before and right after its attention; None for none."""
         for state, timer in zip(self._states, timers, strict=True):
-            state.timer = None if timer is None else torch.compiler.disable(timer)
+            state.timer = timer
 
     def obstacle(self, index: int) -> str | None:
         """Why a layer has to run dense as it is set up now, or None."""

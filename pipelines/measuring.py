@@ -31,9 +31,11 @@ class CapturedMaps:
 
     Args:
         plan: the plan.
+        backend: the operator's backend, which measures too; None chooses.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, backend: str | None = None) -> None:
+        self.backend = backend
         self.wanted = [
             list(dict.fromkeys(w for name in plan.assignments for w in wanted(plan, name, layer)))
             for layer in range(plan.model["layers"])
@@ -51,7 +53,7 @@ class CapturedMaps:
         def listen(
             q: torch.Tensor, k: torch.Tensor, _v: torch.Tensor, _out: torch.Tensor, grid: TokenGrid
         ) -> None:
-            for want, levels in measure(q, k, grid, self.wanted[layer]):
+            for want, levels in measure(q, k, grid, self.wanted[layer], self.backend):
                 self.rows[layer][want] = CapturedRows.of(levels, want[1], want[0])
 
         return listen
@@ -65,7 +67,11 @@ class CapturedMaps:
 
 
 def measure(
-    q: torch.Tensor, k: torch.Tensor, grid: TokenGrid, wants: Sequence[Wanted]
+    q: torch.Tensor,
+    k: torch.Tensor,
+    grid: TokenGrid,
+    wants: Sequence[Wanted],
+    backend: str | None = None,
 ) -> Iterator[tuple[Wanted, torch.Tensor]]:
     """The level maps of captured patterns; a head's mass is measured once per order.
 
@@ -74,6 +80,7 @@ def measure(
         k: same shape.
         grid: the token grid.
         wants: the patterns, each with its heads.
+        backend: the operator's backend, which measures too; None chooses.
 
     Yields:
         A pattern with its heads, and their levels: int8 (its heads, Nv, Nv).
@@ -84,7 +91,7 @@ def measure(
         own_q, own_k = q, k
         if len(heads) < q.shape[2]:
             own_q, own_k = (x.index_select(2, indices(heads, x.device)) for x in (q, k))
-        importance = Importance(own_q, own_k, grid)
+        importance = Importance(own_q, own_k, grid, backend)
         for pattern, some in group:
             levels = importance.levels(pattern, [heads.index(head) for head in some])
             yield (pattern, some), levels

@@ -2,68 +2,43 @@
 
 from __future__ import annotations
 
-import weakref
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from ajour.capture import expand
 from ajour.patterns import Full
 from ajour.pipelines.auto import Auto, AutoPlanner, model_of
 from ajour.pipelines.devices import check_devices, execution_device
+from ajour.pipelines.hooks import Hook
 from ajour.pipelines.layers import Layers
 from ajour.pipelines.locate import StepLocator, UnknownStep
 from ajour.pipelines.machine import device_name
-from ajour.pipelines.measuring import CapturedMaps, captured_rows
+from ajour.pipelines.measuring import CapturedMaps
 from ajour.pipelines.reports import Reports
+from ajour.pipelines.run_state import RunState, RunStates
 from ajour.pipelines.steps import Run
 from ajour.pipelines.tables import TableCache, prepare
 from ajour.pipelines.turn import Turn
 from ajour.processors import Call, Obstacle, family_of
 from ajour.schedule import DENSE
-from ajour.steps import Step, run_steps
+from ajour.steps import Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    import torch
+
     from ajour.capture import CapturedRows
     from ajour.grid import TokenGrid
-    from ajour.pipelines.measuring import Maps
     from ajour.pipelines.tables import Prepared
     from ajour.plan import Plan
     from ajour.schedule import Schedule
 
 _passes = count(1)
 """Numbers the forward passes of all enabled transformers."""
-
-GRIDS = 8
-"""A transformer remembers so many grids of a run, and of each so many assignments and text lengths.
-"""
-
-
-@dataclass
-class RunState:
-    """What a transformer knows in one run on one grid; maps are never carried to another run.
-
-    Args:
-        first: index of the first step on this grid.
-        plan: the plan; None until an automatic one is chosen.
-        maps: level maps of captured patterns by layer; None until they are measured.
-        measured: index of the step that measured them last.
-        prepared: what every layer is given, by assignment, grids and device.
-    """
-
-    first: int
-    plan: Plan | None
-    maps: Maps | None = None
-    measured: int | None = None
-    prepared: dict[tuple[str, tuple[TokenGrid, ...], torch.device], Prepared] = field(
-        default_factory=dict
-    )
 
 
 class TransformerRuntime:
@@ -111,9 +86,7 @@ class TransformerRuntime:
         self._locator = locator
         self._tables = TableCache()
         self._turn = Turn()
-        self._states: weakref.WeakKeyDictionary[Any, dict[Any, RunState]] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._states = RunStates()
         self._state: RunState | None = None
         self._measuring: tuple[RunState, int, CapturedMaps | AutoPlanner] | None = None
         self._forced: Step | None = None
@@ -149,10 +122,12 @@ class TransformerRuntime:
     @property
     def schedule(self) -> Schedule:
         """The schedule of the latest run."""
+        return self._schedule_of(self.latest_run)
+
+    def _schedule_of(self, run: Run | None) -> Schedule:
         if self.auto is None:
             assert self.plan is not None
             return self.plan.schedule
-        run = self.latest_run
         return self.auto.schedule(run.noise_levels if run is not None else (1.0,))
 
     @contextmanager
@@ -192,8 +167,11 @@ class TransformerRuntime:
                 blocks.
 
         Raises:
-            ValueError: if the plan has no such assignment.
+            ValueError: if the plan has no such assignment, or an automatic plan is to be measured,
+                which is chosen for the noise levels of a run.
         """
+        if measure and self.auto is not None:
+            raise ValueError("run_as cannot measure for an automatic plan; enable with a plan")
         names = [DENSE, *(self.plan.assignments if self.plan is not None else ())]
         if assignment not in names:
             raise ValueError(f"no assignment {assignment!r}; there are {', '.join(names)}")
@@ -273,8 +251,11 @@ class TransformerRuntime:
             obstacle = str(reason)
         if run is None or index is None:
             return
-        self._state = state = self._state_of(run, index)
-        step = self._step(run, index, state)
+        fixed = None if self.auto is not None else self.plan
+        self._state = state = self._states.of(run, self.grid, index, fixed)
+        step = self._forced or state.step(
+            index, self._schedule_of(run), run.noise_levels, self._is_captured
+        )
         if obstacle is not None and step != Step(DENSE):
             self.reports.fall_back(obstacle)
         if whole is not None:
@@ -283,16 +264,6 @@ class TransformerRuntime:
             self._fill(step, index, state, run, grids, whole)
         if isinstance(run, Run):
             run.note(index, self.assignment)
-
-    def _state_of(self, run: Any, index: int) -> RunState:
-        """What is known in a run on the grid of this pass."""
-        states = self._states.setdefault(run, {})
-        shape = None if self.grid is None else self.grid.shape
-        if shape not in states:
-            states[shape] = RunState(index, None if self.auto is not None else self.plan)
-            if len(states) > GRIDS:
-                del states[next(iter(states))]
-        return states[shape]
 
     def _locate(self, call: Call) -> tuple[Any, int | None]:
         """The run and the step of a pass; None if they are not known."""
@@ -305,19 +276,6 @@ class TransformerRuntime:
             if self.auto is not None or any(p.assignment != DENSE for p in self.schedule.phases):
                 self.reports.fall_back(str(reason))
             return None, None
-
-    def _step(self, run: Any, index: int, state: RunState) -> Step:
-        """What the pass does."""
-        if self._forced is not None:
-            return self._forced
-        levels = run.noise_levels
-        schedule = self.schedule if self.auto is None else self.auto.schedule(levels)
-        captured = self._is_captured
-        step = run_steps(schedule, levels, captured, state.first)[index]
-        if step.assignment != DENSE and captured(step.assignment) and state.maps is None:
-            state.first = index  # the step that should have measured did not run
-            step = Step(DENSE, True)
-        return Step(DENSE) if step.measures and state.measured == index else step
 
     def _is_captured(self, assignment: str) -> bool:
         return self.auto is not None or (
@@ -345,43 +303,34 @@ class TransformerRuntime:
             self._fill_dense(grids)
 
     def _fill_sparse(self, state: RunState, grids: tuple[TokenGrid, ...]) -> None:
-        assert state.plan is not None
-        assert self.device is not None
-        key = self.assignment, grids, self.device
-        if key not in state.prepared:
-            tables = [self._lowered(state.plan, g, self.assignment, self.device) for g in grids]
-            rows = [self._rows(self.assignment, index) for index in range(len(self.layers))]
-            state.prepared[key] = prepare(tables, rows)
-            if len(state.prepared) > GRIDS:
-                state.prepared.pop(next(iter(state.prepared)))
-        for index, (given, left) in enumerate(state.prepared[key]):
-            reason = self.layers.obstacle(index)
-            if reason is None and left is None:
-                reason = "a layer was skipped in the step that measured its captured patterns"
-            if reason is None and left is not None:
-                self.layers.give(index, given, left)
-            elif reason is not None:
-                self.reports.fall_back(reason)
+        plan, name, device = state.plan, self.assignment, self.device
+        assert plan is not None
+        assert device is not None
+
+        def make() -> Prepared:
+            tables = [self._lowered(plan, grid, name, device) for grid in grids]
+            rows = [state.rows(name, layer) for layer in range(len(self.layers))]
+            return prepare(tables, rows)
+
+        self.layers.give_sparse(state.prepared(name, grids, device, make))
 
     def _fill_dense(self, grids: tuple[TokenGrid, ...]) -> None:
         """Every layer that can runs densely through the operator."""
         assert self.device is not None
-        heads = (Full(),) * self.family.heads(self.transformer)
-        patterns = (heads,) * len(self.layers)
-        tables = [self._tables.lowered(grid, patterns, self.device) for grid in grids]
-        for index in range(len(self.layers)):
-            if self.layers.obstacle(index) is None:
-                self.layers.give(index, tuple(table[index] for table in tables))
+        patterns = ((Full(),) * self.family.heads(self.transformer),) * len(self.layers)
+        self.layers.give_dense(
+            [self._tables.lowered(grid, patterns, self.device) for grid in grids]
+        )
 
     def _measure(self, index: int, state: RunState, run: Any, grids: tuple[TokenGrid, ...]) -> None:
         """Run densely through the operator, and measure in every layer that has captured heads."""
         measuring: CapturedMaps | AutoPlanner
         if self.auto is not None:
-            model = model_of(self.transformer)
-            measuring = AutoPlanner(self.auto, model, grids[-1], run.noise_levels)
+            model, levels = model_of(self.transformer), run.noise_levels
+            measuring = AutoPlanner(self.auto, model, grids[-1], levels, self.backend)
         else:
             assert self.plan is not None
-            measuring = CapturedMaps(self.plan)
+            measuring = CapturedMaps(self.plan, self.backend)
         self._measuring = state, index, measuring
         self._fill_dense(grids)
         for layer in range(len(self.layers)):
@@ -401,17 +350,14 @@ class TransformerRuntime:
                 self.reports.fall_back(
                     "a layer was skipped in the step that chose the automatic plan"
                 )
-        state.plan, state.maps = measuring.decide()
-        state.measured = index
-        state.prepared.clear()
-        self.plan = state.plan
+        self.plan, maps = measuring.decide()
+        state.settle(index, self.plan, maps)
 
     def _rows(self, assignment: str, layer: int) -> tuple[CapturedRows, ...] | None:
-        """A layer's captured rows; None if some are missing."""
-        state = self._state
-        plan = state.plan if state is not None and state.plan is not None else self.plan
-        assert plan is not None
-        return captured_rows(plan, state.maps if state is not None else None, assignment, layer)
+        """A layer's captured rows in the last pass; None if some are missing."""
+        assert self.plan is not None
+        state = self._state or RunState(0, self.plan)
+        return state.rows(assignment, layer) if state.plan is not None else None
 
     def _lowered(
         self, plan: Plan, grid: TokenGrid, assignment: str, device: torch.device | str
@@ -430,32 +376,3 @@ class TransformerRuntime:
             there = str(made.get(key)).split(" + ")[0]  # a grid may have any exact tokens
             if key in made and there != value:
                 self.reports.note(f"the plan was verified on {key} {there}, not on {value}")
-
-
-class Hook:
-    """A hook that a copy of the transformer does not have: it becomes one that does nothing.
-
-    Args:
-        call: what the hook does; torch.compile leaves it alone.
-    """
-
-    def __init__(self, call: Callable[..., None]) -> None:
-        self._call = torch.compiler.disable(call)
-
-    def __call__(self, *args: Any) -> None:
-        """Do it."""
-        self._call(*args)
-
-    def __deepcopy__(self, memo: Any) -> Any:
-        return nothing
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _nothing, ()
-
-
-def nothing(*args: Any) -> None:
-    """The hook of a copied or unpickled transformer, which runs stock."""
-
-
-def _nothing() -> Callable[..., None]:
-    return nothing

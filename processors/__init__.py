@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ajour.processors.base import Call, Family, Obstacle
-from ajour.processors.processor import LayerState, SparseProcessor
+from ajour.processors.layer import LayerState
+from ajour.processors.processor import SparseProcessor
 from ajour.processors.registry import family_of, supported_pipelines, supported_transformers
 
 __all__ = [

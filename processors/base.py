@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ajour.grid import TokenGrid
     from ajour.processors.fused import Fusion
-    from ajour.processors.processor import LayerState
+    from ajour.processors.layer import LayerState
 
 
 class Obstacle(Exception):
@@ -140,7 +140,8 @@ class Family(ABC):
 
     def head_dim(self, transformer: Any) -> int:
         """Channels of a head."""
-        return int(transformer.config.attention_head_dim)
+        layer = self.layers(transformer)[0]
+        return int(layer.inner_dim) // int(layer.heads)
 
     def output_weight(self, layer: Any) -> torch.Tensor | None:
         """Weight (channels, heads * head_dim) of a layer's output projection.

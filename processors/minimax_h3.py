@@ -27,7 +27,7 @@ class MiniMaxH3(Family):
     )
     dense: ClassVar[tuple[str, ...]] = (
         "the text refiner: its sequences are short",
-        "calls where less than half the tokens are one video: too little could be left out",
+        "calls where less than half the tokens are the target video: too little could be left out",
     )
 
     def layers(self, transformer: Any) -> list[Any]:
@@ -35,16 +35,16 @@ class MiniMaxH3(Family):
         return [block.attn for block in transformer.transformer_blocks]
 
     def grid(self, call: Call) -> TokenGrid:
-        """The raster among `position_ids`; all other tokens are exact."""
+        """The last tokens of `position_ids` that are one raster; all tokens before it are exact."""
         raster = packed_raster(call["position_ids"])
-        if raster is None:
-            raise Obstacle("less than half the tokens are one video, going by position_ids")
-        return TokenGrid(*raster.extents, before=raster.before, after=raster.after)
+        if raster is None or raster.after:
+            raise Obstacle("less than half the tokens are the target video, going by position_ids")
+        return TokenGrid(*raster.extents, before=raster.before)
 
 
 @read_once
 def packed_raster(position_ids: torch.Tensor) -> Raster | None:
-    """The raster of the target video.
+    """The raster of most of the tokens, which is the target video if no token comes after it.
 
     Args:
         position_ids: (tokens, 3): t, h and w of each row of the packed sequence.

@@ -10,8 +10,6 @@ from ajour.grid import TokenGrid
 from ajour.processors.base import Family, Obstacle
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ajour.processors.base import Call
 
 
@@ -27,7 +25,7 @@ class ZImage(Family):
         "ZImageInpaintPipeline",
         "ZImagePipeline",
     )
-    dense_pipelines: ClassVar[Mapping[str, str]] = {
+    dense_pipelines: ClassVar[dict[str, str]] = {
         "ZImageOmniPipeline": "each sample has several images, and text in front of each"
     }
     sparse: ClassVar[str] = "joint attention of image and text in every block"
@@ -41,29 +39,18 @@ class ZImage(Family):
         """`attention` of every joint block; the refiners stay stock."""
         return [block.attention for block in transformer.layers]
 
-    def head_dim(self, transformer: Any) -> int:
-        """Channels of a head."""
-        return int(transformer.config.dim // transformer.config.n_heads)
-
     def grid(self, call: Call) -> TokenGrid:
         """(C, T, H, W) divided by the patch sizes; tokens that fill up image and text are exact."""
         images = call["x"]
-        if isinstance(images[0], list):
-            raise Obstacle("the call has several images for a sample (omni mode)")
-        if len({image.shape for image in images}) > 1:
-            raise Obstacle("the images of the batch differ in size")
-        frames, height, width = images[0].shape[1:]
-        patch = call["patch_size"]
-        video = (frames // call["f_patch_size"], height // patch, width // patch)
-        filled = -(video[0] * video[1] * video[2]) % SEQ_MULTI_OF
-        return TokenGrid(*video, after=filled + max(self.text_tokens(call)))
-
-    def text_tokens(self, call: Call) -> list[int]:
-        """Text tokens of each sample, filled up."""
-        lengths = (len(text) for text in call["cap_feats"])
-        return [length + -length % SEQ_MULTI_OF for length in lengths]
+        if isinstance(images[0], list) or len({image.shape for image in images}) > 1:
+            raise Obstacle("a sample has several images (omni mode), or images differ in size")
+        patch = (call["f_patch_size"], call["patch_size"], call["patch_size"])
+        frames, height, width = (n // p for n, p in zip(images[0].shape[1:], patch, strict=True))
+        text = max(len(text) for text in call["cap_feats"])
+        filling = -(frames * height * width) % SEQ_MULTI_OF + -text % SEQ_MULTI_OF
+        return TokenGrid(frames, height, width, after=text + filling)
 
     def padding(self, call: Call) -> tuple[int, ...]:
         """Samples with less text are padded to the longest, behind a mask."""
-        lengths = self.text_tokens(call)
+        lengths = [len(text) + -len(text) % SEQ_MULTI_OF for text in call["cap_feats"]]
         return tuple(max(lengths) - length for length in lengths)

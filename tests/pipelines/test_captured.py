@@ -11,7 +11,7 @@ from ajour import Captured, Full, Stripe, TokenGrid
 from ajour.capture import block_mass, capture, expand
 from ajour.pipelines.auto import Auto
 from ajour.pipelines.measuring import CapturedMaps, measure
-from ajour.pipelines.runtime import GRIDS
+from ajour.pipelines.run_state import GRIDS
 from ajour.pipelines.session import session_of
 from ajour.pipelines.tables import prepare
 from tests.pipelines.conftest import HEADS, LATE, LAYERS, latents, make_plan, make_transformer, run
@@ -71,7 +71,7 @@ def test_maps_too_big_to_expand_give_the_same(layers, pipe, monkeypatch):
     monkeypatch.setattr("ajour.pipelines.tables.EXPANDED_BYTES", layers * 4 * levels.numel())
     expanded = []
     monkeypatch.setattr(
-        "ajour.processors.processor.expand",
+        "ajour.processors.layer.expand",
         lambda tables, rows: (expanded.append(len(rows)), expand(tables, rows))[1],
     )
     with ajour.sparse(pipe, captured()):

@@ -12,6 +12,8 @@ from ajour.processors import family_of
 from tests.processors.models import CASES, HEAD_DIM, HEADS
 
 CAST = (
+    "x",
+    "cap_feats",
     "hidden_states",
     "encoder_hidden_states",
     "encoder_hidden_states_2",
@@ -35,17 +37,31 @@ def make(name, seed=0, **config):
     transformer = CASES[name].build(**config).eval().requires_grad_(False)
     for layer in family_of(transformer).layers(transformer):
         for name in ("norm_q", "norm_k", "query_norm", "key_norm"):
-            if hasattr(layer, name):
+            if getattr(layer, name, None) is not None:
                 getattr(layer, name).weight.mul_(2)
     return transformer
 
 
 def call(transformer, inputs):
     """The output of a call, in float64; floating inputs are cast to the transformer's dtype."""
-    floats = [key for key in CAST if key in inputs and inputs[key].is_floating_point()]
-    inputs = inputs | {key: inputs[key].to(transformer.dtype) for key in floats}
-    out = transformer(**inputs, return_dict=False)
-    return (out if isinstance(out, torch.Tensor) else out[0]).double()
+    known = {key: to(inputs[key], transformer.dtype) for key in CAST if key in inputs}
+    return output(transformer(**inputs | known, return_dict=False))
+
+
+def to(value, dtype):
+    """A tensor, or a list of tensors, in a dtype, if it is floating."""
+    if isinstance(value, list):
+        return [to(part, dtype) for part in value]
+    return value.to(dtype) if value.is_floating_point() else value
+
+
+def output(out):
+    """The (batch, ...) tensor that a transformer returned, in float64."""
+    first = out if isinstance(out, torch.Tensor) else out[0]
+    if not isinstance(first, list):
+        return first.double()
+    same = len({part.shape for part in first}) == 1
+    return (torch.stack(first) if same else torch.cat([part.flatten() for part in first])).double()
 
 
 def cast(transformer, dtype):

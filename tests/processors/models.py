@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from diffusers import (
@@ -13,26 +14,39 @@ from diffusers import (
     Kandinsky5Transformer3DModel,
     LTX2VideoTransformer3DModel,
     LTXVideoTransformer3DModel,
+    MiniMaxH3Transformer3DModel,
     MochiTransformer3DModel,
     QwenImageTransformer2DModel,
     SkyReelsV2Transformer3DModel,
     WanAnimateTransformer3DModel,
     WanTransformer3DModel,
     WanVACETransformer3DModel,
+    ZImageTransformer2DModel,
 )
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
+from diffusers.modular_pipelines.minimax_h3 import before_denoise as minimax
+
+from ajour import TokenGrid
 
 HEADS, HEAD_DIM, TEXT_DIM = 2, 16, 24
 
 
 @dataclass(frozen=True)
 class Case:
-    """A family: `build(**config)` and `inputs(grid, text, batch)`; `text` where TokenGrid says."""
+    """A family: `build(**config)` and `inputs(grid, text, batch)`.
+
+    Where its text is, before or after the grid, how many tokens are exact, which inputs it takes.
+    """
 
     build: Callable
     inputs: Callable
     text: str | None
-    least_frames: int = 1
+    exact: Callable = lambda grid, text: text
+    fits: Callable = lambda grid, text: True
+
+    def grid(self, grid, text):
+        """The token grid of a call."""
+        return TokenGrid(*grid, **({self.text: self.exact(grid, text)} if self.text else {}))
 
 
 def hunyuan_video(**config):
@@ -372,6 +386,79 @@ def qwen_image_inputs(grid, text=7, batch=1):
     }
 
 
+def z_image(**config):
+    transformer = ZImageTransformer2DModel(
+        **{
+            "in_channels": 4, "dim": HEADS * HEAD_DIM, "n_layers": 2, "n_refiner_layers": 1,
+            "n_heads": HEADS, "n_kv_heads": HEADS, "cap_feat_dim": TEXT_DIM,
+            "axes_dims": [4, 6, 6], "axes_lens": [512, 64, 64],
+        } | config
+    )  # fmt: skip
+    for token in (transformer.x_pad_token, transformer.cap_pad_token):
+        torch.nn.init.normal_(token)
+    return transformer
+
+
+def z_image_inputs(grid, text=7, batch=1):
+    frames, height, width = grid
+    return {
+        "x": [torch.randn(4, frames, 2 * height, 2 * width) for _ in range(batch)],
+        "t": torch.full((batch,), 0.5),
+        "cap_feats": [torch.randn(text, TEXT_DIM) for _ in range(batch)],
+    }
+
+
+def z_image_exact(grid, text):
+    """Text and what fills up image and text to multiples of 32."""
+    return -prod(grid) % 32 + text + -text % 32
+
+
+def minimax_h3(**config):
+    return MiniMaxH3Transformer3DModel(
+        **{
+            "num_attention_heads": HEADS, "attention_head_dim": HEAD_DIM, "hidden_size": 24,
+            "num_layers": 2, "num_refiner_layers": 1, "ffn_dim": 32, "in_channels": 4,
+            "audio_in_channels": 4, "text_dim": TEXT_DIM, "freq_dim": 8,
+            "time_embed_hidden_dim": 8, "time_embed_dim": 8, "rope_freq_dim": 2,
+        } | config
+    )  # fmt: skip
+
+
+def minimax_h3_inputs(grid, text=7, batch=1, anchors=()):
+    """A packed sequence of text, a frame for each anchor, 3 tokens of stereo audio, and video."""
+    frames, height, width = grid
+    positions, tags, video, audio, words, conditions, _ = (
+        minimax.MiniMaxH3PrepareLayoutStep.build_packed_sequence(
+            torch.ones(text), frames, 2 * height, 2 * width, 3, (1, 2, 2), 2, 2, 0, anchors
+        )
+    )
+    timestep, indices = minimax.MiniMaxH3SetTimestepsStep.build_row_timesteps(
+        video, audio, conditions, 0, text, 0.3, 0.5, 0.999, 1.0
+    )
+    return {
+        "hidden_states": torch.randn(batch, len(video), 16),
+        "audio_hidden_states": torch.randn(batch, len(audio), 4),
+        "encoder_hidden_states": torch.randn(batch, text, TEXT_DIM),
+        "timestep": timestep,
+        "timestep_indices": indices,
+        "token_tags": tags,
+        "position_ids": positions,
+        "video_indices": video,
+        "audio_indices": audio,
+        "text_indices": words,
+    }
+
+
+def minimax_h3_exact(grid, text):
+    """Text and audio."""
+    return text + 6
+
+
+def minimax_h3_fits(grid, text):
+    """At least half the tokens have to be video."""
+    return prod(grid) >= minimax_h3_exact(grid, text)
+
+
 def raster(grid):
     """(tokens, 3): where each token of a grid is."""
     return torch.cartesian_prod(*(torch.arange(n) for n in grid)).reshape(-1, 3)
@@ -388,11 +475,13 @@ CASES = {
     "WanI2V": Case(wan_i2v, wan_i2v_inputs, None),
     "WanTI2V": Case(wan, wan_ti2v_inputs, None),
     "WanVACE": Case(wan_vace, wan_vace_inputs, None),
-    "WanAnimate": Case(wan_animate, wan_animate_inputs, None, least_frames=2),
+    "WanAnimate": Case(wan_animate, wan_animate_inputs, None, fits=lambda grid, text: grid[0] > 1),
     "SkyReelsV2": Case(skyreels_v2, wan_inputs, None),
     "HunyuanVideo15": Case(hunyuan_video15, hunyuan_video15_inputs, "after"),
     "LTX2": Case(ltx2, ltx2_inputs, None),
     "Kandinsky5": Case(kandinsky5, kandinsky5_inputs, None),
     "Flux2": Case(flux2, flux2_inputs, "before"),
-    "QwenImage": Case(qwen_image, qwen_image_inputs, "after"),
+    "QwenImage": Case(qwen_image, qwen_image_inputs, "before"),
+    "ZImage": Case(z_image, z_image_inputs, "after", z_image_exact),
+    "MiniMaxH3": Case(minimax_h3, minimax_h3_inputs, "before", minimax_h3_exact, minimax_h3_fits),
 }

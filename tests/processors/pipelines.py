@@ -31,6 +31,7 @@ from diffusers import (
     LTXConditionPipeline,
     LTXImageToVideoPipeline,
     LTXPipeline,
+    MiniMaxH3Scheduler,
     MochiPipeline,
     QwenImagePipeline,
     SkyReelsV2Pipeline,
@@ -40,6 +41,12 @@ from diffusers import (
     WanPipeline,
     WanVACEPipeline,
     WanVideoToVideoPipeline,
+    ZImageImg2ImgPipeline,
+    ZImagePipeline,
+)
+from diffusers.modular_pipelines.minimax_h3.modular_blocks_minimax_h3 import (
+    MiniMaxH3CoreDenoiseStep,
+    MiniMaxH3FL2VACoreDenoiseStep,
 )
 from diffusers.pipelines.ltx2.connectors import LTX2TextConnectors
 from PIL import Image
@@ -85,6 +92,26 @@ class Run:
         pipe.set_progress_bar_config(disable=True)
         return pipe
 
+    def arguments(self):
+        """What to call it with, but for the generator."""
+        return self.options() | {"num_inference_steps": STEPS, "output_type": "latent"}
+
+
+class ModularRun(Run):
+    """A modular pipeline, made of the blocks that follow text encoders and precede decoders."""
+
+    def build(self):
+        """The pipeline with its components."""
+        pipe = self.kind().init_pipeline()
+        modules = {"transformer": self.transformer(), "scheduler": self.scheduler()}
+        pipe.update_components(**modules | self.modules())
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+    def arguments(self):
+        """What to call it with, but for the generator."""
+        return self.options() | {"num_inference_steps": STEPS, "output": "latents"}
+
 
 class Stub(torch.nn.Module):
     """Stands in for a VAE of which only attributes are read."""
@@ -128,6 +155,30 @@ def unmasked(*names):
 
 def pooled(*names):
     return {f"{name}pooled_prompt_embeds": torch.randn(1, 8) for name in names}
+
+
+def texts(**lengths):
+    """Z-Image's prompts: a list of one, as long as is said."""
+    options = {}
+    for name, length in lengths.items():
+        prefix = "negative_" if name == "negative" else ""
+        options[f"{prefix}prompt_embeds"] = [torch.randn(length, TEXT_DIM)]
+    return options
+
+
+def packed(**options):
+    """What MiniMax-H3's blocks are called with: 37 latent frames, as few as it allows."""
+    text = {"prompt_embeds": torch.randn(1, TEXT, TEXT_DIM), "text_token_tags": torch.ones(TEXT)}
+    video = {"height": 128, "width": 160, "num_frames": 124}
+    return text | video | options
+
+
+def minimax_h3():
+    return make("MiniMaxH3", in_channels=24, audio_in_channels=32)
+
+
+def minimax_h3_modules():
+    return {"audio_scheduler": MiniMaxH3Scheduler(3.0)}
 
 
 def glyphs(*names):
@@ -369,5 +420,29 @@ PIPELINES = {
         QwenImagePipeline, lambda: make("QwenImage", in_channels=16, out_channels=4), EULER,
         lambda: PICTURE | masked("embeds_mask", prompt=5, negative=3) | {"true_cfg_scale": 4.0},
         {"1x16x17 + 5 exact", "1x16x17 + 3 exact"}, 2,
+    ),
+    "Z-Image": Run(
+        ZImagePipeline, lambda: make("ZImage"), EULER,
+        lambda: PICTURE | texts(prompt=11) | {"guidance_scale": 0.0}, {"1x16x17 + 48 exact"},
+    ),
+    "Z-Image with guidance": Run(
+        ZImagePipeline, lambda: make("ZImage"), EULER,
+        lambda: PICTURE | texts(prompt=11, negative=40), {"1x16x17 + 48 exact"},
+    ),
+    "Z-Image image to image": Run(
+        ZImageImg2ImgPipeline, lambda: make("ZImage"), EULER,
+        lambda: PICTURE | texts(prompt=11, negative=40)
+        | {"image": image(256, 272), "strength": 0.5},
+        {"1x16x17 + 48 exact"}, modules=flux_vae, steps=STEPS - 1,
+    ),
+    "MiniMax-H3": ModularRun(
+        MiniMaxH3CoreDenoiseStep, minimax_h3, MiniMaxH3Scheduler, packed,
+        {"37x4x5 + 425 exact"}, 1, modules=minimax_h3_modules, steps=STEPS - 1,
+    ),
+    "MiniMax-H3 with a first frame": ModularRun(
+        MiniMaxH3FL2VACoreDenoiseStep, minimax_h3, MiniMaxH3Scheduler,
+        lambda: packed(condition_latents=[torch.randn(1, 24, 1, 8, 10)],
+        keyframe_anchors=("first",)),
+        {"37x4x5 + 445 exact"}, 1, modules=minimax_h3_modules, steps=STEPS - 1,
     ),
 }  # fmt: skip

@@ -12,7 +12,7 @@ from tests.processors.models import CASES
 
 pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast")
 
-IMAGES = ("Flux", "Flux2", "QwenImage")
+IMAGES = ("Flux", "Flux2", "QwenImage", "ZImage")
 
 
 @pytest.mark.parametrize("name", list(CASES))
@@ -23,17 +23,17 @@ def test_every_family_chooses_for_itself(name):
     dense = call(transformer, inputs)
     with ajour.sparse(transformer, Auto(0.6), scheduler=scheduler, strict=True):
         scheduler.set_timesteps(4)
-        found = []
+        errors = []
         for step in range(4):
             out = call(transformer, inputs)
-            found.append(float((out - dense).norm() / dense.norm()))
+            errors.append(float((out - dense).norm() / dense.norm()))
             sample = torch.zeros(1, 4)
             scheduler.step(sample, scheduler.timesteps[step], sample)
-        phases = session_of(transformer).steps
-        thin = [use for use in phases if use != "dense"]
-        density = ajour.summary(transformer).mean_density(thin)
-    assert phases[0] == "dense"
-    assert set(phases[-2:]) <= {"auto", "auto-late"}
-    assert found[0] < 1e-4
-    assert 1e-6 < found[-1] < 0.5
+        steps = session_of(transformer).steps
+        sparse_steps = [assignment for assignment in steps if assignment != "dense"]
+        density = ajour.summary(transformer).mean_density(sparse_steps)
+    assert steps[0] == "dense"
+    assert set(steps[-2:]) <= {"auto", "auto-late"}
+    assert errors[0] < 1e-4
+    assert 1e-6 < errors[-1] < 0.5
     assert density <= 0.6

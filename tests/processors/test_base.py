@@ -3,12 +3,13 @@
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.models.transformers.transformer_flux import FluxAttnProcessor
 
 import ajour
 from ajour import Auto, Full, TokenGrid, lower
 from ajour.pipelines.session import session_of
-from ajour.processors import LayerContext
-from ajour.processors.flux import FluxSparseProcessor
+from ajour.processors import LayerState
+from ajour.processors.stock import stand_in_for
 from tests.processors.families import call, make
 from tests.processors.models import CASES
 
@@ -43,12 +44,12 @@ def test_an_automatic_plan_for_quantised_weights():
 
 def test_a_processor_that_diffusers_makes_anew_says_what_to_do():
     with pytest.raises(RuntimeError, match=r"ajour.disable\(pipe\).*IP adapter"):
-        FluxSparseProcessor()
+        stand_in_for(FluxAttnProcessor)()
 
 
 def test_a_batch_that_changed_inside_the_transformer_is_refused():
     grid = TokenGrid(2, 4, 4)
-    context = LayerContext((lower([Full()], grid),) * 2)
+    state = LayerState((lower([Full()], grid),) * 2, tokens=grid.seq_len)
     x = torch.randn(1, grid.seq_len, 1, 16)
     with pytest.raises(RuntimeError, match="2 samples of different text lengths.*sees 1"):
-        FluxSparseProcessor(object(), context).attend(x, x, x)
+        stand_in_for(FluxAttnProcessor)(FluxAttnProcessor(), state).attend(x, x, x)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import ajour
-from ajour import TokenGrid, lower
+from ajour import lower
 from ajour.processors import family_of
 from tests.processors.families import SPARSE, call, make, sparse
 from tests.processors.models import CASES
@@ -14,17 +14,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast")
 
 GRID, TEXT = (3, 7, 9), 7
 
-PLACES = {"QwenImage": "before"}
-"""Where stock has its text, if not where the processor puts it."""
-
 
 @pytest.mark.parametrize("name", list(CASES))
 def test_a_sparse_plan_equals_the_reference_by_hand(name, monkeypatch):
     transformer, inputs = make(name), CASES[name].inputs(GRID, TEXT, 2)
     with sparse(transformer, SPARSE, strict=True):
         ours = call(transformer, inputs)
-    place = PLACES.get(name, CASES[name].text)
-    grid = TokenGrid(*GRID, **({place: TEXT} if place else {}))
+    grid = CASES[name].grid(GRID, TEXT)
     table = lower(SPARSE, grid)
     stock, calls = torch.nn.functional.scaled_dot_product_attention, []
 

@@ -14,7 +14,7 @@ from diffusers.models.transformers.transformer_flux2 import (
 import ajour
 from ajour.processors import family_of
 from tests.processors.families import FULL, SPARSE, assert_equals_stock, call, make, sparse
-from tests.processors.models import CASES, raster
+from tests.processors.models import CASES, minimax_h3_inputs, raster
 
 pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast", "ignore:Mismatch dtype")
 
@@ -55,6 +55,10 @@ CONFIGURATIONS = [
     ("Flux2", {"guidance_embeds": True}, {"guidance": torch.tensor([3.5, 3.5])}),
     ("QwenImage", {}, {"encoder_hidden_states_mask": None}),
     ("QwenImage", {"zero_cond_t": True}, {}),
+    ("ZImage", {"n_refiner_layers": 0}, {}),
+    ("ZImage", {"qk_norm": False}, {}),
+    ("ZImage", {}, {"controlnet_block_samples": {0: torch.ones(2, 224, 32)}}),
+    ("MiniMaxH3", {"num_refiner_layers": 0, "rope_freq_dim": 1}, {}),
 ]
 
 
@@ -69,7 +73,9 @@ def test_cogvideox_with_position_embeddings():
 
 
 @pytest.mark.parametrize(
-    "name", ["CogVideoX", "Flux", "Flux2", "SkyReelsV2", "Wan", "WanAnimate", "WanI2V", "WanVACE"]
+    "name",
+    ["CogVideoX", "Flux", "Flux2", "MiniMaxH3", "SkyReelsV2"]
+    + ["Wan", "WanAnimate", "WanI2V", "WanVACE"],
 )
 def test_fused_projections(name):
     transformer, inputs = make(name), CASES[name].inputs(GRID)
@@ -367,20 +373,6 @@ def test_flux2_cached_references_run_dense(mode):
     assert_runs_dense(transformer, inputs, "the keys of reference images are cached")
 
 
-def test_flux2_processors_can_be_copied():
-    transformer, inputs = make("Flux2"), CASES["Flux2"].inputs((1, 16, 9))
-    with sparse(transformer, SPARSE, strict=True):
-        layers = (
-            transformer.transformer_blocks[0].attn,
-            transformer.single_transformer_blocks[0].attn,
-        )
-        for layer in layers:
-            other = copy.deepcopy(layer.processor)
-            assert type(other) is type(layer.processor)
-            assert type(other.stock) is type(layer.processor.stock)
-        call(transformer, inputs)
-
-
 @pytest.mark.parametrize(
     ("shapes", "grid"),
     [
@@ -414,3 +406,60 @@ def test_qwen_dense_calls():
     inputs = CASES["QwenImage"].inputs((2, 7, 11))
     inputs["encoder_hidden_states_mask"][:, :3] = 0
     assert_runs_dense(transformer, inputs, "hides text in front")
+
+
+@pytest.mark.parametrize("patch_frames", [1, 2])
+def test_z_image_patch_sizes_are_those_of_the_call(patch_frames):
+    transformer = make("ZImage", all_patch_size=(2, 4), all_f_patch_size=(1, patch_frames))
+    inputs = CASES["ZImage"].inputs((2 * patch_frames, 12, 20))
+    inputs |= {"patch_size": 4, "f_patch_size": patch_frames}
+    assert_equals_stock(transformer, inputs)
+    with sparse(transformer, SPARSE, strict=True):
+        call(transformer, inputs)
+        frames = {1: 2, 2: 2}[patch_frames]
+        assert ajour.summary(transformer).grid == f"{frames}x6x10 + 40 exact"
+
+
+def test_z_image_images_of_different_sizes_run_dense():
+    inputs = CASES["ZImage"].inputs((1, 12, 16), 7, 2)
+    inputs["x"][1] = inputs["x"][1].transpose(2, 3)
+    assert_runs_dense(make("ZImage"), inputs, "images differ in size")
+
+
+def test_z_image_several_images_run_dense():
+    inputs = CASES["ZImage"].inputs((1, 12, 16), 7, 2)
+    inputs = {
+        "x": [inputs["x"]],
+        "t": torch.tensor([0.5]),
+        "cap_feats": [inputs["cap_feats"]],
+        "siglip_feats": [None],
+        "image_noise_mask": [[0, 1]],
+    }
+    assert_runs_dense(make("ZImage"), inputs, "a sample has several images")
+
+
+@pytest.mark.parametrize("anchors", [("first",), ("first", "last")], ids=str)
+def test_minimax_h3_conditions_are_exact(anchors):
+    transformer, inputs = make("MiniMaxH3"), minimax_h3_inputs(GRID, anchors=anchors)
+    assert_equals_stock(transformer, inputs)
+    with sparse(transformer, SPARSE, strict=True):
+        call(transformer, inputs)
+        exact = 7 + 6 + 63 * len(anchors)
+        assert ajour.summary(transformer).grid == f"3x7x9 + {exact} exact"
+
+
+def test_minimax_h3_conditions_do_not_hide_that_no_step_was_called():
+    transformer, inputs = make("MiniMaxH3"), minimax_h3_inputs(GRID, anchors=("first",))
+    later = inputs | {"timestep": inputs["timestep"].where(inputs["timestep"] > 0.9, 0.6)}
+    assert later["timestep"].max() == inputs["timestep"].max()
+    with sparse(transformer, SPARSE, strict=True):
+        call(transformer, inputs)
+        call(transformer, inputs)
+        with pytest.raises(RuntimeError, match="timestep changed without a call"):
+            call(transformer, later)
+
+
+@pytest.mark.parametrize("text", [121, 300])
+def test_minimax_h3_with_little_video_runs_dense(text):
+    inputs = minimax_h3_inputs((2, 7, 9), text)
+    assert_runs_dense(make("MiniMaxH3"), inputs, "less than half the tokens are the target video")

@@ -6,10 +6,9 @@ import pytest
 import torch
 
 import ajour
-from ajour import TokenGrid
 from ajour.pipelines.session import session_of
 from ajour.processors import Obstacle, family_of
-from tests.processors.families import FULL, SPARSE, assert_equals_stock, call, make, sparse
+from tests.processors.families import FULL, SPARSE, assert_equals_stock, call, make, output, sparse
 from tests.processors.models import CASES
 
 # Mochi turns autocast on in float32, of which torch warns on CPU.
@@ -27,7 +26,7 @@ SHAPES = [
 families = pytest.mark.parametrize("name", list(CASES))
 shapes = pytest.mark.parametrize(
     ("name", "grid", "text", "batch"),
-    [(name, *s) for name in CASES for s in SHAPES if s[0][0] >= CASES[name].least_frames],
+    [(name, *s) for name in CASES for s in SHAPES if CASES[name].fits(*s[:2])],
     ids=str,
 )
 
@@ -49,8 +48,7 @@ def test_a_sparse_plan_runs_the_same_on_every_backend(name, grid, text, batch):
     for backend in ("reference", "cpu"):
         with sparse(transformer, SPARSE, backend=backend, strict=True):
             out[backend] = call(transformer, inputs)
-            place = {CASES[name].text: text} if CASES[name].text else {}
-            assert ajour.summary(transformer).grid == str(TokenGrid(*grid, **place))
+            assert ajour.summary(transformer).grid == str(CASES[name].grid(grid, text))
     torch.testing.assert_close(out["cpu"], out["reference"], rtol=1e-4, atol=1e-5)
     stock = call(transformer, inputs)
     one_block = grid[0] * grid[1] * grid[2] <= 128
@@ -80,9 +78,7 @@ def test_arguments_by_position(name):
         parameters = list(inspect.signature(type(transformer).forward).parameters.values())[1:]
         last = max(i for i, parameter in enumerate(parameters) if parameter.name in inputs)
         values = [inputs.get(p.name, p.default) for p in parameters[: last + 1]]
-        out = transformer(*values, return_dict=False)
-        out = out if isinstance(out, torch.Tensor) else out[0]
-        assert torch.equal(out.double(), named)
+        assert torch.equal(output(transformer(*values, return_dict=False)), named)
 
 
 @families

@@ -9,8 +9,8 @@ from diffusers.models.normalization import MochiRMSNorm, RMSNorm
 
 from ajour import Full, TokenGrid, lower
 from ajour.ops import attention
+from ajour.processors import LayerState
 from ajour.processors.fused import Fusion, norm_of
-from ajour.processors.processor import LayerState
 from ajour.processors.stock import stand_in_for
 from ajour.prologue import Rope, rotate
 from tests.processors.families import SPARSE, call, make, sparse
@@ -133,7 +133,7 @@ def test_the_operator_normalises_and_rotates(name, monkeypatch):
         prologues.append(prologue)
         return attention(q, k, v, table, prologue=prologue, backend=backend)
 
-    monkeypatch.setattr("ajour.processors.processor.attention", spy)
+    monkeypatch.setattr("ajour.processors.layer.attention", spy)
     transformer, inputs = make(name), CASES[name].inputs((3, 7, 9), 7, 1)
     with sparse(transformer, SPARSE, strict=True):
         call(transformer, inputs)

@@ -11,7 +11,7 @@ from ajour.pipelines.session import session_of
 from tests.processors.families import SPARSE, call, make, sparse
 from tests.processors.models import CASES
 
-NAMES = ("Wan", "HunyuanVideo", "Flux2", "Kandinsky5")
+NAMES = ("Wan", "HunyuanVideo", "Flux2", "Kandinsky5", "ZImage", "MiniMaxH3")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -21,8 +21,8 @@ def test_a_plan(name):
         expected = call(transformer, inputs)
     cpu_offload(transformer, torch.device("cpu"))
     with sparse(transformer, SPARSE, strict=True):
-        found = call(transformer, inputs)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+        out = call(transformer, inputs)
+    torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", NAMES)

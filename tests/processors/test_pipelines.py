@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+from itertools import product
 
 import pytest
 import torch
@@ -17,16 +18,17 @@ from tests.processors.pipelines import PIPELINES, STEPS, UNIPC, VIDEO, Run, unma
 # Mochi turns autocast on in float32, of which torch warns on CPU; diffusers hands numpy a tensor.
 pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast", "ignore:__array__")
 
-READERS = ("valid_lengths", "image_raster", "video_raster", "prefix_lengths", "any_nonzero")
+READERS = ("valid_lengths", "image_raster", "video_raster", "packed_raster", "prefix_lengths")
+READERS += ("any_nonzero",)
 
 
 @pytest.mark.parametrize("name", list(PIPELINES))
 def test_pipelines(name, monkeypatch):
     case = PIPELINES[name]
     pipe, reads = case.build(), []
-    arguments = case.options() | {"num_inference_steps": STEPS, "output_type": "latent"}
-    module = sys.modules[type(family_of(pipe.transformer)).__module__]
-    for reader in READERS:
+    arguments = case.arguments()
+    kinds = type(family_of(pipe.transformer)).__mro__
+    for reader, module in product(READERS, [sys.modules[kind.__module__] for kind in kinds]):
         if hasattr(module, reader):
             function = getattr(module, reader).__wrapped__
 
@@ -46,7 +48,7 @@ def test_pipelines(name, monkeypatch):
         def see(module, *_):
             runtimes = [one for one in session.runtimes if one.transformer is module]
             grids.update(str(runtime.grid) for runtime in runtimes)
-            levels[session.tracker.step] = session.tracker.noise_level
+            levels[id(session.latest_run), session.step] = session.noise_levels[session.step]
 
         modules = [runtime.transformer for runtime in session.runtimes]
         hooks = [module.register_forward_pre_hook(see) for module in modules]
@@ -54,8 +56,7 @@ def test_pipelines(name, monkeypatch):
         for hook in hooks:
             hook.remove()
         assert all(runtime.grid is not None for runtime in session.runtimes)
-        done, last = session.tracker.levels_done, session.tracker.levels[-1]
-        assert done[-1:] in ([], [last])  # runs go to the end; one starts anew after it
+        assert session.step is None  # runs go to the end
         return out, grids, levels
 
     stock = run()
@@ -86,7 +87,7 @@ def test_diffusion_forcing_runs_dense():
         set(),
     )
     pipe = case.build()
-    arguments = case.options() | {"num_inference_steps": STEPS, "output_type": "latent"}
+    arguments = case.arguments()
 
     def run():
         return pipe(**arguments, generator=torch.Generator().manual_seed(0))[0]

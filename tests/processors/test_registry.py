@@ -8,8 +8,11 @@ import torch
 from diffusers import (
     CogView4Transformer2DModel,
     ConsisIDTransformer3DModel,
+    MiniMaxH3Transformer3DModel,
+    ModularPipeline,
     SanaVideoTransformer3DModel,
     WanAnimate2Transformer3DModel,
+    ZImageTransformer2DModel,
 )
 
 import ajour
@@ -23,7 +26,11 @@ families = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: type(f
 
 def transformer_names(pipeline):
     """The class names in the annotation of a pipeline's transformer."""
-    parameters = inspect.signature(getattr(diffusers, pipeline).__init__).parameters
+    kind = getattr(diffusers, pipeline)
+    if issubclass(kind, ModularPipeline):
+        blocks = getattr(diffusers, kind.default_blocks_name)()
+        return {spec.type_hint.__name__ for spec in blocks.expected_components}
+    parameters = inspect.signature(kind.__init__).parameters
     annotation = parameters["transformer"].annotation if "transformer" in parameters else ""
     text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
     return {word.rpartition(".")[2] for word in text.replace("|", " ").split()}
@@ -42,7 +49,8 @@ def test_no_pipeline_is_forgotten():
     supported = set(supported_transformers())
     missing = []
     for name in dir(diffusers):
-        if name.endswith("Pipeline") and name not in named:
+        plain = name.endswith("Pipeline") and not name.endswith("ModularPipeline")
+        if plain and name not in named:  # modular ones: those without a plain one are named
             try:
                 found = transformer_names(name) & supported
             except RuntimeError:  # a pipeline of a package that is not installed
@@ -55,9 +63,26 @@ def test_no_pipeline_is_forgotten():
 def test_classes_and_processors_exist(family):
     for name in family.classes:
         module = inspect.getmodule(getattr(diffusers, name))
-        for processor in family.stands_in_for():
+        for processor in family.known_processors():
             everywhere = (module, diffusers.models.attention_processor)
             assert any(hasattr(place, processor) for place in everywhere), processor
+
+
+@families
+def test_the_timestep_is_an_argument(family):
+    for name in family.classes:
+        assert family.timestep in inspect.signature(getattr(diffusers, name).forward).parameters
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "heads"),
+    [(ZImageTransformer2DModel, "n_layers", 30), (MiniMaxH3Transformer3DModel, "num_layers", 56)],
+)
+def test_heads_of_released_sizes(kind, config, heads):
+    with torch.device("meta"):
+        transformer = kind(**{config: 1})
+    family = family_of(transformer)
+    assert (family.heads(transformer), family.head_dim(transformer)) == (heads, 128)
 
 
 def test_names_belong_to_one_family():

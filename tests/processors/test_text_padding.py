@@ -65,6 +65,26 @@ def test_no_text(name, batch):
         assert ajour.summary(transformer).grid == "1x16x9"
 
 
+def texts(*lengths, grid=(2, 8, 9)):
+    """Z-Image's inputs with a text of each length."""
+    inputs = CASES["ZImage"].inputs(grid, 1, len(lengths))
+    return inputs | {"cap_feats": [torch.randn(length, 24) for length in lengths]}
+
+
+@pytest.mark.parametrize("grid", [(1, 8, 8), (2, 8, 9), (1, 11, 13)], ids=str)
+@pytest.mark.parametrize("lengths", [(5, 11), (32, 33), (70, 3, 64)], ids=str)
+def test_z_image_texts_of_different_lengths(grid, lengths):
+    transformer, inputs = make("ZImage"), texts(*lengths, grid=grid)
+    assert_equals_stock(transformer, inputs)
+    with sparse(transformer, SPARSE, strict=True):
+        together = call(transformer, inputs)
+        assert ajour.summary(transformer).grid == str(CASES["ZImage"].grid(grid, lengths[0]))
+        for sample in range(len(lengths)):
+            alone = {key: value[sample : sample + 1] for key, value in inputs.items()}
+            out = call(transformer, alone)
+            torch.testing.assert_close(together[sample], out[0], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("image", [False, True])
 @pytest.mark.parametrize(("texts", "glyphs"), [((5,), (0,)), ((1, 4), (3, 0)), ((2, 2), (1, 1))])
 def test_hunyuan_video15_leaves_out_the_padding_of_all_three(image, texts, glyphs):

@@ -1,0 +1,196 @@
+"""What one layer runs in a pass, and its attention, which is one node of a compiled graph.
+
+A compiled graph knows the layer by a number that it reads from a tensor. So it does not depend on
+what passes give to the layer, such as tables, text lengths and listeners, and other plans, phases
+and prompts do not compile anything again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
+
+import torch
+
+from ajour.capture import expand
+from ajour.ops import TAGS, attention
+from ajour.prologue import Prologue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ajour.capture import CapturedRows
+    from ajour.table import BlockTable
+
+_numbers = count()
+_layers: WeakValueDictionary[int, LayerState] = WeakValueDictionary()
+
+
+@dataclass
+class LayerState:
+    """What one layer runs in the forward pass that is under way. Empty between passes.
+
+    Args:
+        tables: the layer's block table, or one per sample of the batch if their text lengths
+            differ. Empty: the stock processor runs.
+        tokens: all tokens of a sample, text padding included.
+        padding_end: where text padding ends among them; `tables` leave it out.
+        masks_padding: whether a mask in this pass hides nothing but text padding.
+        rows: captured level maps that the tables lack, because those of all layers are too big.
+        backend: the operator's backend, or None to choose.
+        listeners: called after each attention through the operator with q and k as attention sees
+            them, v and the output, all (batch, tokens, heads, head_dim), and their grid.
+        timer: called right before and right after each attention through the operator.
+        in_pass: whether the transformer's pre-hook has run for this pass.
+        report: says once that a call runs dense, and why; raises under `strict`.
+
+    Attributes:
+        sparse: whether there are tables; a compiled graph depends on this alone.
+        number: int64 (), the layer's number in compiled graphs.
+    """
+
+    tables: tuple[BlockTable, ...] = ()
+    tokens: int = 0
+    padding_end: int = 0
+    masks_padding: bool = False
+    rows: tuple[CapturedRows, ...] = ()
+    backend: str | None = None
+    listeners: tuple[Callable[..., None], ...] = ()
+    timer: Callable[[], None] | None = None
+    in_pass: bool = False
+    report: Callable[[str], None] | None = None
+    sparse: bool = field(init=False)
+    number: torch.Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sparse = bool(self.tables)
+        self.number = torch.tensor(next(_numbers), device="cpu")
+        _layers[int(self.number)] = self
+
+
+def attend(
+    state: LayerState,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    prologue: Prologue | None = None,
+) -> torch.Tensor:
+    """Attention through a layer's tables. Text padding is left out, its rows are 0.
+
+    Args:
+        state: the layer.
+        query: (batch, tokens, heads, head_dim), in the model's token order.
+        key: same shape.
+        value: same shape.
+        prologue: norms and rotation that queries and keys have not been through yet.
+
+    Returns:
+        Same shape as `query`.
+
+    Raises:
+        RuntimeError: if the batch is not the one that the transformer was called with.
+    """
+    prologue = prologue or Prologue()
+    if not torch.compiler.is_compiling():
+        return _attend(state, query, key, value, prologue)
+    return attend_layer(
+        query,
+        key,
+        value,
+        state.number,
+        *prologue.parts(),
+    )
+
+
+@torch.library.custom_op("ajour::attend_layer", mutates_args=(), tags=TAGS)
+def attend_layer(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    number: torch.Tensor,
+    tensors: list[torch.Tensor | None],
+    places: list[int],
+    eps: list[float],
+) -> torch.Tensor:
+    """`attend` for torch.compile, with the layer's number and the prologue as its parts."""
+    prologue = Prologue.of(tensors, places, eps)
+    return _attend(_layers[int(number)], query, key, value, prologue).contiguous()
+
+
+@attend_layer.register_fake
+def _(query: torch.Tensor, *args: object) -> torch.Tensor:
+    return query.new_empty(query.shape)
+
+
+def _attend(
+    state: LayerState,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    prologue: Prologue,
+) -> torch.Tensor:
+    tables = state.tables
+    if len(tables) not in (1, len(query)):
+        raise RuntimeError(
+            f"the transformer was called with {len(tables)} samples of different text lengths, "
+            f"but attention sees {len(query)}: something changed the batch in between, such as "
+            "FasterCache, which cannot be used with guidance in one batch"
+        )
+    if len(tables) == 1:
+        return _attend_samples(state, query, key, value, tables[0], prologue)
+    samples = zip(query.split(1), key.split(1), value.split(1), tables, strict=True)
+    return torch.cat([_attend_samples(state, *sample, prologue) for sample in samples])
+
+
+def _attend_samples(
+    state: LayerState,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    table: BlockTable,
+    prologue: Prologue,
+) -> torch.Tensor:
+    length, end = table.grid.seq_len, state.padding_end
+    if length < state.tokens and end < state.tokens:
+        query, key = prologue.apply(query, key)  # it counts tokens with padding among them
+        prologue = Prologue()
+    q, k, v = (without_padding(x, length, end) for x in (query, key, value))
+    if state.timer is not None:
+        state.timer()
+    if state.rows:
+        table = expand([table], [state.rows])[0]
+    out = attention(q, k, v, table, prologue=prologue, backend=state.backend)
+    assert isinstance(out, torch.Tensor)
+    if state.timer is not None:
+        state.timer()
+    if state.listeners:
+        q, k = prologue.apply(q, k)
+        for listener in state.listeners:
+            listener(q, k, v, out, table.grid)
+    return with_padding(out, state.tokens, end)
+
+
+def without_padding(x: torch.Tensor, length: int, end: int) -> torch.Tensor:
+    """A sample's tokens without its text padding.
+
+    Args:
+        x: (batch, tokens, heads, head_dim).
+        length: tokens that are no padding.
+        end: where the padding ends.
+
+    Returns:
+        (batch, length, heads, head_dim); a view if the padding lies at the end.
+    """
+    start = end - (x.shape[1] - length)
+    return x[:, :length] if start == length else torch.cat((x[:, :start], x[:, end:]), dim=1)
+
+
+def with_padding(x: torch.Tensor, tokens: int, end: int) -> torch.Tensor:
+    """The inverse of `without_padding`: `tokens` rows, those of padding are 0."""
+    hidden = tokens - x.shape[1]
+    if not hidden:
+        return x
+    first, last = x[:, : end - hidden], x[:, end - hidden :]
+    return torch.cat((torch.nn.functional.pad(first, (0, 0, 0, 0, 0, hidden)), last), dim=1)

@@ -1,0 +1,70 @@
+"""Every family under torch.compile: other plans, phases and patterns add no graph."""
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounter
+
+from ajour import MultiDiagonal, Pyramid, Skip, Stripe
+from ajour.pipelines.session import session_of
+from tests.processors.families import FULL, SPARSE, call, make, sparse
+from tests.processors.models import CASES
+from tests.processors.test_text_padding import padded
+
+# Mochi turns autocast on in float32, of which torch warns on CPU.
+pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast")
+
+GRID = (3, 7, 9)
+FIRST = [Stripe(2), MultiDiagonal(0, 1)]
+PLANS = [FIRST, SPARSE, FULL, [Pyramid(0, 0, 0), Skip()], [Stripe(1), Pyramid(0, 1, 1, levels=1)]]
+"""They differ in how long their lists are, in orders and in pooling levels."""
+
+
+def whole(transformer, backend):
+    transformer.compile(backend=backend)
+
+
+def blocks(transformer, backend):
+    """What `compile_repeated_blocks` does, also for families that name no blocks for it."""
+    kinds = {kind for kind in map(type, transformer.modules()) if kind.__name__.endswith("Block")}
+    for module in transformer.modules():
+        if type(module) in kinds:
+            module.compile(backend=backend)
+
+
+@pytest.mark.parametrize("compile_", [whole, blocks])
+@pytest.mark.parametrize("name", [name for name in CASES if name != "WanTI2V"])  # is Wan
+def test_plans_and_phases_add_no_graph(name, compile_):
+    transformer, inputs = make(name), CASES[name].inputs(GRID, 7, 1)
+    expected = []
+    for patterns in PLANS:
+        with sparse(transformer, patterns, strict=True):
+            expected.append(call(transformer, inputs))
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    compile_(transformer, counter)
+    graphs = []
+    for patterns, eager in zip(PLANS, expected, strict=True):
+        with sparse(transformer, patterns, strict=True):
+            runtime = session_of(transformer).runtimes[0]
+            for assignment in ("dense", "sparse"):
+                with runtime.run_as(assignment):
+                    out = call(transformer, inputs)
+                graphs.append(counter.frame_count)
+            torch.testing.assert_close(out, eager, rtol=1e-4, atol=1e-5)
+    assert 0 < graphs[0] < graphs[1]
+    assert set(graphs[1:]) == {graphs[1]}
+
+
+@pytest.mark.parametrize("name", ["HunyuanVideo", "QwenImage"])
+def test_texts_and_listeners_add_no_graph(name):
+    torch._dynamo.reset()
+    transformer, counter, heard = make(name, num_layers=1), CompileCounter(), []
+    blocks(transformer, counter)
+    with sparse(transformer, SPARSE, strict=True):
+        call(transformer, padded(name, (3, 3)))
+        graphs = counter.frame_count
+        with session_of(transformer).runtimes[0].listen(lambda layer, *_: heard.append(layer)):
+            for lengths in ((5, 5), (3, 8), (11, 11)):
+                call(transformer, padded(name, lengths))
+        assert heard
+        assert counter.frame_count == graphs > 0
