@@ -114,7 +114,7 @@ def test_a_table_checks_its_maps():
         (([good], ["raster"], [1]), "head rows must lie in 0..0"),
         (([good[:1]], ["raster"], [0]), "must be"),
         (([good + 4], ["raster"], [0]), "levels must lie in"),
-        (([good + 1], ["raster"], [0]), "text blocks are always exact"),
+        (([good + 1], ["raster"], [0]), "blocks of exact tokens cannot be pooled"),
         (([good], ["spiral"], [0]), "unknown order"),
     ]
     for args, message in cases:

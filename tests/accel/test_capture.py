@@ -18,6 +18,7 @@ from ajour import (
 )
 from ajour.capture import (
     CapturedRows,
+    Importance,
     PackedLevels,
     block_mass,
     capture,
@@ -89,6 +90,43 @@ def test_similarity_is_that_of_first_and_last_key(grid):
             ]
             expected = torch.stack(cosines).mean(0)
             torch.testing.assert_close(found[:, index, level - 1], expected)
+
+
+@pytest.mark.parametrize("backend", ["hopper", "triton", "cpu", "reference", None])
+def test_measuring_follows_the_backend(backend, monkeypatch):
+    """With every backend able to run, by the kernel or by PyTorch."""
+    pytest.importorskip("triton")
+    q, k, _ = random_qkv(GRIDS[0], 2, 16)
+    eager = block_mass(q, k, GRIDS[0], "raster", backend="reference")
+    launched = []
+
+    def kernel(*args):
+        launched.append(args)
+        return eager
+
+    monkeypatch.setattr("ajour.dispatch.backend_reason", lambda *_: None)
+    monkeypatch.setattr("ajour.backends.mass.shares_of_blocks", kernel)
+    pattern = Captured([0.3, 0.5, 0.7, 0.9], order="raster")
+    levels = Importance(q, k, GRIDS[0], backend).levels(pattern)
+    assert torch.equal(levels, capture(q, k, GRIDS[0], pattern, backend))
+    assert torch.equal(levels, capture(q, k, GRIDS[0], pattern, "reference"))
+    assert len(launched) == (0 if backend in ("cpu", "reference") else 2)
+
+
+@pytest.mark.parametrize("backend", ["hopper", "triton"])
+def test_an_explicit_backend_that_cannot_measure_is_refused(backend):
+    pytest.importorskip("triton")
+    q, k, _ = random_qkv(GRIDS[0], 2, 16)
+    with pytest.raises(RuntimeError, match=f"'{backend}' cannot run this: .*GPU"):
+        capture(q, k, GRIDS[0], Captured([0.5] * 4), backend)
+
+
+def test_wrong_arguments_of_measuring_are_refused():
+    q, k, _ = random_qkv(GRIDS[0], 2, 16)
+    with pytest.raises(ValueError, match="unknown backend 'cuda'"):
+        block_mass(q, k, GRIDS[0], "raster", backend="cuda")
+    with pytest.raises(ValueError, match="samples must be a power of two, got 3"):
+        block_mass(q, k, GRIDS[0], "raster", samples=3)
 
 
 class Largest(TorchDispatchMode):

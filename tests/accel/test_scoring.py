@@ -18,10 +18,10 @@ from ajour import (
     scoring,
 )
 from ajour.capture import Importance, capture
+from ajour.layout import token_slots
 from ajour.lists import with_exact
 from ajour.lowering import level_map
 from ajour.scoring import Candidate, head_errors, sample_queries
-from ajour.table import token_slots
 from tests.conftest import random_qkv
 
 PATTERNS = [
@@ -113,7 +113,9 @@ def test_candidates_are_laid_out_for_the_blocks_of_the_queries(text, monkeypatch
     for name in ("block_mass", "self_similarity"):
         measure = getattr(ajour.capture, name)
         monkeypatch.setattr(
-            ajour.capture, name, lambda *args, f=measure: calls.append(args[-1]) or f(*args)
+            ajour.capture,
+            name,
+            lambda *args, f=measure, **options: calls.append(args[-1]) or f(*args, **options),
         )
     found = scoring.lay_out(captured + PATTERNS, Importance(q, k, grid), queries)
     assert sorted(calls) == ["bisection"] * 2 + ["raster"] * 2  # measured once for all
