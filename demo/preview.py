@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ajour.files import read_json
 from ajour.pipelines.drawing import spread
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ FRAMES = 6
 
 SIDE = 128
 """Longer side of a frame in a strip, pixels."""
+
+MOST_BYTES = 2**20
+"""Of a file of colours."""
 
 MEMORY = (1, 4, 6, 8)
 """Video frames per latent frame in the autoencoders of supported models."""
@@ -73,7 +77,7 @@ class Colours:
     @classmethod
     def load(cls, path: Path) -> Colours:
         """Read what `save` wrote."""
-        return cls(np.array(json.loads(path.read_text()), np.float32))
+        return cls(np.array(read_json(path, MOST_BYTES, "colours"), np.float32))
 
 
 class Preview:

@@ -114,17 +114,3 @@ def _draw_pattern(panel: Any, name: str, pattern: Pattern, grid: TokenGrid) -> N
         axis.set_title(f"frame {frame}", fontsize=8)
         if frame == view.query[0]:
             axis.plot(view.query[2], view.query[1], "r+")
-
-
-__all__ = ["KIND_COLOURS", "OTHER_COLOUR", "draw_plan", "selected_keys", "show_levels"]
-OTHER_COLOUR = KIND_COLOURS["full"]
-
-
-def selected_keys(pattern: Any, grid: TokenGrid, query: int) -> NDArray[Any]:
-    """The keys of a query, by its index in raster order; use `pattern_view`."""
-    import numpy as np
-
-    place = tuple(int(i) for i in np.unravel_index(query, grid.shape))
-    view = pattern_view(pattern, grid, query=place)  # type: ignore[arg-type]
-    assert view is not None
-    return view.keys
