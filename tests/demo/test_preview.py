@@ -5,11 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from diffusers import (
-    DDIMScheduler,
-    EulerDiscreteScheduler,
-    FlowMatchEulerDiscreteScheduler,
-)
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
 from ajour.demo.preview import Colours, Preview, clean_latents, gray, on_grid, scales, strip
 
@@ -27,8 +23,10 @@ def test_clean_latents_follow_from_two_mixtures(kind):
         scheduler = DDIMScheduler()
         scheduler.set_timesteps(8)
     elif kind == "sigmas":
-        scheduler = EulerDiscreteScheduler()
-        scheduler.set_timesteps(8)
+        sigmas = torch.tensor([14.6, 7.0, 3.0, 1.0, 0.3, 0.0])
+        scheduler = SimpleNamespace(
+            sigmas=sigmas, timesteps=torch.arange(5), config=SimpleNamespace()
+        )
     else:
         scheduler = FlowMatchEulerDiscreteScheduler(invert_sigmas=kind == "mochi")
         scheduler.set_timesteps(8)
