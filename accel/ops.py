@@ -69,7 +69,7 @@ def _compiled(
     backend: str | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The operator as one node of a compiled graph: all arguments as tensors and numbers."""
-    grid, q_norm, k_norm, rope = table.grid, prologue.q_norm, prologue.k_norm, prologue.rope
+    grid, norms, rope = table.grid, (prologue.q_norm, prologue.k_norm), prologue.rope
     return attend(
         q,
         k,
@@ -86,10 +86,10 @@ def _compiled(
         ],
         [grid.frames, grid.height, grid.width, grid.before, grid.after],
         table.highest_level,
-        None if q_norm is None else q_norm.weight,
-        0.0 if q_norm is None else q_norm.eps,
-        None if k_norm is None else k_norm.weight,
-        0.0 if k_norm is None else k_norm.eps,
+        [None if norm is None else norm.weight for norm in norms],
+        [None if norm is None else norm.second for norm in norms],
+        [0 if norm is None else norm.split for norm in norms],
+        [0.0 if norm is None else norm.eps for norm in norms],
         None if rope is None else rope.cosines,
         None if rope is None else rope.sines,
         0 if rope is None else rope.start,
@@ -106,10 +106,10 @@ def attend(
     table: list[torch.Tensor],
     grid: list[int],
     highest_level: int,
-    q_weight: torch.Tensor | None,
-    q_eps: float,
-    k_weight: torch.Tensor | None,
-    k_eps: float,
+    weights: list[torch.Tensor | None],
+    second_weights: list[torch.Tensor | None],
+    splits: list[int],
+    eps: list[float],
     cosines: torch.Tensor | None,
     sines: torch.Tensor | None,
     rope_start: int,
@@ -120,11 +120,11 @@ def attend(
     rope = None
     if cosines is not None and sines is not None:
         rope = Rope(cosines, sines, rope_start)
-    prologue = Prologue(
-        None if q_weight is None else Norm(q_weight, q_eps),
-        None if k_weight is None else Norm(k_weight, k_eps),
-        rope,
+    q_norm, k_norm = (
+        None if weight is None else Norm(weight, small, second, split)
+        for weight, small, second, split in zip(weights, eps, second_weights, splits, strict=True)
     )
+    prologue = Prologue(q_norm, k_norm, rope)
     block_table = BlockTable(TokenGrid(*grid), highest_level, *table)
     out, lse = run(q, k, v, block_table, prologue, scale, backend)
     return out.contiguous(), lse

@@ -7,7 +7,7 @@ i-th token. A block is 128 consecutive entries.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-OrderName = Literal["raster", "column", "hilbert", "bisection"]
-ORDERS: tuple[str, ...] = get_args(OrderName)
+ORDERS = ("raster", "column", "hilbert", "bisection")
+"""Names of all orders."""
 
 Vector = tuple[int, int, int]
 

@@ -19,14 +19,45 @@ if TYPE_CHECKING:
 class Norm:
     """RMS normalisation of each token, with a weight per channel.
 
+    Joint attention of text and images normalises its two streams with a weight each.
+
     Args:
         weight: (heads * head_dim,) to normalise all heads of a token together, as Wan does, or
             (head_dim,) to normalise each head by itself, as HunyuanVideo and Flux do.
         eps: added to the mean square.
+        second: (head_dim,), the weight of tokens from `split` on, each head by itself; None if
+            all tokens have the same weight.
+        split: the first token that `second` is for; not used without `second`.
     """
 
     weight: torch.Tensor
     eps: float
+    second: torch.Tensor | None = None
+    split: int = 0
+
+    def check(self, name: str, tokens: int, heads: int, head_dim: int, like: torch.device) -> None:
+        """Raise ValueError unless the norm fits tensors (batch, tokens, heads, head_dim)."""
+        allowed = {(heads * head_dim,), (head_dim,)}
+        if tuple(self.weight.shape) not in allowed:
+            raise ValueError(
+                f"{name}: the weight must have {heads * head_dim} channels (all heads) or "
+                f"{head_dim} (each head), got shape {tuple(self.weight.shape)}"
+            )
+        for weight in (self.weight, self.second):
+            if weight is not None and weight.device != like:
+                raise ValueError(
+                    f"{name}: the weight must be on {like} like q, k and v, got {weight.device}"
+                )
+        if self.second is None:
+            return
+        shapes = tuple(self.weight.shape), tuple(self.second.shape)
+        if shapes != ((head_dim,), (head_dim,)):
+            raise ValueError(
+                f"{name}: two weights must both have {head_dim} channels (each head), got shapes "
+                f"{shapes[0]} and {shapes[1]}"
+            )
+        if not 0 <= self.split <= tokens:
+            raise ValueError(f"{name}: split must lie in 0 to {tokens}, got {self.split}")
 
 
 @dataclass(frozen=True)
@@ -34,9 +65,11 @@ class Rope:
     """Rotary position embedding of neighbouring pairs of channels.
 
     Args:
-        cosines: (n, head_dim), each value twice.
+        cosines: (n, head_dim), each value twice. Of a pair's two places the first is read, and of
+            `sines` the second. So a table of complex numbers, seen as real numbers, is both.
         sines: same shape.
-        start: the first of the n tokens that are rotated; those around them are not.
+        start: the first of the n tokens that are rotated; tokens around them are not. Rows for
+            tokens past the last one are not used.
     """
 
     cosines: torch.Tensor
@@ -62,17 +95,8 @@ class Prologue:
     def check(self, grid: TokenGrid, heads: int, head_dim: int, device: torch.device) -> None:
         """Raise ValueError unless all fits tensors (batch, tokens, heads, head_dim) there."""
         for name, norm in (("q_norm", self.q_norm), ("k_norm", self.k_norm)):
-            allowed = {(heads * head_dim,), (head_dim,)}
-            if norm is not None and tuple(norm.weight.shape) not in allowed:
-                raise ValueError(
-                    f"{name}: the weight must have {heads * head_dim} channels (all heads) or "
-                    f"{head_dim} (each head), got shape {tuple(norm.weight.shape)}"
-                )
-            if norm is not None and norm.weight.device != device:
-                raise ValueError(
-                    f"{name}: the weight must be on {device} like q, k and v, "
-                    f"got {norm.weight.device}"
-                )
+            if norm is not None:
+                norm.check(name, grid.seq_len, heads, head_dim, device)
         if self.rope is not None:
             for part in (self.rope.cosines, self.rope.sines):
                 if part.device != device:
@@ -86,10 +110,9 @@ class Prologue:
                     f"rope: cosines and sines must both be (n, {head_dim}), got {shape} and "
                     f"{tuple(self.rope.sines.shape)}"
                 )
-            stop = self.rope.start + shape[0]
-            if not 0 <= self.rope.start <= stop <= grid.seq_len:
+            if not 0 <= self.rope.start <= grid.seq_len:
                 raise ValueError(
-                    f"rope: tokens {self.rope.start} to {stop} must lie in 0 to {grid.seq_len}"
+                    f"rope: start must lie in 0 to {grid.seq_len}, got {self.rope.start}"
                 )
 
 
@@ -102,9 +125,13 @@ def normalise(x: torch.Tensor, norm: Norm | None) -> torch.Tensor:
     dims = (-2, -1) if across else (-1,)
     count = norm.weight.shape[0]
     size = torch.linalg.vector_norm(wide, dim=dims, keepdim=True)
-    weight = norm.weight.to(wide.dtype)
     scaled = wide * torch.rsqrt(size.square() / count + norm.eps)
-    return scaled.mul_(weight.view(x.shape[2:]) if across else weight).to(x.dtype)
+    weight = norm.weight.to(wide.dtype)
+    if norm.second is None:
+        return scaled.mul_(weight.view(x.shape[2:]) if across else weight).to(x.dtype)
+    scaled[:, : norm.split] *= weight
+    scaled[:, norm.split :] *= norm.second.to(wide.dtype)
+    return scaled.to(x.dtype)
 
 
 def rotate(x: torch.Tensor, rope: Rope | None) -> torch.Tensor:
@@ -115,12 +142,11 @@ def rotate(x: torch.Tensor, rope: Rope | None) -> torch.Tensor:
     if rope is None:
         return x
     wide = torch.promote_types(x.dtype, torch.float32)
-    tokens = slice(rope.start, rope.start + rope.cosines.shape[0])
-    turns = torch.complex(rope.cosines[:, 0::2].to(wide), rope.sines[:, 1::2].to(wide))
+    count = min(rope.cosines.shape[0], x.shape[1] - rope.start)
+    tokens = slice(rope.start, rope.start + count)
+    turns = torch.complex(rope.cosines[:count, 0::2].to(wide), rope.sines[:count, 1::2].to(wide))
     pairs = torch.view_as_complex(x[:, tokens].to(wide).unflatten(-1, (-1, 2)))
-    turned = torch.view_as_real(pairs * turns[None, :, None]).flatten(-2)
-    if rope.cosines.shape[0] == x.shape[1]:
-        return turned.to(x.dtype)
-    out = x.clone()
-    out[:, tokens] = turned.to(x.dtype)
-    return out
+    turned = torch.view_as_real(pairs * turns[None, :, None]).flatten(-2).to(x.dtype)
+    if count == x.shape[1]:
+        return turned
+    return torch.cat((x[:, : tokens.start], turned, x[:, tokens.stop :]), dim=1)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from ajour.grid import TokenGrid
+    from ajour.processors.fused import Fusion
     from ajour.processors.processor import LayerState
 
 
@@ -76,9 +77,12 @@ class Family(ABC):
     processors: ClassVar[tuple[str, ...]] = ()
     """Names of stock processors that attend through `dispatch_attention_fn`, see `stock.py`."""
 
-    fused: ClassVar[Mapping[str, type[SparseProcessor]]] = {}
-    """Processors of our own by the name of the stock one: where they are faster, or stock does
-    not use `dispatch_attention_fn`."""
+    fusion: ClassVar[Fusion | None] = None
+    """Norms and rotation that the operator computes in the place of their code."""
+
+    rewritten: ClassVar[Mapping[str, type[SparseProcessor]]] = {}
+    """Processors of our own by the name of the stock one, whose code cannot run: it does not use
+    `dispatch_attention_fn`, or makes a mask of tokens by tokens."""
 
     pipelines: ClassVar[tuple[str, ...]]
     """Names of the diffusers pipelines that run sparse."""
@@ -148,15 +152,15 @@ class Family(ABC):
 
     def known_processors(self) -> tuple[str, ...]:
         """Names of the stock processors that the family can stand in for."""
-        return (*self.fused, *self.processors)
+        return (*self.rewritten, *self.processors)
 
     def stand_in(self, stock: Any, state: LayerState) -> SparseProcessor | None:
         """The processor that stands in for a stock one; None if the family does not know it."""
         name = type(stock).__name__
-        if name in self.fused:
-            return self.fused[name](stock, state)
+        if name in self.rewritten:
+            return self.rewritten[name](stock, state)
         kind: Any = type(stock)
-        return stand_in_for(kind)(stock, state) if name in self.processors else None
+        return stand_in_for(kind, self.fusion)(stock, state) if name in self.processors else None
 
     def obstacle(self, layer: Any) -> str | None:
         """Why a layer has to run dense as it is set up now, or None."""

@@ -9,7 +9,8 @@ import torch
 from ajour.grid import TokenGrid
 from ajour.processors.base import Family, Obstacle
 from ajour.processors.processor import SparseProcessor
-from ajour.processors.projections import project, rotate_tokens
+from ajour.processors.projections import project
+from ajour.prologue import Prologue, Rope
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,9 +61,8 @@ class CogVideoXProcessor(SparseProcessor):
         text = encoder_hidden_states.shape[1]
         both = torch.cat((encoder_hidden_states, hidden_states), dim=1)
         query, key, value = project(attn, both, fused=type(self.stock).__name__ == FUSED)
-        query = rotate_tokens(query, image_rotary_emb, start=text)
-        key = rotate_tokens(key, image_rotary_emb, start=text)
-        both = attn.to_out[0](self.attend(query, key, value).flatten(2))
+        rope = None if image_rotary_emb is None else Rope(*image_rotary_emb, start=text)
+        both = attn.to_out[0](self.attend(query, key, value, Prologue(rope=rope)).flatten(2))
         both = attn.to_out[1](both)
         return both[:, text:], both[:, :text]
 
@@ -71,7 +71,7 @@ class CogVideoX(Family):
     """CogVideoX text-to-video, image-to-video, video-to-video and control."""
 
     classes: ClassVar[tuple[str, ...]] = ("CogVideoXTransformer3DModel",)
-    fused: ClassVar[Mapping[str, type[SparseProcessor]]] = {
+    rewritten: ClassVar[Mapping[str, type[SparseProcessor]]] = {
         "CogVideoXAttnProcessor2_0": CogVideoXProcessor,
         FUSED: CogVideoXProcessor,
     }

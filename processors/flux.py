@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ajour.grid import TokenGrid
 from ajour.processors.base import Family, Obstacle
+from ajour.processors.fused import Fusion
 from ajour.processors.host import read_once
 from ajour.processors.raster import raster_of
 
@@ -21,6 +22,7 @@ class Flux(Family):
 
     classes: ClassVar[tuple[str, ...]] = ("FluxTransformer2DModel",)
     processors: ClassVar[tuple[str, ...]] = ("FluxAttnProcessor",)
+    fusion: ClassVar[Fusion] = Fusion(text_first=True)
     pipelines: ClassVar[tuple[str, ...]] = (
         "FluxControlImg2ImgPipeline",
         "FluxControlInpaintPipeline",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ajour.grid import TokenGrid
 from ajour.processors.base import Family
+from ajour.processors.fused import Fusion
 from ajour.processors.host import valid_lengths
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ class HunyuanVideo(Family):
 
     classes: ClassVar[tuple[str, ...]] = ("HunyuanVideoTransformer3DModel",)
     processors: ClassVar[tuple[str, ...]] = ("HunyuanVideoAttnProcessor2_0",)
+    fusion: ClassVar[Fusion] = Fusion()
     pipelines: ClassVar[tuple[str, ...]] = (
         "HunyuanSkyreelsImageToVideoPipeline",
         "HunyuanVideoImageToVideoPipeline",

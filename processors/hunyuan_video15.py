@@ -13,7 +13,7 @@ import torch
 from ajour.processors.host import read_once, valid_lengths
 from ajour.processors.hunyuan_video import HunyuanVideo
 from ajour.processors.processor import SparseProcessor
-from ajour.processors.projections import project, rotate_tokens
+from ajour.processors.projections import project
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,15 +57,17 @@ class HunyuanVideo15Processor(SparseProcessor):
         image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Projections, attention, output projections."""
-        query, key, value = project(attn, hidden_states)
-        query = rotate_tokens(query, image_rotary_emb)
-        key = rotate_tokens(key, image_rotary_emb)
-        text = project(attn, encoder_hidden_states, added=True)
-        query, key, value = (
-            torch.cat(pair, dim=1) for pair in zip((query, key, value), text, strict=True)
-        )
+        arguments = {
+            "hidden_states": hidden_states,
+            "encoder_hidden_states": encoder_hidden_states,
+            "image_rotary_emb": image_rotary_emb,
+        }
+        attn, prologue = HunyuanVideo15.fusion.take(attn, arguments)
+        streams = project(attn, hidden_states), project(attn, encoder_hidden_states, added=True)
+        query, key, value = (torch.cat(pair, dim=1) for pair in zip(*streams, strict=True))
+        del streams
         video = hidden_states.shape[1]
-        mixed = self.attend(query, key, value).flatten(2)
+        mixed = self.attend(query, key, value, prologue).flatten(2)
         hidden_states = attn.to_out[0](mixed[:, :video])
         hidden_states = attn.to_out[1](hidden_states)
         return hidden_states, attn.to_add_out(mixed[:, video:])
@@ -76,7 +78,7 @@ class HunyuanVideo15(HunyuanVideo):
 
     classes: ClassVar[tuple[str, ...]] = ("HunyuanVideo15Transformer3DModel",)
     processors: ClassVar[tuple[str, ...]] = ()
-    fused: ClassVar[Mapping[str, type[SparseProcessor]]] = {
+    rewritten: ClassVar[Mapping[str, type[SparseProcessor]]] = {
         "HunyuanVideo15AttnProcessor2_0": HunyuanVideo15Processor
     }
     pipelines: ClassVar[tuple[str, ...]] = (

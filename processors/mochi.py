@@ -79,7 +79,9 @@ class Mochi(Family):
     """Mochi text-to-video."""
 
     classes: ClassVar[tuple[str, ...]] = ("MochiTransformer3DModel",)
-    fused: ClassVar[Mapping[str, type[SparseProcessor]]] = {"MochiAttnProcessor2_0": MochiProcessor}
+    rewritten: ClassVar[Mapping[str, type[SparseProcessor]]] = {
+        "MochiAttnProcessor2_0": MochiProcessor
+    }
     pipelines: ClassVar[tuple[str, ...]] = ("MochiPipeline",)
     sparse: ClassVar[str] = (
         "joint attention of video and text in every block; text padding is left out"

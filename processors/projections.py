@@ -51,37 +51,3 @@ def rotate(x: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch
     even, odd = x[..., 0::2], x[..., 1::2]
     pairs = torch.stack((even * cosines - odd * sines, even * sines + odd * cosines), dim=-1)
     return pairs.flatten(-2).type_as(x)
-
-
-def rotate_tokens(
-    x: torch.Tensor, tables: tuple[torch.Tensor, torch.Tensor] | None, start: int = 0
-) -> torch.Tensor:
-    """Rotate a run of tokens and leave the others as they are.
-
-    Args:
-        x: (batch, tokens, heads, head_dim).
-        tables: cosines and sines, (rotated tokens, head_dim) each, every value twice; None where
-            the model has no rotary embedding.
-        start: the first token that is rotated.
-    """
-    if tables is None:
-        return x
-    cosines, sines = (table[:, None, ::2].to(x.device) for table in tables)
-    stop = start + cosines.shape[0]
-    rotated = rotate(x[:, start:stop], cosines, sines)
-    if rotated.shape == x.shape:
-        return rotated
-    return torch.cat((x[:, :start], rotated, x[:, stop:]), dim=1)
-
-
-def rotate_halves(x: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
-    """Rotary embedding whose pairs are a channel of the first half and one of the second.
-
-    Args:
-        x: (..., channels).
-        cosines: one per pair, broadcastable to (..., channels / 2).
-        sines: same shape.
-    """
-    first, second = x.chunk(2, dim=-1)
-    halves = (first * cosines - second * sines, first * sines + second * cosines)
-    return torch.cat(halves, dim=-1).type_as(x)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
+
 from ajour.grid import TokenGrid
 from ajour.processors.base import Family, Obstacle
+from ajour.processors.fused import Fusion
 from ajour.processors.host import prefix_lengths
 from ajour.processors.raster import raster_of_shapes
 
@@ -13,11 +16,19 @@ if TYPE_CHECKING:
     from ajour.processors.base import Call
 
 
+def as_real(rotation: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Complex rotations of images and of text, (tokens, head_dim / 2), as one real table."""
+    image, text = rotation
+    table = torch.view_as_real(torch.cat((text, image))).flatten(1)
+    return table, table
+
+
 class QwenImage(Family):
     """Qwen-Image text-to-image, image-to-image, ControlNet, layers and editing."""
 
     classes: ClassVar[tuple[str, ...]] = ("QwenImageTransformer2DModel",)
     processors: ClassVar[tuple[str, ...]] = ("QwenDoubleStreamAttnProcessor2_0",)
+    fusion: ClassVar[Fusion] = Fusion(text_first=True, tables=as_real)
     pipelines: ClassVar[tuple[str, ...]] = (
         "QwenImageControlNetInpaintPipeline",
         "QwenImageControlNetPipeline",

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from ajour.processors.base import Obstacle
-from ajour.processors.wan import Wan, WanProcessor
+from ajour.processors.wan import Wan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ajour.grid import TokenGrid
     from ajour.processors.base import Call
-    from ajour.processors.processor import SparseProcessor
 
 FORCING = "diffusion forcing: every frame has its own noise level, and a plan's phases need one"
 
@@ -21,7 +20,7 @@ class SkyReelsV2(Wan):
     """SkyReels-V2 text-to-video and image-to-video."""
 
     classes: ClassVar[tuple[str, ...]] = ("SkyReelsV2Transformer3DModel",)
-    fused: ClassVar[Mapping[str, type[SparseProcessor]]] = {"SkyReelsV2AttnProcessor": WanProcessor}
+    processors: ClassVar[tuple[str, ...]] = ("SkyReelsV2AttnProcessor",)
     pipelines: ClassVar[tuple[str, ...]] = ("SkyReelsV2ImageToVideoPipeline", "SkyReelsV2Pipeline")
     dense_pipelines: ClassVar[Mapping[str, str]] = {
         "SkyReelsV2DiffusionForcingImageToVideoPipeline": FORCING,

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     import torch
 
+    from ajour.processors.fused import Fusion
+    from ajour.prologue import Prologue
+
 DISPATCH = "dispatch_attention_fn"
 MASKED = (
     "attention has a mask that is not text padding; a plan's block table knows nothing of such a "
@@ -29,11 +32,12 @@ MASKED = (
 
 
 @cache
-def stand_in_for(stock: Any) -> type[SparseProcessor]:
+def stand_in_for(stock: Any, fusion: Fusion | None = None) -> type[SparseProcessor]:
     """The processor class that stands in for a stock one.
 
     Args:
         stock: a class whose `__call__` uses `dispatch_attention_fn`.
+        fusion: norms and rotation that the operator computes in the place of the stock code.
 
     Raises:
         TypeError: if it does not.
@@ -47,6 +51,8 @@ def stand_in_for(stock: Any) -> type[SparseProcessor]:
         call.__code__, names, call.__name__, call.__defaults__, call.__closure__
     )
     again.__kwdefaults__ = call.__kwdefaults__
+    signature = inspect.signature(call)
+    _, _, *parameters = signature.parameters  # all but `self` and `attn`
 
     class StockProcessor(SparseProcessor):
         """The stock processor's code with our operator in the place of its attention."""
@@ -55,10 +61,14 @@ def stand_in_for(stock: Any) -> type[SparseProcessor]:
             return super().__call__(attn, *args, **kwargs)
 
         def run(self, attn: Any, *args: Any, **kwargs: Any) -> Any:
-            return again(View(self), attn, *args, **kwargs)
+            if fusion is None:
+                return again(View(self), attn, *args, **kwargs)
+            arguments = dict(zip(parameters, args, strict=False)) | kwargs
+            attn, prologue = fusion.take(attn, arguments)
+            return again(View(self, prologue), attn, **arguments)
 
     # diffusers passes on the keyword arguments that the signature names.
-    StockProcessor.__call__.__signature__ = inspect.signature(call)  # type: ignore[attr-defined]
+    StockProcessor.__call__.__signature__ = signature  # type: ignore[attr-defined]
     StockProcessor.__name__ = f"Sparse{stock.__name__}"
     return StockProcessor
 
@@ -67,15 +77,16 @@ class View:
     """The `self` of a stock processor's code: the stock processor, but for its backend.
 
     Args:
-        processor: what `dispatch` gets as the backend.
+        processor: what `dispatch` gets as the backend, together with
+        prologue: norms and rotation that the code leaves to the operator.
     """
 
-    def __init__(self, processor: SparseProcessor) -> None:
-        self._attention_backend = processor
+    def __init__(self, processor: SparseProcessor, prologue: Prologue | None = None) -> None:
+        self._attention_backend = processor, prologue
         self._parallel_config = None
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._attention_backend.stock, name)
+        return getattr(self._attention_backend[0].stock, name)
 
 
 def dispatch(
@@ -96,17 +107,20 @@ def dispatch(
         value: same shape as `key`.
         attn_mask: text padding, which the layer's tables leave out. Any other mask runs stock.
         args: for stock attention.
-        backend: our processor, see `View`.
+        backend: our processor and its prologue, see `View`.
         parallel_config: None; a transformer under context parallelism runs stock.
         kwargs: for stock attention.
     """
-    processor: SparseProcessor = backend
+    processor: SparseProcessor
+    processor, prologue = backend
     state = processor.state
     sees_all = query.shape[1] == key.shape[1] == state.tokens
     if sees_all and (attn_mask is None or state.masks_padding):
-        return processor.attend(query, key, value)
+        return processor.attend(query, key, value, prologue)
     if sees_all and state.report is not None:
         state.report(MASKED)
+    if prologue is not None:
+        query, key = prologue.apply(query, key)
     stock: Callable[..., torch.Tensor] = dispatch_attention_fn
     return stock(
         query, key, value, attn_mask, *args, backend=processor._attention_backend, **kwargs

@@ -1,7 +1,8 @@
 """The prologue on a GPU: norm, rotation, reordering and padding of queries or keys in one pass.
 
-A program reads whole tokens, all heads, as the projection wrote them, and scatters each head's row
-to its place in that head's order (a row is 64 to 512 contiguous bytes).
+A program reads tokens as the projection wrote them, all heads where these are normalised together,
+else a group of heads that leaves no lane idle. It scatters each head's row to its place in that
+head's order (a row is 64 to 512 contiguous bytes).
 """
 
 from __future__ import annotations
@@ -50,15 +51,16 @@ def prepare(
     packed = x.new_empty(batch * heads * blocks * BLOCK, channels)
     if len(table.empty_slots):
         packed.view(batch * heads, blocks * BLOCK, channels).index_fill_(1, table.empty_slots, 0)
-    wide_heads = triton.next_power_of_2(heads)
-    rows = max(1, ELEMENTS // (wide_heads * channels))
+    across = norm is not None and norm.second is None and len(norm.weight) == heads * head_dim
+    extents = tile(heads, channels, across)
     weight = x if norm is None else norm.weight.contiguous()
+    second = None if norm is None or norm.second is None else norm.second.contiguous()
     cosines = x if rope is None else rope.cosines.contiguous()
     sines = x if rope is None else rope.sines.contiguous()
-    across = norm is not None and norm.weight.shape[0] == heads * head_dim
-    prologue_kernel[(triton.cdiv(tokens, rows), batch)](
+    prologue_kernel[(triton.cdiv(tokens, extents["T"]) * extents["GROUPS"], batch)](
         x,
         weight,
+        second,
         cosines,
         sines,
         packed,
@@ -72,24 +74,44 @@ def prepare(
         blocks,
         0 if rope is None else rope.start,
         0 if rope is None else rope.cosines.shape[0],
+        0 if norm is None else norm.split,
         0.0 if norm is None else norm.eps,
         D=head_dim,
         DP=channels,
-        HP=wide_heads,
-        T=rows,
         BLOCK=BLOCK,
         NORM="" if norm is None else "all heads" if across else "each head",
         ROPE=rope is not None,
+        **extents,
         num_warps=8,
         enable_fp_fusion=True,
     )
     return packed, pool(packed, table, levels)
 
 
-@triton.jit
+def tile(heads: int, channels: int, across: bool) -> dict[str, int]:
+    """Extents of a program's tile, as the kernel's compile-time arguments.
+
+    Args:
+        heads: all heads.
+        channels: padded head_dim.
+        across: whether all heads are normalised together, and so belong to one tile.
+
+    Returns:
+        HP heads (a power of two), GROUPS of which are all heads, and T tokens.
+    """
+    group = min(heads & -heads, max(1, ELEMENTS // channels))
+    if across:
+        group = int(triton.next_power_of_2(heads))
+    rows = max(1, ELEMENTS // (group * channels))
+    return {"HP": group, "GROUPS": triton.cdiv(heads, group), "T": rows}
+
+
+# The text's length changes from prompt to prompt.
+@triton.jit(do_not_specialize=["split"])
 def prologue_kernel(
     x,
     weight,
+    second,
     cosines,
     sines,
     packed,
@@ -103,19 +125,25 @@ def prologue_kernel(
     blocks,
     rope_start,
     rope_length,
+    split,
     eps,
     D: tl.constexpr,
     DP: tl.constexpr,
     HP: tl.constexpr,
+    GROUPS: tl.constexpr,
     T: tl.constexpr,
     BLOCK: tl.constexpr,
     NORM: tl.constexpr,
     ROPE: tl.constexpr,
 ):
-    """T tokens of one batch entry, all heads: (T, HP, DP), heads and channels padded."""
+    """T tokens of one batch entry, one of GROUPS of heads: (T, HP, DP), channels padded."""
     batch = tl.program_id(1)
-    token = tl.program_id(0) * T + tl.arange(0, T)
-    head = tl.arange(0, HP)
+    if GROUPS == 1:
+        token = tl.program_id(0) * T + tl.arange(0, T)
+        head = tl.arange(0, HP)
+    else:
+        token = tl.program_id(0) // GROUPS * T + tl.arange(0, T)
+        head = tl.program_id(0) % GROUPS * HP + tl.arange(0, HP)
     channel = tl.arange(0, DP)
     inside = (head < heads)[:, None] & (channel < D)[None, :]
     here = (token < seq_len)[:, None, None] & inside[None, :, :]
@@ -133,7 +161,12 @@ def prologue_kernel(
         square = tl.sum(values * values, axis=2) / D
         values = values * tl.rsqrt(square + eps)[:, :, None]
         gain = tl.load(weight + channel, mask=channel < D, other=0.0).to(tl.float32)
-        values = values * gain[None, None, :]
+        if second is None:
+            values = values * gain[None, None, :]
+        else:
+            other_gain = tl.load(second + channel, mask=channel < D, other=0.0).to(tl.float32)
+            gains = tl.where((token < split)[:, None], gain[None, :], other_gain[None, :])
+            values = values * gains[:, None, :]
     if ROPE:
         pair = tl.arange(0, DP // 2)
         place = token - rope_start

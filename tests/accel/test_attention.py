@@ -71,7 +71,7 @@ def test_permuting_heads_permutes_outputs():
 
 
 def test_pooling_bias_counts_each_key_once():
-    """Keys alike within groups: a pooled table equals dense attention at every level."""
+    """With equal keys in every group, a pooled table equals dense attention at every level."""
     grid = TokenGrid(2, 8, 16)
     q, k, v = random_qkv(grid, 1, 16, torch.float64)
     k, v = (

@@ -9,7 +9,7 @@ import torch
 
 from ajour import Prologue, TokenGrid, attention
 from ajour.ops import attend
-from tests.accel.test_prologue import random_prologue
+from tests.accel.test_prologue import random_prologue, two_weights
 from tests.conftest import random_qkv, random_table
 
 GRID = TokenGrid(2, 7, 11, before=3)
@@ -30,17 +30,27 @@ def arguments(prologue):
     return captured[0]
 
 
-@pytest.mark.parametrize("prologue", [False, True])
+def made_prologue(kind):
+    if kind is None:
+        return None
+    prologue = random_prologue(2, 16, 3, GRID.video_tokens, kind == "all heads")
+    return two_weights(prologue, GRID.before) if kind == "two weights" else prologue
+
+
+PROLOGUES = pytest.mark.parametrize("prologue", [None, "all heads", "each head", "two weights"])
+
+
+@PROLOGUES
 def test_opcheck(prologue):
-    made = random_prologue(2, 16, 3, GRID.video_tokens) if prologue else Prologue()
+    made = made_prologue(prologue) or Prologue()
     torch.library.opcheck(attend, arguments(made), test_utils=("test_schema", "test_faketensor"))
 
 
 # Dynamo's own imports are noisy.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("prologue", [False, True])
+@PROLOGUES
 def test_compiled_equals_eager_without_graph_break(prologue):
-    made = random_prologue(2, 16, 3, GRID.video_tokens) if prologue else None
+    made = made_prologue(prologue)
     tables = [random_table(GRID, heads=2, seed=seed) for seed in (0, 1)]
     q, k, v = random_qkv(GRID, 2, 16)
 

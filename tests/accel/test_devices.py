@@ -1,4 +1,4 @@
-"""Which device a backend runs on and for: told by GPU tensors that only pretend to be there."""
+"""The device that a backend runs on, tested with GPU tensors that exist only in name."""
 
 import pytest
 import torch

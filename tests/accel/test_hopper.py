@@ -64,13 +64,13 @@ def test_the_kernel_compiles_offline(dtype, head_dim, levels):
 )
 def test_it_says_what_it_needs(monkeypatch, capability, dtype, head_dim, reason):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
-    found = backend_reason("hopper", torch.device("cuda"), dtype, head_dim)
-    assert (found is None) if reason is None else (reason in found)
+    actual = backend_reason("hopper", torch.device("cuda"), dtype, head_dim)
+    assert (actual is None) if reason is None else (reason in actual)
     assert "Hopper GPU" in backend_reason("hopper", torch.device("cpu"), dtype, head_dim)
 
 
 def described(offsets, ids, valid):
-    """What `masked_tiles` says of one query block's lists, worked out entry by entry."""
+    """What `masked_tiles` says of one query block's lists, computed entry by entry."""
     lists = [ids[a:b] for a, b in pairwise(offsets)]
     summary, words, first = 0, [], None
     for block in lists[0]:

@@ -156,5 +156,5 @@ def test_a_plan_for_another_model_is_refused():
 
 def test_the_schedule_follows_the_noise_level():
     schedule = Schedule((Phase(1.0, "dense"), Phase(0.7, "a"), Phase(0.2, "b")))
-    levels = [1.0, 0.71, 0.7, 0.5, 0.2, 0.0]
-    assert [schedule.at(x) for x in levels] == ["dense", "dense", "a", "a", "b", "b"]
+    noise_levels = [1.0, 0.71, 0.7, 0.5, 0.2, 0.0]
+    assert [schedule.at(x) for x in noise_levels] == ["dense", "dense", "a", "a", "b", "b"]

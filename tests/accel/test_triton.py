@@ -39,8 +39,8 @@ def stack(cubin, path):
     """Bytes per thread that a compiled kernel keeps in memory for want of registers."""
     path.write_bytes(cubin)
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-    found = subprocess.check_output([tool, "--dump-resource-usage", path], text=True)
-    return int(re.search(r"STACK:(\d+)", found)[1])
+    report = subprocess.check_output([tool, "--dump-resource-usage", path], text=True)
+    return int(re.search(r"STACK:(\d+)", report)[1])
 
 
 def _child():
@@ -95,11 +95,11 @@ def verdicts():
 
 @pytest.mark.xdist_group("interpreter")
 def test_the_mass_of_blocks_is_as_right_as_eager():
-    found, stderr = interpreted("_mass_child")
-    assert len(found) == 2 * len(CASES), stderr[-2000:]
-    for name, errors in found.items():
-        ours, eager = map(float, errors.split())
-        assert ours <= 2 * eager + torch.finfo(torch.float32).eps, name
+    results, stderr = interpreted("_mass_child")
+    assert len(results) == 2 * len(CASES), stderr[-2000:]
+    for name, errors in results.items():
+        kernel, eager = map(float, errors.split())
+        assert kernel <= 2 * eager + torch.finfo(torch.float32).eps, name
 
 
 MASS_TARGETS = [
@@ -138,8 +138,8 @@ def test_the_mass_kernel_compiles_offline(capability, dtype, head_dim, tmp_path)
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("number", range(len(CASES)))
 def test_interpreter_matches_the_oracle(verdicts, number, dtype, levels):
-    found, stderr = verdicts
-    assert found.get(f"{number}-{dtype}-{levels}", stderr[-2000:]) == "ok"
+    results, stderr = verdicts
+    assert results.get(f"{number}-{dtype}-{levels}", stderr[-2000:]) == "ok"
 
 
 POINTERS = ("q", "k", "v", "pooled_k", "pooled_v", "out")
@@ -186,3 +186,43 @@ def test_the_kernel_compiles_offline(capability, dtype, head_dim, levels):
     )
     assert compiled.metadata.shared <= SHARED_LIMIT[capability] * 1024
     assert compiled.asm["cubin"]
+
+
+PROLOGUE_TARGETS = [
+    (capability, dtype, heads, norm, True)
+    for capability in (80, 90, 120)
+    for dtype, heads, norm in (
+        ("bf16", 40, "all heads"), ("bf16", 24, "each head"), ("bf16", 24, "two weights"),
+        ("fp16", 7, "two weights"),
+    )
+] + [(90, "fp32", 24, "two weights", True), (90, "bf16", 30, "", True),
+     (90, "bf16", 24, "two weights", False)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("capability", "dtype", "heads", "norm", "rope"), PROLOGUE_TARGETS)
+def test_the_prologue_compiles_offline(capability, dtype, heads, norm, rope, tmp_path):
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from ajour.backends.prologue import prologue_kernel, tile
+
+    fixed = {"D": 128, "DP": 128, "BLOCK": 128, "ROPE": rope} | tile(
+        heads, 128, norm == "all heads"
+    )
+    fixed["NORM"] = "each head" if norm == "two weights" else norm
+    if norm != "two weights":
+        fixed["second"] = None
+    kinds = dict.fromkeys(("x", "weight", "second", "packed"), f"*{dtype}")
+    kinds |= dict.fromkeys(("cosines", "sines"), "*fp32") | {"eps": "fp32"}
+    kinds |= dict.fromkeys(("places", "row_order", "head_rows"), "*i32")
+    names = prologue_kernel.arg_names
+    signature = {n: "constexpr" if n in fixed else kinds.get(n, "i32") for n in names}
+    compiled = triton.compile(
+        ASTSource(
+            prologue_kernel, signature, fixed, aligned(signature, "stride_batch", "stride_token")
+        ),
+        target=GPUTarget("cuda", capability, 32),
+        options={"num_warps": 8, "enable_fp_fusion": True},
+    )
+    assert compiled.metadata.shared <= SHARED_LIMIT[capability] * 1024
+    assert stack(compiled.asm["cubin"], tmp_path / "prologue.cubin") == 0

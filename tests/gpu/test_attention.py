@@ -95,19 +95,22 @@ def test_nan_in_unselected_blocks_changes_nothing(backend, dtype):
     assert torch.equal(attention(q, k, v, table, backend=backend), before)
 
 
-@pytest.mark.parametrize("across", [True, False], ids=["all heads", "each head"])
-@pytest.mark.parametrize("heads", [1, 12, 40])
+@pytest.mark.parametrize("kind", ["all heads", "each head", "text first", "text last"])
+@pytest.mark.parametrize("heads", [1, 12, 24, 25, 40])
 @pytest.mark.parametrize("dtype", HALF_DTYPES, ids=str)
-def test_prologue(backend, dtype, heads, across):
+def test_prologue(backend, dtype, heads, kind):
     grid = TokenGrid(3, 9, 11, before=7, after=20)
     table = random_table(grid, heads, seed=heads).to("cuda")
     qkv = torch.randn(2, grid.seq_len, 3, heads, 128, device="cuda", dtype=dtype)
     q, k, v = qkv.unbind(2)
-    channels = heads * 128 if across else 128
-    weight = torch.rand(channels, device="cuda").add(0.5).to(dtype)
-    angle = torch.randn(grid.video_tokens, 64, device="cuda").repeat_interleave(2, dim=1)
-    rope = Rope(angle.cos(), angle.sin(), grid.before)
-    prologue = Prologue(Norm(weight, 1e-6), Norm(weight, 1e-5), rope)
+    channels = heads * 128 if kind == "all heads" else 128
+    weight, other = torch.rand(2, channels, device="cuda").add(0.5).to(dtype)
+    second = other if kind.startswith("text") else None
+    split = grid.before if kind == "text first" else grid.before + grid.video_tokens
+    rotated = grid.seq_len if kind == "text first" else grid.video_tokens
+    angle = torch.randn(rotated, 64, device="cuda").repeat_interleave(2, dim=1)
+    rope = Rope(angle.cos(), angle.sin(), 0 if kind == "text first" else grid.before)
+    prologue = Prologue(Norm(weight, 1e-6, second, split), Norm(weight, 1e-5, second, split), rope)
     out, lse = attention(q, k, v, table, prologue=prologue, backend=backend, return_lse=True)
     assert_matches_oracle(q, k, v, table, out, lse, prologue)
 

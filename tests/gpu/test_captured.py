@@ -41,8 +41,8 @@ def test_mass_is_as_right_as_eager(grid, head_dim, dtype, monkeypatch):
     # The tolerance comes from logits in the dtype of the inputs.
     monkeypatch.setattr(torch, "promote_types", lambda dtype, _: dtype)
     eager = block_mass(q, k, grid, "bisection", backend="reference")
-    ours, theirs = ((x - exact).abs().max() for x in (mass, eager))
-    assert ours <= 2 * theirs + torch.finfo(torch.float32).eps
+    error, allowed = ((x - exact).abs().max() for x in (mass, eager))
+    assert error <= 2 * allowed + torch.finfo(torch.float32).eps
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
@@ -68,6 +68,6 @@ def test_nothing_waits_for_the_device(pattern):
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 def test_mass_is_measured_on_a_gpu_that_is_not_the_current_one():
     q, k, _ = random_qkv(GRIDS[0], 2, 64, torch.bfloat16, device="cuda:1")
-    found = block_mass(q, k, GRIDS[0], "raster")
+    mass = block_mass(q, k, GRIDS[0], "raster")
     expected = block_mass(q.to("cuda:0"), k.to("cuda:0"), GRIDS[0], "raster")
-    assert torch.equal(found.cpu(), expected.cpu())
+    assert torch.equal(mass.cpu(), expected.cpu())

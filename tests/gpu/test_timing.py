@@ -1,4 +1,4 @@
-"""Times of layers on a GPU: taken from its own clock, and tables that layers share."""
+"""Times of layers by the clock of the GPU, and tables that layers share."""
 
 import torch
 
