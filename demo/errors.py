@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ajour.patterns import Full
-from ajour.pipelines.enable import sparse, transformers_of
+from ajour.pipelines.enable import transformers_of
 from ajour.pipelines.generate import sample
-from ajour.pipelines.session import session_of
 from ajour.search.bands import Bands
 from ajour.search.calibrate.errors import ErrorMeter
-from ajour.search.setup import uniform_plan
+from ajour.search.setup import Setup, uniform_plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,12 +61,11 @@ def measure(pipe: Any, job: Job, shown: ShownPlan, request: Request, model: Mode
         if step == last:
             raise _Enough
 
-    call = model.call(pipe, request)
-    with sparse(pipe, dense, backend=model.backend):
-        session = session_of(pipe)
+    setup = Setup(pipe, model.call(pipe, request), model.backend)
+    with setup.enabled(dense) as session:
         meter = ErrorMeter(session, list(plan.patterns.values()), bands=1)
         with session.runtimes[0].listen(meter), suppress(_Enough):
-            sample(pipe, request.prompt, request.seed, "dense", on_step, **call)
+            sample(pipe, request.prompt, request.seed, "dense", on_step, **setup.call)
         scores = meter.errors()[0]
         level, grid = session.noise_levels[last], session.runtimes[0].grid
     assert grid is not None

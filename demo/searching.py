@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from ajour.demo.device import Stopped
 from ajour.demo.errors import searched_errors
 from ajour.demo.heads import ShownPlan
-from ajour.search.calibrate.prompt import Calibration
 from ajour.search.engine import Progress, Search
 from ajour.search.report.figures import fitted
 from ajour.search.settings import Settings, Target
@@ -158,11 +157,11 @@ def search(
             if latest is None or not latest.verified:
                 raise
             chosen = best_of(latest.verified, target)
-            plan, met = latest.build(chosen.choice), meets(chosen, target)
+            plan, met = chosen.plan, meets(chosen, target)
         else:
             plan, met, chosen, density = outcome.plan, outcome.met, outcome.chosen, outcome.density
-        calibration = Calibration.from_dict(work["prompt/0"])
-    errors = searched_errors(calibration, list(engine.candidates), plan)
+    assert latest is not None  # reported once errors were measured
+    errors = searched_errors(latest.calibrations[0], list(engine.candidates), plan)
     text = f"Errors measured during the search, seed {request.seed}: {request.prompt}"
     grid = replace(engine.shape.grid, before=0, after=0)
     shown = ShownPlan(plan, "Result of a search", grid, errors, text)

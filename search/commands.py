@@ -83,23 +83,12 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _settings(args: argparse.Namespace) -> Settings:
-    from ajour.search.settings import (
-        GENERAL_PROMPTS,
-        MINI_PROMPTS,
-        Settings,
-        Target,
-        read_prompts,
-        split,
-    )
+    from ajour.search.settings import Settings, Target, prompts_of, split
     from ajour.search.timing.costs import Costs
 
     targets = {"psnr": args.target_psnr, "speedup": args.target_speedup, "density": args.density}
     target = next(Target(kind, value) for kind, value in targets.items() if value is not None)
-    if args.prompts is not None:
-        prompts = read_prompts(args.prompts)
-    else:
-        prompts = MINI_PROMPTS if args.model == "mini" else GENERAL_PROMPTS
-    calibration, verification = split(prompts, args.calibrate)
+    calibration, verification = split(prompts_of(args.prompts, args.model), args.calibrate)
     return Settings(
         model=args.model,
         target=target,
@@ -159,8 +148,6 @@ def _search(args: argparse.Namespace) -> None:
 
 
 def _dry_run(args: argparse.Namespace, settings: Settings) -> None:
-    from dataclasses import asdict
-
     from ajour.search.estimate import estimate
     from ajour.search.workers import Workers
 
@@ -173,7 +160,7 @@ def _dry_run(args: argparse.Namespace, settings: Settings) -> None:
         workers.leave()
     total = sum(stage.seconds for stage in stages)
     if args.json:
-        result = {"stages": [asdict(stage) for stage in stages], "seconds": round(total, 1)}
+        result = {"stages": [stage._asdict() for stage in stages], "seconds": round(total, 1)}
         print(json.dumps(result, indent=1))
         return
     rows = [(stage.stage, stage.work, duration(stage.seconds)) for stage in stages]
@@ -193,20 +180,18 @@ def _print_outcome(outcome: Outcome, args: argparse.Namespace, report: Path) -> 
         ("verified", f"{chosen.psnr_db:.2f} dB, SSIM {chosen.quality.ssim:.4f}"),
         ("speed-up", f"{chosen.speedup:.2f}x measured, density {outcome.density:.3f}"),
     ]
-    for baseline in outcome.baselines:
-        plan = baseline.verified
-        rows.append(("one pattern", f"{baseline.name}: {plan.psnr_db:.2f} dB, {plan.speedup:.2f}x"))
+    for plan in outcome.baselines:
+        rows.append(("one pattern", f"{plan.name}: {plan.psnr_db:.2f} dB, {plan.speedup:.2f}x"))
     print_table("ajour search", ("", ""), rows)
     print(f"import ajour\n\najour.enable(pipe, {str(args.out)!r})")
 
 
 def _shortfall(outcome: Outcome, out: Path) -> str:
     """What the best plan reaches where the target is missed."""
-    chosen, target = outcome.chosen, outcome.settings.target
-    goal = {"psnr": "PSNR of {:g} dB", "speedup": "speed-up of {:g}x", "density": "density {:g}"}
+    chosen = outcome.chosen
     by = "" if outcome.met_by == "measurement" else " by prediction from the given costs"
     return (
-        f"no plan reaches the {goal[target.kind].format(target.value)}{by}: the best plan has "
+        f"no plan reaches {outcome.settings.target}{by}: the best plan has "
         f"{chosen.psnr_db:.2f} dB at {chosen.speedup:.2f}x, measured; it was written to {out}"
     )
 
@@ -223,7 +208,8 @@ def _command(args: argparse.Namespace) -> str:
 
 def _bench(args: argparse.Namespace) -> None:
     from ajour.plan import Plan
-    from ajour.search.bench import bench, prompts_for
+    from ajour.search.bench import bench
+    from ajour.search.settings import prompts_of
     from ajour.search.setup import Setup
     from ajour.search.workers import Workers
 
@@ -233,17 +219,16 @@ def _bench(args: argparse.Namespace) -> None:
         raise ValueError(f"{args.plan} does not say which model it is for; give --model")
     searched = plan.provenance.get("call")
     call = (searched if isinstance(searched, dict) else {}) | call_options(args)
-    prompts = prompts_for(plan, args.prompts, args.verify)
+    prompts = prompts_of(args.prompts, plan.provenance.get("model"))[: args.verify]
     check_out(args.out)
     workers = Workers.join()
     pipe = load(model, workers.place(args.device))
     try:
-        figures = bench(Setup(pipe, call, args.backend), plan, prompts, args.seed, workers)
+        result = bench(Setup(pipe, call, args.backend), plan, prompts, args.seed, workers)
     finally:
         workers.leave()
     if not workers.first:
         return
-    result = figures.to_dict()
     args.out.parent.mkdir(parents=True, exist_ok=True)
     _write_json(args.out, result)
     if args.json:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from ajour.lowering import density
 from ajour.schedule import DENSE
@@ -14,7 +14,7 @@ from ajour.search.bands import Bands
 from ajour.search.calibrate.prompt import Calibration, Calibrator
 from ajour.search.calibrate.weights import weighted_errors
 from ajour.search.provenance import origin, provenance
-from ajour.search.results import Baseline, Outcome, VerifiedPlan
+from ajour.search.results import Outcome, VerifiedPlan
 from ajour.search.setup import Setup
 from ajour.search.solve.candidates import default_candidates
 from ajour.search.solve.knapsack import frontier
@@ -30,7 +30,7 @@ from ajour.search.verify.runs import Verifier, plan_key
 from ajour.steps import run_steps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from ajour.patterns import Pattern
     from ajour.plan import Plan
@@ -45,14 +45,14 @@ class Progress:
     """The state of a search that has its errors and times.
 
     Attributes:
+        calibrations: of every prompt.
         problem: errors and seconds.
         verified: verified plans, in order.
-        build: makes the plan of a choice.
     """
 
+    calibrations: Sequence[Calibration]
     problem: Problem
     verified: tuple[VerifiedPlan, ...]
-    build: Callable[[Choice], Plan]
 
 
 class Search:
@@ -121,23 +121,24 @@ class Search:
             return build_plan(self.setup.model, self.candidates, choice, bands)
 
         def report() -> None:
-            self.on_progress(Progress(problem, tuple(verified.values()), build))
+            self.on_progress(Progress(calibrations, problem, tuple(verified.values())))
 
-        def verify(choice: Choice, timed: bool = True) -> VerifiedPlan:
+        def verify(choice: Choice, timed: bool = True, name: str = "") -> VerifiedPlan:
             plan = build(choice)
-            quality = self.verifier.verify(plan)
-            times = self._time_plan(plan, bands) if timed else None
-            verified[plan_key(plan)] = result = VerifiedPlan(
+            key = plan_key(plan)
+            verified[key] = VerifiedPlan(
+                name,
+                plan,
                 choice,
-                plan_key(plan),
+                key,
                 problem.seconds(choice),
                 problem.decibels(choice),
-                quality,
-                times,
+                self.verifier.verify(plan),
+                self._time_plan(plan, bands) if timed else None,
                 _attention_seconds(plan, choice, bands, costs) if timed else None,
             )
             report()
-            return result
+            return verified[key]
 
         def measure_speedup(choice: Choice) -> float:
             if self._predicts:
@@ -145,19 +146,17 @@ class Search:
             return self._time_plan(build(choice), bands).speedup
 
         report()
-        quality_first = target.kind == "psnr"  # passes of the plans on the way are not timed
-        chosen, plans, met = reach(
-            target, problem, densities, lambda c: verify(c, not quality_first), measure_speedup
-        )
-        if quality_first:
+        # For a target quality, only the passes of the chosen plan are timed.
+        attempt = partial(verify, timed=target.kind != "psnr")
+        chosen, plans, met = reach(target, problem, densities, attempt, measure_speedup)
+        if chosen.times is None:
             chosen = verify(chosen.choice)
         baselines = tuple(
-            Baseline(name, build(choice), verify(choice))
+            verify(choice, name=name)
             for name, choice in single_patterns(problem, list(self.candidates), chosen.seconds)
         )
-        plan = build(chosen.choice)
         outcome = Outcome(
-            plan=plan,
+            plan=chosen.plan,
             settings=settings,
             met=met,
             met_by="prediction" if self._predicts else "measurement",
@@ -173,7 +172,8 @@ class Search:
             baselines=baselines,
             density=densities.seconds(chosen.choice) / densities.dense_seconds,
         )
-        return replace(outcome, plan=replace(plan, provenance=provenance(self.setup, outcome)))
+        plan = replace(chosen.plan, provenance=provenance(self.setup, outcome))
+        return replace(outcome, plan=plan)
 
     @property
     def _predicts(self) -> bool:
@@ -186,21 +186,19 @@ class Search:
     def _calibrate(self) -> list[Calibration]:
         """The calibration of every prompt; the processes share the prompts."""
         settings = self.settings
-        calibrator = Calibrator(
-            self.setup, self.candidates, self.densities, settings.bands, self.work
-        )
-        keys = [f"prompt/{index}" for index in range(len(settings.calibration))]
-        missing = len(self.workers.missing(self.work, keys)[1])
+        calibrator = Calibrator(self.setup, self.candidates, self.densities, settings.bands)
 
-        def measure(key: str) -> dict[str, Any]:
-            index = int(key.rsplit("/")[-1])
-            prompt, seed = settings.calibration[index], settings.seed + index
-            return calibrator.measure(key, prompt, seed, bar.update).to_dict()
+        def measure(number: int, tick: Callable[[], Any]) -> dict[str, Any]:
+            def unit(part: str, compute: Callable[[], Any]) -> Any:
+                value = self.work.once(f"prompt/{number}/{part}", compute)
+                tick()
+                return value
 
-        units = missing * calibrator.units(self.shape.steps)
-        hidden = None if self.workers.first else True
-        with tqdm(total=units, desc="calibrate", unit="run", disable=hidden) as bar:
-            values = self.workers.share(self.work, keys, measure).values()
+            prompt, seed = settings.calibration[number], settings.seed + number
+            return calibrator.measure(prompt, seed, unit).to_dict()
+
+        count, units = len(settings.calibration), calibrator.units(self.shape.steps)
+        values = self.workers.share(self.work, "prompt", count, measure, units)
         return [Calibration.from_dict(value) for value in values]
 
     def _costs(self) -> Costs:

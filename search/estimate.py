@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 
+from ajour.patterns import Skip
 from ajour.pipelines.stopwatch import timed
 from ajour.search.calibrate.errors import score
 from ajour.search.calibrate.prompt import layer_groups, probed_steps
-from ajour.search.setup import Setup
+from ajour.search.setup import Setup, uniform_plan
 from ajour.search.solve.candidates import default_candidates
 from ajour.search.solve.single import COMPARED
 from ajour.search.timing.layers import layer_rows
-from ajour.search.timing.passes import ROUNDS
-from ajour.search.timing.probe import probe
+from ajour.search.timing.passes import ROUNDS, time_passes
+from ajour.search.timing.probe import STEPS, run_shape
 
 if TYPE_CHECKING:
     from ajour.search.settings import Settings
@@ -27,15 +28,12 @@ SPARSE_SHARE = 0.45
 """Usual attention time of the plans that are run, relative to dense."""
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A stage of a search.
+PROBE_ROUNDS = 3
+"""Timings of a dense pass and of a pass without attention."""
 
-    Attributes:
-        stage: its name.
-        work: what is done, in words.
-        seconds: expected.
-    """
+
+class Stage(NamedTuple):
+    """A stage of a search: its name, what it does in words, and the seconds that it takes."""
 
     stage: str
     work: str
@@ -51,9 +49,12 @@ def estimate(pipe: Any, settings: Settings, processes: int = 1) -> list[Stage]:
         processes: number of processes that share the prompts.
     """
     setup = Setup(pipe, settings.call, settings.backend)
-    probed = probe(setup, settings.calibration[0])
-    grid, steps, passes = probed.shape.grid, probed.shape.steps, probed.shape.passes
-    model = setup.model
+    model, prompt = setup.model, settings.calibration[0]
+    run, run_seconds = timed(lambda: run_shape(setup, prompt, decode=True), setup.device)
+    grid, steps, passes = run.grid, run.steps, run.passes
+    times = time_passes(setup, uniform_plan(setup.transformer, Skip()), prompt, PROBE_ROUNDS)
+    dense_pass, skip_pass = (float(np.median(seconds)) for seconds in times.passes.values())
+    around = max(0.0, run_seconds - STEPS * passes * skip_pass)  # text encoder and VAE
     layers, heads = model["layers"], model["heads"]
     candidates = default_candidates(grid)
     shape = (1, grid.seq_len, heads, model["head_dim"])
@@ -63,21 +64,20 @@ def estimate(pipe: Any, settings: Settings, processes: int = 1) -> list[Stage]:
         timed(lambda: score(q, k, v, grid, patterns, None), setup.device)[1] for _ in range(2)
     )
     bands = min(settings.bands, steps)
-    attention = max(0.0, probed.dense_pass - probed.skip_pass)
-    sparse_pass = probed.skip_pass + SPARSE_SHARE * attention
-    dense_run = steps * passes * probed.dense_pass
-    sparse_run = steps * passes * sparse_pass + probed.around
+    sparse_pass = skip_pass + SPARSE_SHARE * max(0.0, dense_pass - skip_pass)
+    dense_run = steps * passes * dense_pass
+    sparse_run = steps * passes * sparse_pass + around
     calibration, verification = len(settings.calibration), len(settings.verification)
     timed_plans, verified_plans = USUAL_TRIES[settings.target.kind]
     per_prompt = (
         dense_run
-        + len(probed_steps(steps)) * len(layer_groups(layers)) * probed.dense_pass
+        + len(probed_steps(steps)) * len(layer_groups(layers)) * dense_pass
         + bands * passes * layers * scoring
         + (bands + 1) / 2 * steps * passes * sparse_pass  # from the start of each band on
     )
     rows = len(layer_rows(len(candidates), layers, heads))
     mixed = rows // layers * sparse_pass
-    plan_timing = (ROUNDS + 1) * (probed.dense_pass + bands * sparse_pass)
+    plan_timing = (ROUNDS + 1) * (dense_pass + bands * sparse_pass)
     prompts = -(-verification // processes)
     stages = [
         Stage(
@@ -89,12 +89,12 @@ def estimate(pipe: Any, settings: Settings, processes: int = 1) -> list[Stage]:
         Stage(
             "time",
             f"{rows} layers of one pattern or mixed, in whole passes, {ROUNDS} times",
-            (ROUNDS + 1) * (probed.dense_pass + probed.skip_pass + mixed),
+            (ROUNDS + 1) * (dense_pass + skip_pass + mixed),
         ),
         Stage(
             "dense",
             f"{verification} verification prompts",
-            prompts * (dense_run + probed.around),
+            prompts * (dense_run + around),
         ),
         Stage(
             "verify",

@@ -21,8 +21,10 @@ class VerifiedPlan:
     """A plan that was run on the verification prompts.
 
     Attributes:
+        name: of the pattern, for a plan with one pattern for all heads; otherwise empty.
+        plan: the plan.
         choice: (bands, layers, heads), what the plan assigns.
-        key: names the plan's units of work and videos.
+        key: of the plan's units of work and videos.
         seconds: predicted, of denoising.
         decibels: predicted signal-to-noise ratio, up to a constant.
         quality: of its videos.
@@ -30,6 +32,8 @@ class VerifiedPlan:
         predicted_attention_seconds: in a mean sparse pass; None if passes were not timed.
     """
 
+    name: str
+    plan: Plan
     choice: Choice
     key: str
     seconds: float
@@ -59,21 +63,6 @@ class VerifiedPlan:
 
 
 @dataclass(frozen=True, eq=False)
-class Baseline:
-    """A plan with one pattern for all heads, verified like the chosen plan.
-
-    Attributes:
-        name: of the pattern.
-        plan: the plan.
-        verified: its figures.
-    """
-
-    name: str
-    plan: Plan
-    verified: VerifiedPlan
-
-
-@dataclass(frozen=True, eq=False)
 class Outcome:
     """What a search ends with.
 
@@ -91,7 +80,7 @@ class Outcome:
         frontier: (seconds, decibels) of the best choices, predicted.
         verified: plans that were verified to reach the target, in order.
         chosen: the best of them.
-        baselines: simple plans to compare with.
+        baselines: plans with one pattern for all heads.
         density: of the plan, over all steps.
     """
 
@@ -108,7 +97,7 @@ class Outcome:
     frontier: tuple[tuple[float, float], ...]
     verified: tuple[VerifiedPlan, ...]
     chosen: VerifiedPlan
-    baselines: tuple[Baseline, ...]
+    baselines: tuple[VerifiedPlan, ...]
     density: float
 
     @property
@@ -148,8 +137,8 @@ class Outcome:
             "tried": [plan.to_dict() for plan in self.verified],
             "chosen": self.chosen.to_dict(),
             "baselines": [
-                one.verified.to_dict() | {"name": one.name, "plan": one.plan.to_dict()}
-                for one in self.baselines
+                plan.to_dict() | {"name": plan.name, "plan": plan.plan.to_dict()}
+                for plan in self.baselines
             ],
             "density": self.density,
             "cost_model_error": self.costs.error,

@@ -120,6 +120,13 @@ def digest(data: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def prompts_of(path: Path | None, model: Any) -> tuple[str, ...]:
+    """The prompts of a file, see `read_prompts`; without one, the built-in prompts of a model."""
+    if path is not None:
+        return read_prompts(path)
+    return MINI_PROMPTS if model == "mini" else GENERAL_PROMPTS
+
+
 def read_prompts(path: Path) -> tuple[str, ...]:
     """The prompts of a text file, one per line; empty lines and lines from `#` on are skipped.
 

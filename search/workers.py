@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
+from tqdm import tqdm
 
 from ajour.search.work import Work
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 
@@ -40,7 +41,7 @@ class Workers:
     @classmethod
     def join(cls) -> Workers:
         """The processes of the launcher that set WORLD_SIZE, connected over gloo, or just one."""
-        if cls.launched() == 1:
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls()
         if not dist.is_initialized():
             dist.init_process_group("gloo", timeout=PATIENCE)
@@ -50,11 +51,6 @@ class Workers:
         """Close the connection between the processes."""
         if self.count > 1:
             dist.destroy_process_group()
-
-    @staticmethod
-    def launched() -> int:
-        """How many processes the launcher started."""
-        return int(os.environ.get("WORLD_SIZE", "1"))
 
     def place(self, device: str | None = None) -> str | None:
         """Choose the device of this process, and make it the current GPU if it is one.
@@ -94,34 +90,38 @@ class Workers:
         work.claim(key, self._gather(dict(identity))[0])
 
     def share(
-        self, work: Work, keys: Sequence[str], compute: Callable[[str], Any]
-    ) -> dict[str, Any]:
-        """The values of units; missing units are divided between the processes.
+        self,
+        work: Work,
+        key: str,
+        count: int,
+        compute: Callable[[int, Callable[[], Any]], Any],
+        parts: int = 1,
+    ) -> list[Any]:
+        """The values of numbered units; missing units are divided between the processes.
 
         Args:
             work: where finished units are kept.
-            keys: the units.
-            compute: gives a unit's value as JSON.
+            key: of the units, without their numbers.
+            count: of units.
+            compute: gives a unit's value as JSON, from its number and a callable for the progress
+                bar, which it calls after each part.
+            parts: of a unit.
 
         Returns:
-            By key, in the order of the keys; the same in every process.
+            In the order of the units; the same in every process.
         """
-        for key in self.missing(work, keys)[1]:
-            work.once(key, partial(compute, key))
+        keys = [f"{key}/{number}" for number in range(count)]
+        finished = set().union(*self._gather([key for key in keys if key in work]))
+        missing = [number for number in range(count) if keys[number] not in finished]
+        numbers = missing[self.rank :: self.count]
+        label, hidden = key.split("/")[0], None if numbers and self.first else True
+        with tqdm(total=len(numbers) * parts, desc=label, unit="run", disable=hidden) as bar:
+            for number in numbers:
+                work.once(keys[number], partial(compute, number, bar.update))
         values: dict[str, Any] = {}
-        for finished in self._gather({key: work[key] for key in keys if key in work}):
-            values |= finished
-        for key in keys:
-            if key not in work:
-                work.put(key, values[key])
-        return {key: values[key] for key in keys}
-
-    def missing(self, work: Work, keys: Sequence[str]) -> tuple[list[str], list[str]]:
-        """The units that no process has finished, and which of them this process has to do."""
-        gathered = self._gather([key for key in keys if key in work])
-        finished = {key for keys_of_one in gathered for key in keys_of_one}
-        missing = [key for key in keys if key not in finished]
-        return missing, missing[self.rank :: self.count]
+        for gathered in self._gather({key: work[key] for key in keys if key in work}):
+            values |= gathered
+        return [work.once(key, partial(values.get, key)) for key in keys]
 
     def first_only(self, work: Work, key: str, compute: Callable[[], Any]) -> Any:
         """The value of a unit that only the first process computes, such as a timing."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from ajour.search.calibrate.trajectory import Call
     from ajour.search.setup import Setup
     from ajour.search.solve.problem import Choice
-    from ajour.search.work import Work
 
 TRIAL_DENSITY = 0.3
 """Mean density of the trial choice whose effect on the result is measured."""
@@ -58,12 +57,20 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
-        return {name.name: rounded(getattr(self, name.name)) for name in fields(self)}
+        return {field.name: rounded(getattr(self, field.name)) for field in fields(self)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Calibration:
         """From the output of `to_dict`."""
         return cls(**{name: np.array(values) for name, values in data.items()})
+
+
+class DenseRun(NamedTuple):
+    """One dense run: `errors` and `noise_levels` as JSON, final latents, and the recording."""
+
+    scores: dict[str, Any]
+    latents: torch.Tensor
+    trajectory: Trajectory
 
 
 class Calibrator:
@@ -74,7 +81,6 @@ class Calibrator:
         candidates: patterns by name, C of them.
         densities: (C,), on the pipeline's grid.
         bands: number of bands of steps.
-        work: where finished units are kept.
     """
 
     def __init__(
@@ -83,70 +89,70 @@ class Calibrator:
         candidates: Mapping[str, Pattern],
         densities: NDArray[np.float64],
         bands: int,
-        work: Work,
     ) -> None:
         self.setup = setup
         self.candidates = candidates
         self.densities = densities
         self.bands = bands
-        self.work = work
 
     def units(self, steps: int) -> int:
         """Units of work of a prompt, for a progress bar."""
         return 1 + len(probed_steps(steps)) + min(steps, self.bands)
 
     def measure(
-        self, key: str, prompt: str, seed: int, on_unit: Callable[[], Any] = lambda: None
+        self, prompt: str, seed: int, unit: Callable[[str, Callable[[], Any]], Any]
     ) -> Calibration:
         """Measure one prompt.
 
         Args:
-            key: of the prompt's unit of work; its parts have longer keys.
             prompt: the prompt.
             seed: seed of the initial noise.
-            on_unit: called after each part.
+            unit: gives the value of a unit of work by its key, computed if it is not known yet.
         """
-        dense = _DenseRun(self, prompt, seed)
-
-        def unit(part: str, compute: Callable[[], Any]) -> Any:
-            value = self.work.once(f"{key}/{part}", compute)
-            on_unit()
-            return value
-
-        scores = unit("errors", lambda: dense.scores)
+        dense = cache(partial(self._run_dense, prompt, seed))
+        scores = unit("errors", lambda: dense().scores)
         errors, levels = np.array(scores["errors"]), tuple(scores["noise_levels"])
         bands = Bands(levels, self.bands)
         choice = self._trial_choice(errors)
         trial = np.take_along_axis(errors, choice[..., None], -1)[..., 0].sum(axis=-1)
+        steps = probed_steps(len(levels))
 
-        def influence(step: int) -> list[float]:
-            band, call = bands.of(step), dense.call(step)
+        def influence(number: int) -> Any:
+            band, trajectory = bands.of(steps[number]), dense().trajectory
+            passes = len(trajectory.outputs) // len(levels)
+            call = trajectory.calls[number * passes]  # one pass of the step is enough
             ratios = np.zeros(trial.shape[1])
             for group in layer_groups(len(ratios)):
-                change = self._change(dense.trajectory, call, choice[band], group)
+                change = self._change(trajectory, call, choice[band], group)
                 ratios[group] = change / max(trial[band][group].sum(), 1e-12)
-            return list(rounded(ratios))
+            return rounded(ratios)
 
-        def onset(band: int) -> float:
+        def onset(band: int) -> Any:
             late = choice.copy()
             late[:band] = DENSE_BAND
             share = bands.starts[band] / len(levels)
             plan = build_plan(self.setup.model, self.candidates, late, bands)
-            exact = dense.latents
-            with self.setup.enabled(plan), dense.trajectory.replay(share):
-                changed = self.setup.latents(prompt, seed)
-            return float(rounded(relative_error(changed, exact)))
+            trajectory, exact = dense().trajectory, dense().latents
+            with self.setup.enabled(plan), trajectory.replay(share):
+                return rounded(relative_error(self.setup.latents(prompt, seed), exact))
 
-        steps, starts = probed_steps(len(levels)), range(len(trial))
-        return Calibration(
-            np.array(levels),
-            errors,
-            trial,
-            np.array(
-                [unit(f"influence/{i}", partial(influence, step)) for i, step in enumerate(steps)]
-            ),
-            np.array([unit(f"onset/{band}", partial(onset, band)) for band in starts]),
-        )
+        influences = [unit(f"influence/{i}", partial(influence, i)) for i in range(len(steps))]
+        onsets = [unit(f"onset/{band}", partial(onset, band)) for band in range(len(trial))]
+        return Calibration(np.array(levels), errors, trial, np.array(influences), np.array(onsets))
+
+    def _run_dense(self, prompt: str, seed: int) -> DenseRun:
+        trajectory = Trajectory(self.setup.pipe)
+        with self.setup.enabled(uniform_plan(self.setup.transformer, Full())) as session:
+            meter = ErrorMeter(session, list(self.candidates.values()), self.bands)
+
+            def probed() -> bool:
+                return session.step in probed_steps(len(session.noise_levels))
+
+            with session.runtimes[0].listen(meter), trajectory.record(probed):
+                latents = self.setup.latents(prompt, seed)
+            levels = rounded(session.noise_levels)
+        scores = {"errors": rounded(meter.errors()), "noise_levels": levels}
+        return DenseRun(scores, latents, trajectory)
 
     def _change(
         self, trajectory: Trajectory, call: Call, trial: Choice, layers: NDArray[np.int64]
@@ -172,57 +178,10 @@ class Calibrator:
         ]
         bands, layers, heads, _ = errors.shape
         costs = np.broadcast_to(self.densities[usable], (bands, len(usable)))
-        too_dear = np.full(bands, 2.0 * layers * heads)
-        problem = Problem(errors[..., usable], costs, np.zeros(bands), too_dear)
+        never_dense = np.full(bands, 2.0 * layers * heads)
+        problem = Problem(errors[..., usable], costs, np.zeros(bands), never_dense)
         density = max(TRIAL_DENSITY, float(costs.min()))
         return np.array(usable)[solve(problem, density * bands * layers * heads)]
-
-
-class _DenseRun:
-    """One dense run by the operator; it runs when something of it is asked for."""
-
-    def __init__(self, calibrator: Calibrator, prompt: str, seed: int) -> None:
-        self._calibrator = calibrator
-        self._prompt = prompt
-        self._seed = seed
-        self._trajectory = Trajectory(calibrator.setup.pipe)
-
-    @cached_property
-    def _measured(self) -> tuple[torch.Tensor, dict[str, Any]]:
-        calibrator, setup = self._calibrator, self._calibrator.setup
-        patterns = list(calibrator.candidates.values())
-        with setup.enabled(uniform_plan(setup.transformer, Full())) as session:
-            meter = ErrorMeter(session, patterns, calibrator.bands)
-
-            def probed() -> bool:
-                return session.step in probed_steps(len(session.noise_levels))
-
-            with session.runtimes[0].listen(meter), self._trajectory.record(probed):
-                latents = setup.latents(self._prompt, self._seed)
-            levels = rounded(session.noise_levels)
-            return latents, {"errors": rounded(meter.errors()), "noise_levels": levels}
-
-    @property
-    def scores(self) -> dict[str, Any]:
-        """`errors` of all candidates and `noise_levels` of the steps, as JSON."""
-        return self._measured[1]
-
-    @property
-    def latents(self) -> torch.Tensor:
-        """The final latents."""
-        return self._measured[0]
-
-    @property
-    def trajectory(self) -> Trajectory:
-        """The recording."""
-        assert self._measured
-        return self._trajectory
-
-    def call(self, step: int) -> Call:
-        """The first call of the transformer in a probed step."""
-        steps = len(self.scores["noise_levels"])
-        passes = len(self.trajectory.outputs) // steps
-        return self.trajectory.calls[probed_steps(steps).index(step) * passes]
 
 
 def layer_groups(layers: int) -> list[NDArray[np.int64]]:

@@ -38,7 +38,7 @@ def fitted(
 def frontier_figure(outcome: Outcome) -> str:
     """Speed-up against quality: the predicted frontier, verified plans, single patterns."""
     chosen, rejected, target = outcome.chosen, outcome.rejected, outcome.settings.target
-    single = [baseline.verified for baseline in outcome.baselines]
+    single = outcome.baselines
     predicted, measured = (chosen.seconds, chosen.decibels), (chosen.speedup, chosen.psnr_db)
     curve = np.array(fitted(outcome.frontier, predicted, measured))
     qualities = [plan.psnr_db for plan in (chosen, *rejected, *single)]
@@ -60,10 +60,9 @@ def frontier_figure(outcome: Outcome) -> str:
                 points = np.array([(plan.speedup, plan.psnr_db) for plan in plans]).T
                 size = 150 if marker == "*" else 26
                 axes.scatter(*points, c=colour, marker=marker, s=size, label=label, zorder=3)
-        for baseline in outcome.baselines:
-            point = (baseline.verified.speedup, baseline.verified.psnr_db)
+        for plan in single:
             axes.annotate(
-                baseline.name, point, (5, -9),
+                plan.name, (plan.speedup, plan.psnr_db), (5, -9),
                 textcoords="offset points", fontsize=7.5, color=RED,
             )  # fmt: skip
         axes.set(ylim=(low, high), xlabel="speed-up of denoising", ylabel="PSNR, dB")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ajour.grid import TokenGrid
-    from ajour.patterns import Pattern
     from ajour.plan import Plan
     from ajour.search.results import Outcome
 
@@ -45,40 +43,6 @@ if TYPE_CHECKING:
 
 SHEET_FRAMES, SHEET_WIDTH = 5, 192
 """Frames of a contact sheet, and the width of each in pixels."""
-
-
-@dataclass(frozen=True)
-class UsedPattern:
-    """A pattern of the plan, as shown.
-
-    Attributes:
-        name: in the plan.
-        pattern: the pattern.
-        heads: how many heads of all assignments use it.
-        density: on the grid.
-        images: addresses of its pictures; none if it is captured.
-    """
-
-    name: str
-    pattern: Pattern
-    heads: int
-    density: float
-    images: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """Frames of a prompt's videos.
-
-    Attributes:
-        prompt: the prompt.
-        psnr_db: of the chosen plan's video.
-        images: addresses of the contact sheets, dense first.
-    """
-
-    prompt: str
-    psnr_db: float
-    images: tuple[str, ...]
 
 
 def write_report(outcome: Outcome, video: Video, path: Path, command: str) -> None:
@@ -104,6 +68,7 @@ def write_report(outcome: Outcome, video: Video, path: Path, command: str) -> No
         "maps": {name: head_map(plan, name) for name in plan.assignments},
         "cell": max(4, min(16, 480 // plan.model["layers"])),
         "patterns": list(_used_patterns(plan, outcome.grid)),
+        "density": lambda name: density(plan.patterns[name], outcome.grid),
         "sheets": list(_sheets(outcome, video)),
         "ink": INK,
         "good": GREEN,
@@ -112,24 +77,21 @@ def write_report(outcome: Outcome, video: Video, path: Path, command: str) -> No
     path.write_text(page.render(values) + "\n", encoding="utf-8")
 
 
-def _used_patterns(plan: Plan, grid: TokenGrid) -> Iterator[UsedPattern]:
-    """The patterns of a plan, those of most heads first."""
+def _used_patterns(plan: Plan, grid: TokenGrid) -> Iterator[tuple[str, int, list[str]]]:
+    """Name, number of heads and pictures of a plan's patterns, those of most heads first."""
     rows = (row for layers in plan.assignments.values() for row in layers)
     for name, heads in Counter(name for row in rows for name in row).most_common():
-        pattern = plan.patterns[name]
-        view = pattern_view(pattern, grid)
+        view = pattern_view(plan.patterns[name], grid)
         pixels = [] if view is None else [level_pixels(view.blocks), key_pixels(view)]
-        images = tuple(map(image_url, pixels))
-        yield UsedPattern(name, pattern, heads, density(pattern, grid), images)
+        yield name, heads, [image_url(picture) for picture in pixels]
 
 
-def _sheets(outcome: Outcome, video: Video) -> Iterator[Sheet]:
-    """The contact sheets of every verification prompt."""
-    psnr_each = outcome.chosen.quality.psnr_db_each
-    for index, prompt in enumerate(outcome.settings.verification):
+def _sheets(outcome: Outcome, video: Video) -> Iterator[tuple[str, float, list[str]]]:
+    """Prompt, PSNR and contact sheets, dense first, of every verification prompt."""
+    prompts = zip(outcome.settings.verification, outcome.chosen.quality.psnr_db_each, strict=True)
+    for index, (prompt, psnr_db) in enumerate(prompts):
         videos = [video(key, index) for key in (DENSE, outcome.chosen.key)]
-        images = tuple(contact_sheet(frames) for frames in videos if frames is not None)
-        yield Sheet(prompt, psnr_each[index], images)
+        yield prompt, psnr_db, [contact_sheet(frames) for frames in videos if frames is not None]
 
 
 def contact_sheet(video: NDArray[np.uint8]) -> str:

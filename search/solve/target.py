@@ -30,9 +30,9 @@ USUAL_SLOPE, SLOPE_SPREAD = 0.9, 0.5
 LEAST_SLOPE = 0.3
 """Lower bound of the slope."""
 
-TELLING_DB = 1.5
-"""Predicted decibels between the worst and the best verified plan below which they say nothing
-about the slope: between closer plans, scatter is as large as the difference."""
+LEAST_SPREAD_DB = 1.5
+"""Verified plans correct the slope only if their predictions span at least so many decibels:
+between closer plans, scatter is as large as the difference."""
 
 SCATTER_DB = 0.45
 """Standard deviation of PSNR between plans of neighbouring budgets."""
@@ -207,7 +207,7 @@ def expected_level(plans: Sequence[VerifiedPlan], aim: float) -> float:
     """Predicted decibels at which a plan is expected to have a quality.
 
     A line through the verified plans, where plans near the aim count most. Its slope is the usual
-    slope, corrected by the plans if they are at least `TELLING_DB` apart.
+    slope, corrected by the plans if their predictions span at least `LEAST_SPREAD_DB`.
 
     Args:
         plans: verified plans, at least one.
@@ -218,7 +218,7 @@ def expected_level(plans: Sequence[VerifiedPlan], aim: float) -> float:
     weights = 1 / (SCATTER_DB**2 + (BEND * (measured - aim)) ** 2)
     middle, height = (float(np.average(x, weights=weights)) for x in (predicted, measured))
     slope = USUAL_SLOPE
-    if np.ptp(predicted) >= TELLING_DB:
+    if np.ptp(predicted) >= LEAST_SPREAD_DB:
         offsets, prior = predicted - middle, 1 / SLOPE_SPREAD**2
         slope = (prior * USUAL_SLOPE + np.sum(weights * offsets * (measured - height))) / (
             prior + np.sum(weights * offsets**2)

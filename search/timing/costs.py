@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,9 +53,9 @@ class Costs:
     dense_pass: float
     other: float
     passes: int
-    first: float = 0.0
-    held_out: tuple[tuple[float, float], ...] = ()
-    conditions: dict[str, Any] = field(default_factory=dict)
+    first: float
+    held_out: tuple[tuple[float, float], ...]
+    conditions: dict[str, Any]
 
     def attention(self, choice: NDArray[np.int64]) -> float:
         """Seconds that a pass spends in the operator.
@@ -85,17 +85,16 @@ class Costs:
             ValueError: if entries are missing, unknown, or of the wrong kind, or if a time is no
                 finite number of at least 0.
         """
-        if not isinstance(data, dict):
-            raise ValueError(f"not a table of costs: an object is needed, got {data!r:.40}")
-        known = {field.name for field in fields(cls)}
-        missing, unknown = sorted(known - set(data) - {"first"}), sorted(set(data) - known)
-        if missing or unknown:
-            fault = f"lacks {', '.join(missing)}" if missing else f"unknown {', '.join(unknown)}"
-            raise ValueError(
-                f"not a table of costs: {fault}; a search of this version without --costs writes "
-                "one"
-            )
         try:
+            if not isinstance(data, dict):
+                raise TypeError(f"an object is needed, got {data!r:.40}")
+            known = {field.name for field in fields(cls)}
+            for fault, names in (("lacks", known - set(data)), ("unknown", set(data) - known)):
+                if names:
+                    raise ValueError(
+                        f"{fault} {', '.join(sorted(names))}; a search of this version without "
+                        "--costs writes one"
+                    )
             costs = cls(
                 names=tuple(map(str, data["names"])),
                 heads=tuple(map(_time, data["heads"])),
@@ -103,23 +102,16 @@ class Costs:
                 held_out=tuple((_time(a), _time(b)) for a, b in data["held_out"]),
                 passes=data["passes"],
                 conditions=dict(data["conditions"]),
-                **{name: _time(data.get(name, 0.0)) for name in TIMES},
+                **{name: _time(data[name]) for name in TIMES},
             )
+            if type(costs.passes) is not int or costs.passes < 1:
+                raise ValueError(f"passes must be an integer of at least 1, got {costs.passes!r}")
+            if not len(costs.names) == len(costs.heads) == len(costs.pooled):
+                raise ValueError("names, heads and pooled must have the same length")
+            if min([costs.dense_pass, *(measured for _, measured in costs.held_out)]) <= 0:
+                raise ValueError("dense_pass and the measured times of held_out must be positive")
         except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"not a table of costs: {error}") from error
-        if type(costs.passes) is not int or costs.passes < 1:
-            raise ValueError(
-                f"a table of costs needs an integer of at least 1 as passes, got {costs.passes!r}"
-            )
-        sizes = len(costs.names), len(costs.heads), len(costs.pooled)
-        if len(set(sizes)) > 1 or not costs.dense_pass > 0:
-            raise ValueError(
-                "a table of costs needs one time and one entry of pooled per name and a positive "
-                f"dense_pass, got {sizes[0]} names, {sizes[1]} times, {sizes[2]} entries and "
-                f"{costs.dense_pass!r}"
-            )
-        if not all(measured > 0 for _, measured in costs.held_out):
-            raise ValueError("a table of costs needs positive measured times in held_out")
         return costs
 
     @classmethod

@@ -1,17 +1,13 @@
-"""A short run of a pipeline for what a search has to know first: grid, passes, seconds."""
+"""A short run of a pipeline that shows what a run consists of."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ajour.grid import TokenGrid
 from ajour.patterns import Skip
-from ajour.pipelines.stopwatch import timed
 from ajour.search.setup import uniform_plan
-from ajour.search.timing.passes import time_passes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,23 +47,6 @@ class RunShape:
         return cls(TokenGrid(**data["grid"]), tuple(data["noise_levels"]), data["passes"])
 
 
-@dataclass(frozen=True)
-class Probe:
-    """A run's shape and times.
-
-    Attributes:
-        shape: what a run consists of.
-        dense_pass: seconds of a pass with stock attention.
-        skip_pass: seconds of a pass in which the operator skips all heads.
-        around: seconds of a run outside of denoising: text encoder, VAE.
-    """
-
-    shape: RunShape
-    dense_pass: float
-    skip_pass: float
-    around: float
-
-
 def run_shape(setup: Setup, prompt: str, decode: bool = False) -> RunShape:
     """Run two steps of a pipeline without attention.
 
@@ -97,21 +76,3 @@ def run_shape(setup: Setup, prompt: str, decode: bool = False) -> RunShape:
         grid = session.runtimes[0].grid
     assert grid is not None  # strict
     return RunShape(grid, noise_levels, calls // STEPS)
-
-
-def probe(setup: Setup, prompt: str, rounds: int = 3) -> Probe:
-    """Time a short run, and single passes with and without attention.
-
-    Args:
-        setup: the pipeline.
-        prompt: any prompt.
-        rounds: timings of each kind of pass; their medians are taken.
-
-    Raises:
-        RuntimeError: see `run_shape`.
-    """
-    shape, seconds = timed(lambda: run_shape(setup, prompt, decode=True), setup.device)
-    times = time_passes(setup, uniform_plan(setup.transformer, Skip()), prompt, rounds)
-    dense_pass, skip_pass = (float(np.median(values)) for values in times.passes.values())
-    around = max(0.0, seconds - STEPS * shape.passes * skip_pass)
-    return Probe(shape, dense_pass, skip_pass, around)

@@ -8,7 +8,6 @@ from statistics import mean, median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from ajour.pipelines.generate import sample
 from ajour.pipelines.quality import BEST_DB, psnr, ssim
@@ -92,12 +91,12 @@ class Verifier:
     def verify(self, plan: Plan) -> Quality:
         """Run a plan, and dense attention where that was not done yet, on every prompt."""
         key = plan_key(plan)
-        dense = self._each(DENSE, self._run_dense)
 
-        def run(index: int) -> dict[str, float]:
+        def run(index: int, tick: Callable[[], Any]) -> dict[str, float]:
             dense_video = self._dense_video(index)
             with self.setup.enabled(plan, strict=True):
                 video, seconds = self._sample(index, key)
+            tick()
             changed, exact = (x.astype(np.float32) / np.float32(255) for x in (video, dense_video))
             return {
                 "psnr_db": min(psnr(changed, exact), BEST_DB),
@@ -106,7 +105,8 @@ class Verifier:
                 "seconds": seconds,
             }
 
-        runs = self._each(key, run)
+        dense = self.workers.share(self.work, DENSE, len(self.prompts), self._run_dense)
+        runs = self.workers.share(self.work, key, len(self.prompts), run)
         return Quality(
             psnr_db=mean(row["psnr_db"] for row in runs),
             ssim=mean(row["ssim"] for row in runs),
@@ -125,8 +125,9 @@ class Verifier:
     def _path(self, key: str, index: int) -> Path:
         return self.work.folder / f"{key.replace('/', '-')}-{index}.npy"
 
-    def _run_dense(self, index: int) -> dict[str, float]:
+    def _run_dense(self, index: int, tick: Callable[[], Any]) -> dict[str, float]:
         video, seconds = self._sample(index, DENSE)
+        tick()
         return {"seconds": seconds, "warp": warp_error(video)}
 
     def _dense_video(self, index: int) -> NDArray[np.uint8]:
@@ -144,20 +145,6 @@ class Verifier:
             np.save(file, video)
         os.replace(part, path)
         return video, run.seconds
-
-    def _each(self, key: str, run: Callable[[int], dict[str, float]]) -> list[dict[str, float]]:
-        """What `run` gives for the index of every prompt, shared between the processes."""
-        keys = [f"{key}/{index}" for index in range(len(self.prompts))]
-        count = len(self.workers.missing(self.work, keys)[1])
-
-        def unit(key: str) -> dict[str, float]:
-            row = run(int(key.rsplit("/")[-1]))
-            bar.update()
-            return row
-
-        hidden = None if count and self.workers.first else True
-        with tqdm(total=count, desc=key.split("/")[0], unit="run", disable=hidden) as bar:
-            return list(self.workers.share(self.work, keys, unit).values())
 
 
 def plan_key(plan: Plan) -> str:

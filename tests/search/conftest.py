@@ -29,7 +29,7 @@ def given_costs():
     """A head costs its density, a layer nothing beyond its heads, and a pass as much again."""
     heads = [lower([pattern], GRID).density() for pattern in CANDIDATES.values()]
     return {
-        "names": list(CANDIDATES), "heads": heads, "layer": 0.0, "pooling": 0.0,
+        "names": list(CANDIDATES), "heads": heads, "layer": 0.0, "pooling": 0.0, "first": 0.0,
         "pooled": [pools(pattern, GRID) for pattern in CANDIDATES.values()],
         "dense_pass": 2.0 * HEADS * LAYERS, "other": float(HEADS * LAYERS), "passes": 1,
         "held_out": [[1.0, 1.1], [2.0, 1.9]],
@@ -60,7 +60,7 @@ def verified_plan(choice=None, seconds=1.0, decibels=1.0, psnr_db=30.0, speedup=
         psnr_db=psnr_db, ssim=0.9, warp=0.0, dense_warp=0.0, run_seconds=1.0,
         dense_run_seconds=speedup, psnr_db_each=(psnr_db,),
     )  # fmt: skip
-    return VerifiedPlan(choice, "plan/0", seconds, decibels, quality)
+    return VerifiedPlan("", None, choice, "plan/0", seconds, decibels, quality)
 
 
 def run_search(pipe, folder, asked, resume=False, workers=None):

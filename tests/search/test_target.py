@@ -9,7 +9,7 @@ from ajour.search.solve.target import (
     CLOSE_DB,
     CLOSE_SPEED,
     SCATTER_DB,
-    TELLING_DB,
+    LEAST_SPREAD_DB,
     TRIES,
     USUAL_SLOPE,
     best_of,
@@ -98,8 +98,8 @@ def test_plans_closer_than_the_least_distance_leave_the_slope_at_the_usual():
     def level(distance):  # two plans of one quality, so both weigh the same
         return expected_level([plan(16.0, 32.0), plan(16.0 + distance, 32.0)], 33.0) - distance / 2
 
-    assert level(0.99 * TELLING_DB) == pytest.approx(16.0 + 1.0 / USUAL_SLOPE)
-    assert level(1.01 * TELLING_DB) > 16.5 + 1.0 / USUAL_SLOPE
+    assert level(0.99 * LEAST_SPREAD_DB) == pytest.approx(16.0 + 1.0 / USUAL_SLOPE)
+    assert level(1.01 * LEAST_SPREAD_DB) > 16.5 + 1.0 / USUAL_SLOPE
 
 
 def test_a_quality_that_no_sparse_plan_has_is_missed(problem):
