@@ -1,23 +1,24 @@
-"""What a captured pattern is measured by: where attention goes, and which keys are alike.
+"""Measuring captured patterns: where attention goes, how similar keys are, the resulting levels.
 
-Streamed over query blocks and heads, so that nothing of (tokens x tokens) ever exists, and without
-waiting for the device.
+Computed for some query blocks and heads at a time, so that no (tokens x tokens) tensor exists, and
+without waiting for the device.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from ajour.backends import backend_reason, on_device
+from ajour.backends import KERNEL_BACKENDS, on_device
+from ajour.dispatch import checked_backend
 from ajour.grid import BLOCK
+from ajour.layout import block_layout
 from ajour.lists import LEVELS, indices
-from ajour.table import BlockTable, token_slots
+from ajour.table import BlockTable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from ajour.patterns import Captured
 
 LOGITS_BYTES = 256 * 2**20
-"""Logits that exist at a time."""
+"""Size of the logits that exist at the same time."""
 
 
 def block_mass(
@@ -34,72 +35,82 @@ def block_mass(
     k: torch.Tensor,
     grid: TokenGrid,
     order: str,
+    *,
     samples: int = 8,
     scale: float | None = None,
+    backend: str | None = None,
 ) -> torch.Tensor:
     """Share of a query block's attention to video keys that goes to each key block.
 
-    Averaged over the batch and over queries sampled from the block; all keys are taken exactly.
+    The mean over the batch and over queries sampled from the block; all keys are used.
 
     Args:
         q: (batch, tokens, heads, head_dim), as attention sees it, in the model's token order.
         k: same shape.
         grid: the token grid.
         order: name of the order that forms the blocks.
-        samples: queries per block; `samples` / 128 of dense attention's logits are computed, on
-            a GPU twice.
+        samples: queries per block, a power of two. `samples` / 128 of dense attention's logits are
+            computed; the kernel computes them twice.
         scale: factor on the logits; 1 / sqrt(head_dim) by default.
+        backend: one of `ajour.BACKENDS`, or None to choose, as in `ajour.attention`. `hopper` and
+            `triton` measure with the same Triton kernel, `cpu` and `reference` with PyTorch.
 
     Returns:
         float32 (heads, Nv, Nv), rows sum to 1.
+
+    Raises:
+        ValueError: if the backend is unknown or `samples` is not a power of two.
+        RuntimeError: if an explicit backend cannot run here.
     """
+    if samples.bit_count() != 1:
+        raise ValueError(f"samples must be a power of two, got {samples}")
     dim, blocks, device = q.shape[-1], grid.video_blocks, q.device
     scale = 1.0 / math.sqrt(dim) if scale is None else scale
     tokens = _blocked_tokens(grid, order, device)
     sizes = (tokens >= 0).sum(dim=1)
-    # Evenly spread, but elsewhere in every stratum and block, lest strides meet those of the grid.
+    # Evenly spread; places within strata vary, because a fixed stride can match the grid's.
     strata = torch.arange(samples, dtype=torch.float32, device=device)
     block = torch.arange(blocks, dtype=torch.float32, device=device)[:, None]
     jitter = (block * 0.618034 + strata * 0.754878) % 1
-    chosen = tokens.gather(1, ((strata + jitter) / samples * sizes[:, None]).long())
-    if samples.bit_count() == 1 and backend_reason("triton", device, q.dtype, dim) is None:
+    queries = tokens.gather(1, ((strata + jitter) / samples * sizes[:, None]).long())
+    if checked_backend(backend, q) in KERNEL_BACKENDS:
         from ajour.backends.mass import shares_of_blocks
 
         with on_device(device):
-            return shares_of_blocks(q, k, tokens, chosen, scale)
-    return eager_shares(q, k, tokens.flatten()[: grid.video_tokens], chosen, scale)
+            return shares_of_blocks(q, k, tokens, queries, scale)
+    return eager_shares(q, k, tokens.flatten()[: grid.video_tokens], queries, scale)
 
 
 def eager_shares(
-    q: torch.Tensor, k: torch.Tensor, keys: torch.Tensor, chosen: torch.Tensor, scale: float
+    q: torch.Tensor, k: torch.Tensor, keys: torch.Tensor, queries: torch.Tensor, scale: float
 ) -> torch.Tensor:
     """Share of each query block's attention that goes to each key block, on any device.
 
-    Logits are computed in float32 or better, whatever the inputs: on a CPU that is fastest, too.
+    Logits are computed in float32 or better, which is also fastest on a CPU.
 
     Args:
         q: (batch, tokens, heads, head_dim).
         k: same shape.
-        keys: int64, the keys in the sequence of the blocks.
-        chosen: int64 (N, samples), the queries sampled from each block.
+        keys: int64, the tokens of all key blocks, block by block.
+        queries: int64 (N, samples), the tokens sampled from each query block.
         scale: factor on the logits.
 
     Returns:
         float32 (heads, N, N), the mean over the samples and the batch; rows sum to 1.
     """
     batch, _, heads, _ = q.shape
-    blocks, samples = chosen.shape
+    blocks, samples = queries.shape
     whole = len(keys) // BLOCK * BLOCK
     wide = torch.promote_types(q.dtype, torch.float32)
-    none = q.new_empty((), dtype=wide)
+    unused = q.new_empty((), dtype=wide)
     mass = q.new_zeros(heads, blocks, blocks, dtype=torch.float32)
     rows = max(1, LOGITS_BYTES // (4 * samples * blocks * BLOCK))
     for sample in range(batch):
         for head in range(heads):
             key = k[sample, keys, head].to(wide)
             for start in range(0, blocks, rows):
-                query = q[sample, chosen[start : start + rows].flatten(), head].to(wide)
-                logits = torch.addmm(none, query, key.T, beta=0, alpha=scale)
+                query = q[sample, queries[start : start + rows].flatten(), head].to(wide)
+                logits = torch.addmm(unused, query, key.T, beta=0, alpha=scale)
                 weights = logits.softmax(dim=-1, dtype=mass.dtype)
                 shares = weights[:, :whole].unflatten(1, (-1, BLOCK)).sum(dim=-1)
                 if whole < len(keys):
@@ -110,7 +121,7 @@ def eager_shares(
 
 
 def self_similarity(k: torch.Tensor, grid: TokenGrid, order: str) -> torch.Tensor:
-    """How alike the keys of each pooled group are: cosine of its first and last key.
+    """Similarity of the keys of each pooled group: cosine of its first and last key.
 
     Args:
         k: (batch, tokens, heads, head_dim), as attention sees it.
@@ -122,18 +133,18 @@ def self_similarity(k: torch.Tensor, grid: TokenGrid, order: str) -> torch.Tenso
         levels 1 to 3 (Pyramid Sparse Attention, arXiv 2512.04025).
     """
     tokens = _blocked_tokens(grid, order, k.device)
-    found = k.new_empty(k.shape[2], grid.video_blocks, LEVELS - 1, dtype=torch.float32)
+    similarity = k.new_empty(k.shape[2], grid.video_blocks, LEVELS - 1, dtype=torch.float32)
     for level in range(1, LEVELS):
         groups = tokens.unflatten(1, (-1, 1 << level))
         members = (groups >= 0).sum(dim=2)
         ends = [groups[..., 0], groups.gather(2, (members - 1).clamp(min=0)[..., None])[..., 0]]
         first, last = (end.clamp(min=0).flatten() for end in ends)
-        there = members > 0
+        filled = members > 0
         for head, key in enumerate(k.unbind(2)):
             cosine = torch.cosine_similarity(key[:, first].float(), key[:, last].float(), dim=-1)
-            cosine = cosine.mean(0).view_as(there) * there
-            found[head, :, level - 1] = cosine.sum(1) / there.sum(1)
-    return found
+            cosine = cosine.mean(0).view_as(filled) * filled
+            similarity[head, :, level - 1] = cosine.sum(1) / filled.sum(1)
+    return similarity
 
 
 def first_frame_blocks(
@@ -144,8 +155,8 @@ def first_frame_blocks(
     return ((tokens >= 0) & (tokens < grid.height * grid.width)).any(dim=1)
 
 
-def levels_by_chance(pattern: Captured, grid: TokenGrid) -> torch.Tensor:
-    """What a pattern makes of random importance, to count: int8 (1, Nv, Nv)."""
+def random_levels(pattern: Captured, grid: TokenGrid) -> torch.Tensor:
+    """Levels that a pattern assigns if attention is random, to count them: int8 (1, Nv, Nv)."""
     shape = (1, grid.video_blocks, grid.video_blocks)
     generator = torch.Generator("cpu").manual_seed(0)
     mass = torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu")
@@ -153,61 +164,79 @@ def levels_by_chance(pattern: Captured, grid: TokenGrid) -> torch.Tensor:
 
 
 class Importance:
-    """What the captured patterns of a layer are chosen by; what they share is measured once.
+    """Measurements of a layer that captured patterns depend on, made once for all of them.
 
     Args:
         q: (batch, tokens, heads, head_dim), as attention sees it, in the model's token order.
         k: same shape.
         grid: the token grid.
+        backend: what measures, see `block_mass`.
     """
 
-    def __init__(self, q: torch.Tensor, k: torch.Tensor, grid: TokenGrid) -> None:
+    def __init__(
+        self, q: torch.Tensor, k: torch.Tensor, grid: TokenGrid, backend: str | None = None
+    ) -> None:
         self.grid = grid
+        self.backend = backend
         self._q, self._k = q, k
         self._mass: dict[str, torch.Tensor] = {}
-        self._alike: dict[str, torch.Tensor] = {}
-        self._before: dict[tuple[object, ...], torch.Tensor] = {}
+        self._similarity: dict[str, torch.Tensor] = {}
+        self._share_above: dict[tuple[object, ...], torch.Tensor] = {}
 
-    def before(self, pattern: Captured, heads: Sequence[int] | None = None) -> torch.Tensor:
-        """What comes before each block, as of `Captured.before`: float32 (heads, Nv, Nv).
+    def share_above(self, pattern: Captured, heads: Sequence[int] | None = None) -> torch.Tensor:
+        """Share that is ranked above each block, see `Captured.share_above`.
 
         Args:
             pattern: the pattern.
-            heads: those that have it; None for all.
+            heads: the heads that have it; None for all.
+
+        Returns:
+            float32 (heads, Nv, Nv).
         """
         key = (*pattern.ranking, None if heads is None else tuple(heads))
-        if key not in self._before:
+        if key not in self._share_above:
             order = pattern.order
             if order not in self._mass:
-                self._mass[order] = block_mass(self._q, self._k, self.grid, order)
+                self._mass[order] = block_mass(
+                    self._q, self._k, self.grid, order, backend=self.backend
+                )
             first = first_frame_blocks(self.grid, order, self._q.device)
-            self._before[key] = pattern.before(_of_heads(self._mass[order], heads), first)
-        return self._before[key]
+            mass = _of_heads(self._mass[order], heads)
+            self._share_above[key] = pattern.share_above(mass, first)
+        return self._share_above[key]
 
-    def alike(self, pattern: Captured, heads: Sequence[int] | None = None) -> torch.Tensor | None:
-        """Similarity of keys, as of `self_similarity`, if the pattern asks for any."""
-        if not pattern.gated:
+    def similarity(
+        self, pattern: Captured, heads: Sequence[int] | None = None
+    ) -> torch.Tensor | None:
+        """Similarity of keys, see `self_similarity`; None if the pattern does not need it."""
+        if not pattern.needs_similarity:
             return None
-        if pattern.order not in self._alike:
-            self._alike[pattern.order] = self_similarity(self._k, self.grid, pattern.order)
-        return _of_heads(self._alike[pattern.order], heads)
+        if pattern.order not in self._similarity:
+            self._similarity[pattern.order] = self_similarity(self._k, self.grid, pattern.order)
+        return _of_heads(self._similarity[pattern.order], heads)
 
     def levels(self, pattern: Captured, heads: Sequence[int] | None = None) -> torch.Tensor:
-        """Levels of video key blocks, as the pattern chooses them.
+        """Levels that the pattern assigns to video key blocks.
 
         Args:
             pattern: the pattern.
-            heads: those that have it; None for all.
+            heads: the heads that have it; None for all.
 
         Returns:
             int8 (heads, Nv, Nv), -1 where dropped.
         """
-        return pattern.assign(self.before(pattern, heads), self.alike(pattern, heads))
+        return pattern.assign(self.share_above(pattern, heads), self.similarity(pattern, heads))
 
 
-def capture(q: torch.Tensor, k: torch.Tensor, grid: TokenGrid, pattern: Captured) -> torch.Tensor:
-    """The levels of a single pattern for all heads, as of `Importance.levels`."""
-    return Importance(q, k, grid).levels(pattern)
+def capture(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    grid: TokenGrid,
+    pattern: Captured,
+    backend: str | None = None,
+) -> torch.Tensor:
+    """The levels of one pattern for all heads; see `Importance`."""
+    return Importance(q, k, grid, backend).levels(pattern)
 
 
 def _of_heads(x: torch.Tensor, heads: Sequence[int] | None) -> torch.Tensor:
@@ -216,13 +245,13 @@ def _of_heads(x: torch.Tensor, heads: Sequence[int] | None) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class PackedLevels:
-    """A level map of a captured pattern, several blocks to a byte.
+    """A level map of a captured pattern, with several blocks in each byte.
 
     Args:
         data: uint8 (bytes,).
         shape: (heads, Nv, Nv).
-        levels: the levels that can occur, ascending; 2, 3, 4, 5 or 6 of them pack 8, 5, 4, 3 or 3
-            blocks to a byte.
+        levels: the levels that can occur, ascending. With 2, 3, 4, 5 or 6 of them a byte holds 8,
+            5, 4, 3 or 3 blocks.
     """
 
     data: torch.Tensor
@@ -233,8 +262,8 @@ class PackedLevels:
     def pack(cls, levels: torch.Tensor, possible: tuple[int, ...]) -> PackedLevels:
         """Pack an int8 level map.
 
-        Every value must be one of `possible`: on a CPU another one raises RuntimeError, on a GPU
-        it fails an assertion of the device's, since nothing here waits for it.
+        Every value must be one of `possible`. Another value raises RuntimeError on a CPU; on a GPU
+        it fails an assertion on the device, because nothing here waits for it.
         """
         unknown = len(possible)
         digits = torch.full_like(levels, unknown, dtype=torch.uint8)
@@ -250,7 +279,7 @@ class PackedLevels:
         return cls((data * powers).sum(1).to(torch.uint8), tuple(levels.shape), possible)
 
     def unpack(self) -> torch.Tensor:
-        """The level map: int8, on the device of the data."""
+        """The level map: int8 of `shape`, on the device of the data."""
         per_byte, base = self._per_byte(len(self.levels)), max(2, len(self.levels))
         powers = (base ** torch.arange(per_byte, device=self.data.device)).to(torch.uint8)
         digits = self.data[:, None].div(powers, rounding_mode="floor") % base
@@ -267,11 +296,11 @@ class PackedLevels:
 
 @dataclass(frozen=True)
 class CapturedRows:
-    """A captured pattern's level map for some heads of a layer.
+    """The level map of a captured pattern for some heads of a layer.
 
     Args:
-        levels: of those heads, in their order.
-        heads: int64 (rows,), the heads, on the device of the levels.
+        levels: the level map, (rows, Nv, Nv).
+        heads: int64 (rows,), the head of each row, on the device of the levels.
     """
 
     levels: PackedLevels
@@ -290,7 +319,7 @@ class CapturedRows:
 
     @property
     def expanded_nbytes(self) -> int:
-        """Bytes of the lists of video keys that a block table makes of it."""
+        """Bytes of the lists of video keys in a block table."""
         return 4 * int(np.prod(self.levels.shape))
 
     def to(self, device: torch.device | str) -> CapturedRows:
@@ -299,34 +328,32 @@ class CapturedRows:
         return CapturedRows(levels, self.heads.to(device))
 
     def apply(self, table: BlockTable) -> BlockTable:
-        """The table with these heads' rows set."""
+        """The table with new rows for these heads."""
         return expand([table], [[self]])[0]
 
 
 def expand(
-    tables: Sequence[BlockTable], rows: Sequence[Sequence[CapturedRows]]
+    tables: Sequence[BlockTable], rows_of_layers: Sequence[Sequence[CapturedRows]]
 ) -> list[BlockTable]:
-    """Tables with captured rows set, those of all layers at once.
+    """Tables with captured rows, for all layers at once.
 
     Args:
-        tables: one per layer, as of `BlockTable.with_rows`.
-        rows: of each layer, those of one pattern or more.
+        tables: one per layer, see `BlockTable.with_rows`.
+        rows_of_layers: captured rows of each layer, for one or more patterns.
     """
     return BlockTable.with_rows(
         tables,
         [
             (
-                torch.cat([one.levels.unpack() for one in layer]),
-                torch.cat([one.heads for one in layer]),
-                max(max(one.levels.levels) for one in layer),
+                torch.cat([rows.levels.unpack() for rows in layer_rows]),
+                torch.cat([rows.heads for rows in layer_rows]),
+                max(max(rows.levels.levels) for rows in layer_rows),
             )
-            for layer in rows
+            for layer_rows in rows_of_layers
         ],
     )
 
 
-@lru_cache(maxsize=32)
 def _blocked_tokens(grid: TokenGrid, order: str, device: torch.device) -> torch.Tensor:
     """Model-order index of the token in each slot of each video block: int64 (Nv, 128), or -1."""
-    slots = token_slots(grid, order)[: grid.video_blocks * BLOCK]
-    return torch.from_numpy(slots).long().view(-1, BLOCK).to(device)
+    return block_layout(grid, order, device).slots.view(-1, BLOCK)[: grid.video_blocks]

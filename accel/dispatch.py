@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ajour")
 
-DTYPES = (torch.float16, torch.bfloat16, torch.float32)
-"""Dtypes of the operator, which also takes float64 on `reference` and `cpu`."""
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 _chosen: set[tuple[str, str]] = set()
 
@@ -30,26 +29,42 @@ def run(
     scale: float,
     backend: str | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Check everything, then run one backend; arguments, result and errors as of `attention`."""
+    """Check all arguments, then run a backend; arguments, result and errors: see `attention`."""
     _check(q, k, v, table)
     prologue.check(table.grid, q.shape[2], q.shape[3], q.device)
     if not scale > 0:
         raise ValueError(f"scale must be positive, got {scale}")
-    name = backend if backend is not None else choose(q.device, q.dtype, q.shape[-1])
-    if name not in BACKENDS:
-        raise ValueError(f"unknown backend {name!r}; backends are {', '.join(BACKENDS)}")
-    reason = backend_reason(name, q.device, q.dtype, q.shape[-1])
-    if reason is not None:
-        raise RuntimeError(f"backend {name!r} cannot run this: {reason}")
+    name = checked_backend(backend, q)
     with on_device(q.device):
         return load_backend(name)(q, k, v, table, scale, prologue)
 
 
-def choose(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
-    """The fastest backend that can run such tensors; logs once per device type why.
+def checked_backend(backend: str | None, q: torch.Tensor) -> str:
+    """The name of the backend to use; None chooses the fastest that can run.
+
+    Args:
+        backend: what the caller asked for.
+        q: (..., head_dim), whose device and dtype decide.
 
     Raises:
-        RuntimeError: if none can, saying why.
+        ValueError: if the backend is unknown.
+        RuntimeError: if it cannot run such tensors.
+    """
+    if backend is None:
+        return choose(q.device, q.dtype, q.shape[-1])
+    if backend not in BACKENDS:
+        raise ValueError(f"unknown backend {backend!r}; backends are {', '.join(BACKENDS)}")
+    reason = backend_reason(backend, q.device, q.dtype, q.shape[-1])
+    if reason is not None:
+        raise RuntimeError(f"backend {backend!r} cannot run this: {reason}")
+    return backend
+
+
+def choose(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
+    """The fastest backend that can run such tensors; the reasons are logged once per device type.
+
+    Raises:
+        RuntimeError: if no backend can, with the reasons.
     """
     skipped: list[str] = []
     for name in BACKENDS:
@@ -65,7 +80,7 @@ def choose(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
 
 
 def _check(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, table: BlockTable) -> None:
-    """Raise a clear error unless the inputs fit each other and the table."""
+    """Raise an error unless the inputs fit each other and the table."""
     if q.ndim != 4 or q.shape != k.shape or q.shape != v.shape:
         raise ValueError(
             "q, k and v must share one shape (batch, tokens, heads, head_dim), got "
@@ -77,7 +92,7 @@ def _check(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, table: BlockTable)
             f"{table.heads} heads, got {q.shape[1]} tokens and {q.shape[2]} heads; "
             "lower the patterns again for this grid"
         )
-    if not (q.dtype == k.dtype == v.dtype) or q.dtype not in (*DTYPES, torch.float64):
+    if not (q.dtype == k.dtype == v.dtype) or q.dtype not in DTYPES:
         raise TypeError(
             "q, k and v must share one dtype of float16, bfloat16, float32 or float64, got "
             f"{q.dtype}, {k.dtype}, {v.dtype}"

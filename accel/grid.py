@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+
+_EXTENT = r"([1-9]\d{0,5})"
+_TEXT = re.compile(rf"{_EXTENT}x{_EXTENT}x{_EXTENT}(?: \+ \d+ exact)?")
 
 BLOCK = 128
 """Tokens in a block: the unit in which key blocks are selected."""
@@ -45,6 +49,23 @@ class TokenGrid:
                 "numbers of exact tokens cannot be negative, "
                 f"got before={self.before}, after={self.after}"
             )
+
+    @classmethod
+    def parse(cls, text: str) -> TokenGrid:
+        """A grid from text such as `13x16x16`, without exact tokens.
+
+        The number of exact tokens that `str(grid)` appends is accepted and left out, because it
+        does not say where they are.
+
+        Raises:
+            ValueError: if the text is not three extents of at least 1.
+        """
+        match = _TEXT.fullmatch(text.strip().lower())
+        if match is None:
+            raise ValueError(
+                f"a grid is FRAMESxHEIGHTxWIDTH in tokens, such as 13x16x16, got {text!r}"
+            )
+        return cls(*map(int, match.groups()))
 
     @property
     def shape(self) -> tuple[int, int, int]:

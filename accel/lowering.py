@@ -1,4 +1,4 @@
-"""Patterns to block tables."""
+"""Lowering: from patterns to block tables."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ajour.capture import levels_by_chance
+from ajour.capture import random_levels
 from ajour.lists import tile_shares, with_exact
 from ajour.patterns import Captured, GeometricPattern, Skip
 from ajour.table import BlockTable
@@ -31,19 +31,22 @@ def level_map(pattern: GeometricPattern, grid: TokenGrid) -> NDArray[np.int8]:
 
 @lru_cache(maxsize=64)
 def _video_levels(pattern: GeometricPattern, grid: TokenGrid) -> NDArray[np.int8]:
-    """Of a grid without text: prompts of all lengths share it."""
+    """Levels of a grid without exact tokens: prompts of all lengths share them."""
     return pattern.video_levels(grid)
 
 
 @lru_cache(maxsize=1024)
 def density(pattern: Pattern, grid: TokenGrid) -> float:
-    """Share of dense attention's tiles that a pattern computes; by mass only a bound."""
+    """Share of dense attention's tiles that a pattern computes.
+
+    An upper bound for a captured pattern whose `share_of` is "attention".
+    """
     if isinstance(pattern, GeometricPattern):
         levels = torch.from_numpy(level_map(pattern, grid))[None]
     elif isinstance(pattern, Captured):
         if pattern.share_of == "attention":
             return pattern.density
-        levels = with_exact(levels_by_chance(pattern, grid), grid)
+        levels = with_exact(random_levels(pattern, grid), grid)
     else:
         raise TypeError(f"a pattern must be geometric or captured, got {pattern!r}")
     return float(tile_shares(levels)[0])
@@ -61,8 +64,8 @@ def pools(pattern: Pattern, grid: TokenGrid) -> bool:
 def lower(patterns: Sequence[Pattern], grid: TokenGrid) -> BlockTable:
     """The block table of one layer, one pattern per head. Equal patterns share a row.
 
-    A pattern that is measured at run time gets a row without video keys, in its order;
-    `BlockTable.with_rows` replaces it.
+    A captured pattern gets a row without video keys, in its order; `BlockTable.with_rows` replaces
+    it when the pattern has been measured.
     """
     rows = list(dict.fromkeys(patterns))
     return BlockTable.from_levels(

@@ -3,7 +3,6 @@
 import math
 
 import torch
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from ajour.dispatch import run
 from ajour.grid import TokenGrid
@@ -12,8 +11,8 @@ from ajour.table import BlockTable
 
 NO_PROLOGUE = Prologue()
 
-_derived = WeakTensorKeyDictionary()
-"""What backends keep with a table, by its `offsets`: compiled code makes a new table each time."""
+TAGS = [torch.Tag.cudagraph_unsafe] if hasattr(torch.Tag, "cudagraph_unsafe") else None
+"""CUDA graphs of torch.compile leave the operator out: their memory cannot hold what is kept."""
 
 
 def attention(
@@ -37,8 +36,8 @@ def attention(
         prologue: norms and rotary embedding to apply to q and k first; GPU backends do so in the
             pass that packs them. Without it q and k are taken as they are.
         scale: factor on the logits; 1 / sqrt(head_dim) by default.
-        backend: one of `ajour.BACKENDS`; an explicit one is used or raises. None chooses the
-            fastest that can run here and logs the choice once.
+        backend: one of `ajour.BACKENDS`: it is used, or an error is raised. None chooses the
+            fastest backend that can run here and logs the choice once.
         return_lse: also return the log-sum-exp of the logits.
 
     Returns:
@@ -69,7 +68,7 @@ def _compiled(
     scale: float,
     backend: str | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The operator as one node of a graph of torch.compile's: everything as tensors and numbers."""
+    """The operator as one node of a compiled graph: all arguments as tensors and numbers."""
     grid, norms, rope = table.grid, (prologue.q_norm, prologue.k_norm), prologue.rope
     return attend(
         q,
@@ -84,7 +83,6 @@ def _compiled(
             table.head_rows,
             table.places,
             table.empty_slots,
-            table.work,
         ],
         [grid.frames, grid.height, grid.width, grid.before, grid.after],
         table.highest_level,
@@ -100,7 +98,7 @@ def _compiled(
     )
 
 
-@torch.library.custom_op("ajour::attend", mutates_args=())
+@torch.library.custom_op("ajour::attend", mutates_args=(), tags=TAGS)
 def attend(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -118,7 +116,7 @@ def attend(
     scale: float,
     backend: str | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`attention` for torch.compile, its table and prologue taken apart."""
+    """`attention` for torch.compile, with the table and prologue as their parts."""
     rope = None
     if cosines is not None and sines is not None:
         rope = Rope(cosines, sines, rope_start)
@@ -127,22 +125,8 @@ def attend(
         for weight, small, second, split in zip(weights, eps, second_weights, splits, strict=True)
     )
     prologue = Prologue(q_norm, k_norm, rope)
-    slots, valid, offsets, ids, row_order, head_rows, places, empty_slots, work = table
-    whole = BlockTable(
-        TokenGrid(*grid),
-        slots,
-        valid,
-        offsets,
-        ids,
-        row_order,
-        head_rows,
-        places,
-        empty_slots,
-        work,
-        highest_level,
-        _derived.setdefault(offsets, {}),
-    )
-    out, lse = run(q, k, v, whole, prologue, scale, backend)
+    block_table = BlockTable(TokenGrid(*grid), highest_level, *table)
+    out, lse = run(q, k, v, block_table, prologue, scale, backend)
     return out.contiguous(), lse
 
 

@@ -7,7 +7,7 @@ i-th token. A block is 128 consecutive entries.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-OrderName = Literal["raster", "column", "hilbert", "bisection"]
-ORDERS: tuple[str, ...] = get_args(OrderName)
+ORDERS = ("raster", "column", "hilbert", "bisection")
+"""Names of all orders."""
 
 Vector = tuple[int, int, int]
 
@@ -34,8 +34,8 @@ def order(name: str, shape: tuple[int, int, int]) -> NDArray[np.int64]:
     Args:
         name: `raster` (t, h, w), `column` (h, w, t: one pixel through time is contiguous),
             `hilbert` (generalised Hilbert curve through all three axes) or `bisection` (recursive
-            halving into whole blocks; compacter blocks than the curve, but consecutive blocks need
-            not touch).
+            halving into whole blocks: the blocks are more compact than along the curve, but
+            consecutive blocks may not touch).
         shape: (frames, height, width), any extents.
 
     Returns:
@@ -64,11 +64,10 @@ def order(name: str, shape: tuple[int, int, int]) -> NDArray[np.int64]:
 
 
 def _bisect(points: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Halve a set of points (V, 3) across its longest axis, and the parts, down to single tokens.
+    """Halve a set of points (V, 3) across its longest axis, then its halves, down to single tokens.
 
-    While a part holds more than one block, its left half is a whole number of blocks, so every
-    block is exactly one leaf of the upper tree and is itself compact. All parts of a depth are
-    halved at once.
+    The left half of a part with more than a block is a whole number of blocks. So every block is a
+    part of its own and therefore compact. All parts of a depth are halved together.
     """
     radix = int(points.max()) + 1
     starts = np.zeros(1, dtype=np.int64)
@@ -98,21 +97,19 @@ def _hilbert_box(shape: tuple[int, int, int]) -> Iterator[Vector]:
 
 
 def _unit(axis: int, length: int) -> Vector:
-    vector = [0, 0, 0]
-    vector[axis] = length
-    return (vector[0], vector[1], vector[2])
+    return (length * (axis == 0), length * (axis == 1), length * (axis == 2))
 
 
 def _add(*vectors: Vector) -> Vector:
-    return (
-        sum(v[0] for v in vectors),
-        sum(v[1] for v in vectors),
-        sum(v[2] for v in vectors),
-    )
+    return sum(v[0] for v in vectors), sum(v[1] for v in vectors), sum(v[2] for v in vectors)
+
+
+def _scaled(v: Vector, factor: int) -> Vector:
+    return (v[0] * factor, v[1] * factor, v[2] * factor)
 
 
 def _neg(v: Vector) -> Vector:
-    return (-v[0], -v[1], -v[2])
+    return _scaled(v, -1)
 
 
 def _length(v: Vector) -> int:
@@ -125,19 +122,16 @@ def _step(v: Vector) -> Vector:
 
 
 def _split(v: Vector) -> tuple[Vector, Vector]:
-    """Two parts of an axis-aligned vector, the first about half and of even length if it can be.
+    """Split an axis-aligned vector into two halves; the first has an even length if possible.
 
-    An even first half lets the curve come back on the side that it started from.
+    After an even first half, the curve comes back on the side where it started.
     """
     length = _length(v)
     half = length // 2
     if half % 2 and length > 2:
         half += 1
     unit = _step(v)
-    return (
-        (unit[0] * half, unit[1] * half, unit[2] * half),
-        (unit[0] * (length - half), unit[1] * (length - half), unit[2] * (length - half)),
-    )
+    return _scaled(unit, half), _scaled(unit, length - half)
 
 
 def _walk(at: Vector, a: Vector, b: Vector, c: Vector) -> Iterator[Vector]:
@@ -152,7 +146,7 @@ def _walk(at: Vector, a: Vector, b: Vector, c: Vector) -> Iterator[Vector]:
     if lb == 1 and lc == 1:
         unit = _step(a)
         for i in range(la):
-            yield _add(at, (unit[0] * i, unit[1] * i, unit[2] * i))
+            yield _add(at, _scaled(unit, i))
         return
     if la == 1 and lc == 1:
         yield from _walk(at, b, a, c)

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ajour.files import read_json
 from ajour.patterns import KINDS, Captured, Pattern
 from ajour.schedule import DENSE, Phase, Schedule
 
 FORMAT_VERSION = 1
 MAX_BYTES = 16 * 2**20
-"""A larger plan file is refused unread."""
+"""Largest plan file that is read."""
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -98,7 +99,7 @@ class Plan:
         """Build a plan from JSON.
 
         Raises:
-            PlanError: saying which rule is broken, by what.
+            PlanError: with the rule that is broken and the value that breaks it.
         """
         required = {"format", "format_version", "model", "patterns", "assignments", "schedule"}
         _keys(data, required, {"provenance"}, "plan")
@@ -132,24 +133,14 @@ class Plan:
         """Read a plan file.
 
         Raises:
-            PlanError: if the file is missing, larger than 16 MiB, no JSON, or no valid plan.
+            PlanError: if the file cannot be read, is larger than 16 MiB, or is not a valid plan.
         """
-        path = Path(path)
         try:
-            with path.open("rb") as file:
-                raw = file.read(MAX_BYTES + 1)
-        except OSError as error:
-            raise PlanError(f"cannot read plan {str(path)!r}: {error.strerror}") from error
-        if len(raw) > MAX_BYTES:
-            raise PlanError(f"plan {str(path)!r} is larger than {MAX_BYTES >> 20} MiB")
-        try:
-            data = json.loads(raw)
-        except (ValueError, RecursionError) as error:
-            raise PlanError(f"plan {str(path)!r} is not JSON: {error}") from error
-        try:
-            return cls.from_dict(data)
+            return cls.from_dict(read_json(path, MAX_BYTES, "plan"))
         except PlanError as error:
             raise PlanError(f"plan {str(path)!r}: {error}") from error
+        except ValueError as error:
+            raise PlanError(str(error)) from error
 
     def save(self, path: str | Path) -> None:
         """Write the plan as JSON."""
@@ -163,19 +154,21 @@ class Plan:
             "heads": heads,
             "head_dim": head_dim,
         }
-        wrong = [f"{key} {self.model[key]!r} != {actual[key]!r}" for key in actual]
-        wrong = [w for w, key in zip(wrong, actual, strict=True) if self.model[key] != actual[key]]
-        if wrong:
+        differing = [
+            f"{key} {self.model[key]!r} != {value!r}"
+            for key, value in actual.items()
+            if self.model[key] != value
+        ]
+        if differing:
             raise PlanError(
-                f"the plan is for another model: {', '.join(wrong)} (plan != model); "
+                f"the plan is for another model: {', '.join(differing)} (plan != model); "
                 "use a plan made for this model"
             )
 
 
 def _keys(data: Any, required: set[str], optional: set[str], what: str) -> None:
     """Raise PlanError unless `data` is an object with just these keys."""
-    if not isinstance(data, dict):
-        raise PlanError(f"{what} must be an object, got {type(data).__name__}")
+    _mapping(data, what)
     missing, unknown = required - set(data), set(data) - required - optional
     if missing:
         raise PlanError(f"{what} lacks {', '.join(sorted(missing))}")

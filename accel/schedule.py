@@ -19,8 +19,8 @@ class Phase:
     Args:
         from_noise_level: the phase begins at this noise level and ends where the next one begins.
         assignment: the name of an assignment of the plan, or `dense`.
-        dense_every: every so many steps of the phase one runs dense, which repairs drift and
-            measures captured patterns again; 0 for never.
+        dense_every: every `dense_every`-th step of the phase runs dense, which repairs drift and
+            measures captured patterns again; 0 for no such steps.
     """
 
     from_noise_level: float

@@ -1,9 +1,9 @@
-"""What sampled queries would see under many choices of key blocks and levels, all scored at once.
+"""Scoring many choices of key blocks and levels together, by the error for sampled queries.
 
-The attention of a query is a sum over key blocks of numerators, divided by a sum of denominators,
-one of each per block and level. They are computed once per order; a candidate is a choice among
-them and costs next to nothing. No more than (samples x tokens) logits of a few heads exist at a
-time.
+The attention of a query is a sum of numerators over key blocks, divided by a sum of denominators,
+with one numerator and denominator per block and level. They are computed once per order; scoring a
+candidate only adds some of them up. At most (samples x tokens) logits of a few heads exist at the
+same time.
 """
 
 from __future__ import annotations
@@ -12,15 +12,14 @@ import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import torch
 
 from ajour.backends.pooling import group_bias, pool_blocks
 from ajour.grid import BLOCK
+from ajour.layout import Layout, block_layout
 from ajour.lists import indices, with_exact_keys
 from ajour.lowering import level_map
 from ajour.patterns import Captured, GeometricPattern
-from ajour.table import block_sizes, token_places, token_slots
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from ajour.patterns import Pattern
 
 SUMS_BYTES = 768 * 2**20
-"""Heads are taken together as long as their partial sums stay within this."""
+"""Limit for the partial sums of the heads that are computed together."""
 
 
 class Candidate(NamedTuple):
@@ -39,8 +38,8 @@ class Candidate(NamedTuple):
     Args:
         order: name of the order that forms the blocks.
         levels: int8 (R, N) for all heads, or (heads, R, N): the level of each key block for the
-            query block of each of R sampled queries, -1 where dropped, text included.
-        used: the levels that occur, or might.
+            query block of each of R sampled queries, -1 where dropped; exact blocks included.
+        used: the levels that can occur.
     """
 
     order: str
@@ -49,12 +48,12 @@ class Candidate(NamedTuple):
 
 
 def sample_queries(grid: TokenGrid, count: int, seed: int = 0) -> torch.Tensor:
-    """Video tokens to score on, spread evenly: int64 (at most `count`,), model-order indices.
+    """Evenly spread video tokens to score on: int64 (at most `count`,), model-order indices.
 
     Args:
         grid: the token grid.
-        count: tokens wanted.
-        seed: moves each within its share of the grid.
+        count: number of tokens.
+        seed: varies the place of each token within its share of the grid.
     """
     count = min(count, grid.video_tokens)
     generator = torch.Generator("cpu").manual_seed(seed)
@@ -67,29 +66,30 @@ def sample_queries(grid: TokenGrid, count: int, seed: int = 0) -> torch.Tensor:
 def lay_out(
     patterns: Sequence[Pattern], importance: Importance, queries: torch.Tensor
 ) -> list[Candidate]:
-    """Candidates of patterns: geometric ones follow from the grid, captured ones are measured.
+    """Candidates from patterns; captured patterns use measurements.
 
     Args:
         patterns: the patterns.
-        importance: what captured ones are chosen by.
+        importance: the measurements.
         queries: int64 (R,), tokens to score on, from `sample_queries`.
     """
     grid, device = importance.grid, queries.device
     blocks = {
-        order: _layout(grid, order, device).places[queries] // BLOCK
+        order: block_layout(grid, order, device).places[queries] // BLOCK
         for order in {pattern.order for pattern in patterns}
     }
-    found = []
+    candidates = []
     for pattern in patterns:
         rows = blocks[pattern.order]
         if isinstance(pattern, GeometricPattern):
             levels, used = _geometric_levels(pattern, grid, device)
-            found.append(Candidate(pattern.order, levels[rows], used))
+            candidates.append(Candidate(pattern.order, levels[rows], used))
         elif isinstance(pattern, Captured):
-            before = importance.before(pattern)[:, rows]
-            levels = pattern.assign(before, importance.alike(pattern))
-            found.append(Candidate(pattern.order, with_exact_keys(levels, grid), pattern.levels))
-    return found
+            share_above = importance.share_above(pattern)[:, rows]
+            levels = pattern.assign(share_above, importance.similarity(pattern))
+            levels = with_exact_keys(levels, grid)
+            candidates.append(Candidate(pattern.order, levels, pattern.levels))
+    return candidates
 
 
 @lru_cache(maxsize=256)
@@ -110,25 +110,25 @@ def head_errors(
     weight: torch.Tensor | None = None,
     scale: float | None = None,
 ) -> torch.Tensor:
-    """How much each candidate would change each head's contribution to its layer's output.
+    """Error of each head's contribution to the output of its layer, for each candidate.
 
-    The measure is ||W_h (O_h' - O_h)||^2 / ||W O||^2 over the sampled queries: comparable between
-    heads and layers, and additive over heads that err independently (after Sparse-vDiT, arXiv
-    2506.03065, whose own scale is not portable between models).
+    The error is ||W_h (O_h' - O_h)||^2 / ||W O||^2 over the sampled queries. It is comparable
+    between heads and layers, and additive over heads with independent errors (after Sparse-vDiT,
+    arXiv 2506.03065, whose scale depends on the model).
 
     Args:
         q: (batch, tokens, heads, head_dim), as attention sees it, in the model's token order.
         k: same shape.
         v: same shape.
         grid: the token grid.
-        candidates: C choices of key blocks, for these queries.
+        candidates: C choices of key blocks, from `lay_out` for these queries.
         queries: int64 (R,), tokens to score on, from `sample_queries`.
         weight: (channels, heads * head_dim), the output projection W; the identity if None.
         scale: factor on the logits; 1 / sqrt(head_dim) by default.
 
     Returns:
-        float64 (heads, C), on the device of q; 0 where the layer contributes nothing. The work is
-        that of dense attention of the sampled queries, once per order and level.
+        float64 (heads, C), on the device of q; 0 where the output of the layer is 0. Costs as much
+        as dense attention of the sampled queries, once per order and level.
     """
     batch, _, heads, dim = q.shape
     scale = 1.0 / math.sqrt(dim) if scale is None else scale
@@ -142,7 +142,7 @@ def head_errors(
         places = indices(members, q.device)
         used = {level for i in members for level in candidates[i].used}
         levels = [0, *sorted(level for level in used if level > 0)]
-        layout = _layout(grid, name, q.device)
+        layout = block_layout(grid, name, q.device)
         chosen = torch.stack(
             [candidates[i].levels.to(q.device).expand(heads, -1, -1) for i in members], dim=2
         )
@@ -159,37 +159,16 @@ def head_errors(
                 dense[sample, :, part] = exact.transpose(0, 1)
                 mixed = _mix(sums, chosen[part], levels)
                 change = mixed - exact[:, None]
-                found = ((change @ gram[part, None]) * change).sum(dim=(2, 3))
-                errors[part, places] += found.double()
+                squares = ((change @ gram[part, None]) * change).sum(dim=(2, 3))
+                errors[part, places] += squares.double()
     return errors / _norm(dense, weight).clamp(min=torch.finfo(torch.float64).tiny)
-
-
-class _Layout(NamedTuple):
-    """Where an order puts tokens: the token of each slot (or -1), tokens of each block, slots."""
-
-    slots: torch.Tensor
-    valid: torch.Tensor
-    places: torch.Tensor
-
-    def pack(self, x: torch.Tensor) -> torch.Tensor:
-        """(tokens, heads, channels) to float32 (heads, N, 128, channels), empty slots zero."""
-        packed = x[self.slots.clamp(min=0)].float()
-        packed = packed.masked_fill_((self.slots < 0)[:, None, None], 0)
-        return packed.unflatten(0, (-1, BLOCK)).permute(2, 0, 1, 3).contiguous()
-
-
-@lru_cache(maxsize=32)
-def _layout(grid: TokenGrid, name: str, device: torch.device) -> _Layout:
-    slots = token_slots(grid, name)
-    arrays = (slots.astype(np.int64), block_sizes(grid), token_places(slots, grid))
-    return _Layout(*(torch.from_numpy(x).to(device) for x in arrays))
 
 
 def _partial_sums(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    layout: _Layout,
+    layout: Layout,
     levels: list[int],
     scale: float,
 ) -> torch.Tensor:
@@ -199,32 +178,32 @@ def _partial_sums(
         q: (R, heads, head_dim), the sampled queries.
         k: (tokens, heads, head_dim).
         v: same shape as k.
-        layout: of the order.
-        levels: the levels to compute, 0 first, L of them.
+        layout: block layout of the order.
+        levels: the L levels to compute, 0 first.
         scale: factor on the logits.
 
     Returns:
-        (heads, R, N, L, head_dim + 1), the denominator last; one factor per query is left out.
+        (heads, R, N, L, head_dim + 1), the denominator last; up to a factor per query.
     """
     query = (q.float() * scale).transpose(0, 1)[:, None]
     keys, values = layout.pack(k), layout.pack(v)
     samples, heads, dim = q.shape
-    sums = query.new_empty(heads, samples, len(layout.valid), len(levels), dim + 1)
+    sums = query.new_empty(heads, samples, len(layout.sizes), len(levels), dim + 1)
     peak = query.new_zeros(())
     for index, level in enumerate(levels):
-        logits = query @ pool_blocks(keys, layout.valid, level).transpose(2, 3)
-        logits += group_bias(layout.valid, level).float()[:, None]
+        logits = query @ pool_blocks(keys, layout.sizes, level).transpose(2, 3)
+        logits += group_bias(layout.sizes, level).float()[:, None]
         if level == 0:
             peak = logits.amax(dim=(1, 3))[:, None, :, None]
         weights = logits.sub_(peak).exp_()
-        mixed = weights @ pool_blocks(values, layout.valid, level)
+        mixed = weights @ pool_blocks(values, layout.sizes, level)
         sums[..., index, :dim] = mixed.transpose(1, 2)
         sums[..., index, dim] = weights.sum(dim=-1).transpose(1, 2)
     return sums
 
 
 def _mix(sums: torch.Tensor, chosen: torch.Tensor, computed: list[int]) -> torch.Tensor:
-    """The outputs (heads, C, R, head_dim) under the candidates' levels (heads, R, C, N)."""
+    """Outputs (heads, C, R, head_dim) for the levels of the candidates (heads, R, C, N)."""
     picks = torch.stack([chosen == level for level in computed], -1).to(sums.dtype).flatten(3)
     mixed = (picks @ sums.flatten(2, 3)).transpose(1, 2)
     return mixed[..., :-1] / mixed[..., -1:].clamp(min=torch.finfo(mixed.dtype).tiny)

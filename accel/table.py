@@ -2,56 +2,51 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from ajour.grid import BLOCK, TokenGrid
-from ajour.lists import (
-    DROPPED,
-    LEVELS,
-    compact,
-    key_lists,
-    tile_counts,
-    with_exact,
-    work_items,
-)
-from ajour.orders import order
+from ajour.layout import block_sizes, token_places, token_slots
+from ajour.lists import DROPPED, LEVELS, compact, key_lists, tile_counts, with_exact
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+_derived = WeakTensorKeyDictionary()
+"""What `BlockTable.derived` returns, by `offsets`: compiled code makes a new table per call."""
+
 
 @dataclass(frozen=True)
 class BlockTable:
     """Which key blocks each query block of each head attends to, and at which pooling level.
 
-    Tokens are laid out in N blocks of 128 slots: video blocks in the row's order, then text
-    blocks. Within a (row, query block, level) list, partial blocks come first and the others are
-    ascending, so that only the first tiles of a level ever need a mask. A key block appears at
-    most once in a row. A level-h entry contributes 128 / 2**h keys, each the mean of the valid
-    ones of 2**h consecutive slots, with the logarithm of their number added to its logit.
+    Tokens are laid out in N blocks of 128 slots: video blocks in the row's order, then blocks of
+    exact tokens. Within the list of a (row, query block, level), partial blocks come first and the
+    others are ascending, so only the first tiles of a level can need a mask. A key block appears at
+    most once for a query block. A level-h entry contributes 128 / 2**h keys: each is the mean of
+    the tokens in 2**h consecutive slots, and the logarithm of their number is added to its logit.
 
     Args:
         grid: the token grid that the table is for.
+        highest_level: upper bound of the levels that the heads use; 0 for an empty table.
         slots: int32 (orders, N * 128), model-order index of the token in a slot, -1 if empty.
         valid: int32 (N,), tokens in each block.
         offsets: int32 (rows, N, LEVELS + 1), where the list of each level starts in `ids`.
-        ids: int32 (entries,), key block ids; entries outside of all lists mean nothing.
+        ids: int32 (entries,), key block ids; entries outside of all lists are not used.
         row_order: int32 (rows,), the row of `slots` that a pattern row uses.
         head_rows: int32 (heads,), the pattern row of each head.
         places: int32 (orders, tokens), the slot of each token; the inverse of `slots`.
         empty_slots: int64 (n,), slots without a token, the same in every order; n is below 256.
-        work: int32 (heads * N, 16), see `ajour.lists.work_items`.
-        highest_level: no head has an entry of a higher level; 0 for an empty table.
-        derived: what backends work out from `offsets` and `ids` and keep with them.
     """
 
     grid: TokenGrid
+    highest_level: int
     slots: torch.Tensor
     valid: torch.Tensor
     offsets: torch.Tensor
@@ -60,9 +55,6 @@ class BlockTable:
     head_rows: torch.Tensor
     places: torch.Tensor
     empty_slots: torch.Tensor
-    work: torch.Tensor
-    highest_level: int
-    derived: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def from_levels(
@@ -81,8 +73,8 @@ class BlockTable:
             head_rows: per head, its row.
 
         Raises:
-            ValueError: if shapes disagree, a level is out of range, a text block is pooled, or a
-                head points at no row.
+            ValueError: if shapes disagree, a level is out of range, a block of exact tokens is
+                pooled, or a head has a row that does not exist.
         """
         blocks = grid.blocks
         if not levels or len(levels) != len(orders):
@@ -103,24 +95,23 @@ class BlockTable:
             if level_map.min() < DROPPED or level_map.max() >= LEVELS:
                 raise ValueError(f"levels must lie in -1..{LEVELS - 1}, level map {row} has others")
             if (level_map[:, grid.video_blocks :] > 0).any():
-                raise ValueError("text blocks are always exact: only level 0 (or -1) is allowed")
+                raise ValueError(
+                    "blocks of exact tokens cannot be pooled: their level must be 0 or -1"
+                )
         offsets, ids = key_lists(torch.from_numpy(np.stack(levels)), torch.from_numpy(valid))
         offsets, ids = compact(offsets, ids)
         slots = np.stack([token_slots(grid, name) for name in names])
         places = token_places(slots, grid)
-        row_order = torch.from_numpy(np.array([names.index(n) for n in orders], dtype=np.int32))
-        heads = torch.from_numpy(np.array(head_rows, dtype=np.int32))
         return cls(
             grid=grid,
             slots=torch.from_numpy(slots),
             valid=torch.from_numpy(valid),
             offsets=offsets,
             ids=ids,
-            row_order=row_order,
-            head_rows=heads,
+            row_order=torch.from_numpy(np.array([names.index(x) for x in orders], dtype=np.int32)),
+            head_rows=torch.from_numpy(np.array(head_rows, dtype=np.int32)),
             places=torch.from_numpy(places.astype(np.int32)),
             empty_slots=torch.from_numpy(np.flatnonzero(slots[0] < 0)),
-            work=work_items(offsets, ids, torch.from_numpy(valid), row_order, heads),
             highest_level=max(0, *(int(levels[row].max()) for row in head_rows)),
         )
 
@@ -130,36 +121,45 @@ class BlockTable:
         return self.head_rows.shape[0]
 
     @property
+    def derived(self) -> dict[str, Any]:
+        """What backends derive from the lists and keep, by name of the backend.
+
+        Tables with the same `offsets` share it, and it lives as long as they do. What also depends
+        on `head_rows` needs them in its key.
+        """
+        kept: dict[str, Any] = _derived.setdefault(self.offsets, {})
+        return kept
+
+    @property
     def partial_blocks(self) -> int:
-        """Blocks with fewer than 128 tokens: at most one of video and one of text."""
+        """Blocks with fewer than 128 tokens: at most one of video and one of exact tokens."""
         grid = self.grid
         return int(grid.video_tokens % BLOCK != 0) + int(grid.exact_tokens % BLOCK != 0)
 
     def with_heads(self, head_rows: Sequence[int]) -> BlockTable:
         """The same rows for another layer's heads; all other tensors are shared.
 
-        Waits for the table's device, to know whether these heads have pooled keys at all.
+        Waits for the table's device, to know whether these heads have pooled keys.
         """
         heads = torch.tensor(list(head_rows), dtype=torch.int32, device=self.head_rows.device)
-        work = work_items(self.offsets, self.ids, self.valid, self.row_order, heads)
         levels = self.offsets[heads.long()].diff(dim=-1).sum((0, 1)).nonzero().flatten().tolist()
         highest = max(levels, default=0)
-        return replace(self, head_rows=heads, work=work, highest_level=highest, derived={})
+        return replace(self, head_rows=heads, highest_level=highest)
 
     @staticmethod
     def with_rows(
         tables: Sequence[BlockTable], rows: Sequence[tuple[torch.Tensor, torch.Tensor, int]]
     ) -> list[BlockTable]:
-        """Give heads of all layers rows of their own, in the orders of those that they have now.
+        """Give some heads of each layer new rows, in the orders of their present rows.
 
-        Everything happens on the tables' device and nothing waits for it. So nobody knows which
-        rows no head has any more: all lists are kept, in one `ids` that the layers share.
+        Everything happens on the tables' device and nothing waits for it. All lists are kept, used
+        or not, in one `ids` that the layers share: dropping some would have to wait.
 
         Args:
             tables: one per layer, from `with_heads` of one table.
             rows: for each layer, levels of video keys for video queries, int8 (rows, Nv, Nv), -1
-                where dropped; the heads that get them, int64 (rows,), each at most once; and a
-                level that none exceeds.
+                where dropped; the heads that get them, int64 (rows,), each at most once; and the
+                highest level that can occur.
 
         Raises:
             ValueError: if the tables do not share their lists.
@@ -167,31 +167,27 @@ class BlockTable:
         shared = tables[0]
         if any(table.ids is not shared.ids for table in tables):
             raise ValueError("the tables of several layers must share their lists")
-        levels = torch.cat([layer for layer, _, _ in rows])
+        levels = torch.cat([levels for levels, _, _ in rows])
         lists, ids = key_lists(with_exact(levels, shared.grid), shared.valid)
         lists = lists + len(shared.ids)
         ids = torch.cat([shared.ids, ids])
-        found, start = [], 0
-        for table, (own, heads, highest) in zip(tables, rows, strict=True):
-            offsets = torch.cat([table.offsets, lists[start : start + len(own)]])
-            start += len(own)
-            added = torch.arange(len(own), dtype=torch.int32, device=ids.device)
-            head_rows = table.head_rows.scatter(0, heads, added + len(table.row_order))
-            order = table.row_order[table.head_rows[heads].long()]
-            row_order = torch.cat([table.row_order, order])
-            found.append(
+        extended, start = [], 0
+        for table, (_, heads, highest) in zip(tables, rows, strict=True):
+            stop = start + len(heads)
+            new_rows = torch.arange(len(heads), dtype=torch.int32, device=ids.device)
+            orders = table.row_order[table.head_rows[heads].long()]
+            extended.append(
                 replace(
                     table,
-                    offsets=offsets,
+                    offsets=torch.cat([table.offsets, lists[start:stop]]),
                     ids=ids,
-                    row_order=row_order,
-                    head_rows=head_rows,
-                    work=work_items(offsets, ids, table.valid, row_order, head_rows),
+                    row_order=torch.cat([table.row_order, orders]),
+                    head_rows=table.head_rows.scatter(0, heads, new_rows + len(table.row_order)),
                     highest_level=max(table.highest_level, highest),
-                    derived={},
                 )
             )
-        return found
+            start = stop
+        return extended
 
     def to(self, device: torch.device | str) -> BlockTable:
         """The table on another device."""
@@ -200,7 +196,7 @@ class BlockTable:
             for entry in fields(self)
             if isinstance(value := getattr(self, entry.name), torch.Tensor)
         }
-        return replace(self, **tensors, derived={})
+        return replace(self, **tensors)
 
     def row_tiles(self) -> torch.Tensor:
         """Tiles of 128 keys computed per row: int64 (rows,)."""
@@ -209,30 +205,3 @@ class BlockTable:
     def density(self) -> float:
         """Share of dense attention's tiles that this layer computes, averaged over its heads."""
         return float(self.row_tiles()[self.head_rows.long()].double().mean()) / self.grid.blocks**2
-
-
-def block_sizes(grid: TokenGrid) -> NDArray[np.int32]:
-    """Tokens in each block: int32 (N,)."""
-    sizes = np.full(grid.blocks, BLOCK, dtype=np.int32)
-    if grid.video_tokens % BLOCK:
-        sizes[grid.video_blocks - 1] = grid.video_tokens % BLOCK
-    if grid.exact_tokens % BLOCK:
-        sizes[-1] = grid.exact_tokens % BLOCK
-    return sizes
-
-
-def token_slots(grid: TokenGrid, name: str) -> NDArray[np.int32]:
-    """Model-order token index of each block slot under an order: int32 (N * 128,), -1 if empty."""
-    slots = np.full((grid.blocks, BLOCK), -1, dtype=np.int32)
-    flat = slots.reshape(-1)
-    flat[: grid.video_tokens] = order(name, grid.shape) + grid.before
-    text = np.arange(grid.exact_tokens)
-    text[grid.before :] += grid.video_tokens
-    start = grid.video_blocks * BLOCK
-    flat[start : start + grid.exact_tokens] = text
-    return flat
-
-
-def token_places(slots: NDArray[np.int32], grid: TokenGrid) -> NDArray[np.int64]:
-    """Slot of each token, the inverse of `token_slots`: (..., N * 128) to int64 (..., tokens)."""
-    return np.argsort(slots, axis=-1, kind="stable")[..., -grid.seq_len :]

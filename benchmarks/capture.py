@@ -1,4 +1,4 @@
-"""What measuring costs: captured maps and automatic choices against one dense attention call.
+"""Time of measuring captured maps and of automatic choices, relative to a dense attention call.
 
 python -m benchmarks.capture --out benchmarks/results/capture-h100.json
 """
@@ -28,13 +28,13 @@ SHAPES = {
     "1x12x32768x128": (TokenGrid(16, 32, 64), 12, 128, 30),
     "1x40x75600x128": (TokenGrid(21, 45, 80), 40, 128, 40),
 }
-"""Grid, heads, head_dim and layers, the last three of Wan 2.1 1.3B and 14B."""
+"""Grid, heads, head_dim and layers; the last three as in Wan 2.1 1.3B and 14B."""
 
 PATTERN = Captured([0.2] * 4)
 
 
 def seconds(call: Callable[[], object], repeats: int) -> float:
-    """Median seconds of a call, the first one left out."""
+    """Median seconds of a call, without the first call."""
     times = []
     for _ in range(repeats + 1):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -47,7 +47,7 @@ def seconds(call: Callable[[], object], repeats: int) -> float:
 
 
 def measure(name: str, repeats: int) -> dict[str, Any]:
-    """One shape."""
+    """All times of a shape."""
     grid, heads, head_dim, layers = SHAPES[name]
     torch.manual_seed(0)
     shape = (1, grid.seq_len, heads, head_dim)
@@ -69,15 +69,15 @@ def measure(name: str, repeats: int) -> dict[str, Any]:
 
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    begun = time.perf_counter()
+    allocated = torch.cuda.memory_allocated()
+    start = time.perf_counter()
     for listen in listeners:
         listen(q, k, v, None, grid)
     planner.decide()
     torch.cuda.synchronize()
-    whole = time.perf_counter() - begun
-    taken = torch.cuda.max_memory_allocated() - before
-    found = {
+    plan_seconds = time.perf_counter() - start
+    plan_bytes = torch.cuda.max_memory_allocated() - allocated
+    times = {
         "dense": seconds(dense, repeats),
         "capture": seconds(
             lambda: PackedLevels.pack(capture(q, k, grid, PATTERN), PATTERN.levels), repeats
@@ -92,14 +92,18 @@ def measure(name: str, repeats: int) -> dict[str, Any]:
         "density": float(tile_shares(levels).mean()),
         "packed_bytes_per_layer": rows.nbytes,
         "packed_bytes_all_layers": rows.nbytes * layers,
-        "auto_plan": {"layers": layers, "seconds": whole, "memory_gib": taken / 2**30},
-        "ms": {key: value * 1000 for key, value in found.items()},
-        "relative_to_dense": {key: value / found["dense"] for key, value in found.items()},
+        "auto_plan": {
+            "layers": layers,
+            "seconds": plan_seconds,
+            "memory_gib": plan_bytes / 2**30,
+        },
+        "ms": {key: value * 1000 for key, value in times.items()},
+        "relative_to_dense": {key: value / times["dense"] for key, value in times.items()},
     }
 
 
 def main() -> None:
-    """Measures every shape and saves the table."""
+    """Measure every shape, print and save."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, required=True)

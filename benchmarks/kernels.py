@@ -1,8 +1,8 @@
 """Attention kernels on one GPU: block tables against dense SDPA and FlexAttention, in one run.
 
-Every arm is first checked against the float64 oracle on sampled query blocks; a wrong arm is not
-timed. TFLOP/s count selected 128 x 128 tiles only; eta is over dense SDPA's. The fastest of our
-backends is timed with its packing, too, which the prologue takes the place of in a pipeline.
+Every arm is checked against the float64 oracle on sampled query blocks before it is timed. TFLOP/s
+count only selected 128 x 128 tiles; eta is the ratio to the TFLOP/s of dense SDPA. The fastest of
+our backends is also timed with packing, which a pipeline fuses with norms and rotary embedding.
 
     python -m benchmarks.kernels --out benchmarks/results/kernels-h200.json
 """
@@ -27,6 +27,7 @@ from ajour import (
     Diagonal,
     Full,
     MultiDiagonal,
+    Prologue,
     Pyramid,
     Stripe,
     TokenGrid,
@@ -35,8 +36,9 @@ from ajour import (
     lower,
 )
 from ajour.backends import backend_reason
-from ajour.backends.packing import pack
+from ajour.backends.packed import pack_inputs
 from ajour.backends.reference import attend as reference
+from ajour.lists import LEVELS
 from benchmarks.record import save
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ SHAPES = {
     (1, 12, 45056, 64): TokenGrid(11, 64, 64),
     (1, 6, 119040, 128): TokenGrid(31, 48, 80),
 }
-"""(batch, heads, tokens, head_dim) and a grid of as many tokens, all blocks whole."""
+"""(batch, heads, tokens, head_dim) and a grid of so many tokens, without partial blocks."""
 
 BACKENDS = ("hopper", "triton")
 KINDS = ("full", "random 25%", "window 25%", "random 10%", "pyramid 25%", "mixed heads")
@@ -59,11 +61,11 @@ MIXED = (
     Full(), Window(2, 6, 6), Diagonal(1), MultiDiagonal(2, 2), Stripe(8),
     Pyramid(4, 4, 4, growth=2.0),
 )  # fmt: skip
-"""Three orders, densities from a twentieth to all."""
+"""Patterns in three orders, with densities from 0.05 to 1."""
 
 
 def make_table(grid: TokenGrid, heads: int, kind: str, seed: int = 0) -> BlockTable:
-    """A table of one kind of list; random ones differ by head."""
+    """A table with lists of one kind; random lists differ between heads."""
     blocks = grid.blocks
     if kind == "mixed heads":
         return lower([MIXED[head % len(MIXED)] for head in range(heads)], grid)
@@ -86,7 +88,7 @@ def make_table(grid: TokenGrid, heads: int, kind: str, seed: int = 0) -> BlockTa
 def random_levels(
     heads: int, blocks: int, shares: tuple[float, ...], seed: int
 ) -> NDArray[np.int8]:
-    """Level maps (heads, N, N): of every query block's keys, up to shares[h] have level h."""
+    """Level maps (heads, N, N): shares[h] of each query block's keys have a level of at most h."""
     ranks = np.random.default_rng(seed).random((heads, blocks, blocks)).argsort(-1).argsort(-1)
     levels = np.full(ranks.shape, -1, dtype=np.int8)
     for level in reversed(range(len(shares))):
@@ -103,7 +105,7 @@ def sampled(table: BlockTable) -> BlockTable:
 
 
 def flex_mask(table: BlockTable) -> BlockMask:
-    """The same lists for FlexAttention, all blocks whole."""
+    """The same lists for FlexAttention; the table must have no partial blocks."""
     rows = table.head_rows.long()
     first, stop = table.offsets[rows, :, 0], table.offsets[rows, :, 1]
     count = (stop - first)[None].contiguous()
@@ -138,8 +140,8 @@ def measure(shape: tuple[int, int, int, int], dtype: torch.dtype) -> list[dict[s
         )
         kept = exact.abs().sum(-1, keepdim=True) > 0
         eager_error = float((eager - exact).norm() / exact.norm())
-        levels = 4 if table.highest_level else 1
-        packed_q, packed_k, packed_v = (pack(x, table, levels) for x in (q, k, v))
+        levels = LEVELS if table.highest_level else 1
+        packed = pack_inputs(q, k, v, table, Prologue(), levels)
         arms: dict[str, Callable[[], torch.Tensor]] = {}
         if kind == "full":
             arms["sdpa"] = lambda: F.scaled_dot_product_attention(
@@ -150,11 +152,7 @@ def measure(shape: tuple[int, int, int, int], dtype: torch.dtype) -> list[dict[s
         ]
         for name in runnable:
             call = import_module(f"ajour.backends.{name}.launch").attend_packed
-            arguments = (
-                packed_q[0], packed_k[0], packed_v[0], packed_k[1], packed_v[1], table, scale,
-                q.shape, levels,
-            )  # fmt: skip
-            arms[f"{name} kernel"] = lambda f=call, a=arguments: f(*a)[0]
+            arms[f"{name} kernel"] = lambda f=call, p=packed, t=table: f(p, t, scale)[0]
         best = runnable[0]
         arms[f"{best} with packing"] = lambda t=table, b=best: attention(q, k, v, t, backend=b)
         if levels == 1 and kind != "mixed heads":
@@ -188,7 +186,7 @@ def main() -> None:
     """Measure every shape, print a table, save the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--tokens", type=int, help="only shapes of as many tokens")
+    parser.add_argument("--tokens", type=int, help="only shapes with this number of tokens")
     args = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for shape in [shape for shape in SHAPES if args.tokens in (None, shape[2])]:

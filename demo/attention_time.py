@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import torch
-
+from ajour.pipelines.devices import pipeline_device
 from ajour.pipelines.enable import transformers_of
+from ajour.pipelines.stopwatch import LayerTimer
 from ajour.processors import family_of
 
 if TYPE_CHECKING:
@@ -18,17 +17,14 @@ if TYPE_CHECKING:
 class AttentionClock:
     """Times every self-attention module, projections included, and every whole forward pass.
 
-    On a GPU by events, which do not make it wait. Call `close_step` after each step.
-
     Args:
         pipe: a supported pipeline.
     """
 
     def __init__(self, pipe: Any) -> None:
-        self._cuda = pipe.device.type == "cuda"
+        device = pipeline_device(pipe)
         self._transformers = transformers_of(pipe)
-        self._starts: dict[int, Any] = {}
-        self._spans: dict[str, list[tuple[Any, Any]]] = {"attention": [], "whole": []}
+        self._timers = {"attention": LayerTimer(device), "whole": LayerTimer(device)}
         self._seconds: dict[str, dict[str, float]] = {}
 
     @contextmanager
@@ -39,8 +35,9 @@ class AttentionClock:
             layers = family_of(transformer).layers(transformer)
             for name, modules in (("attention", layers), ("whole", [transformer])):
                 for module in modules:
-                    hooks.append(module.register_forward_pre_hook(self._start))
-                    hooks.append(module.register_forward_hook(self._end(name)))
+                    mark = _without_arguments(self._timers[name])
+                    hooks.append(module.register_forward_pre_hook(mark))
+                    hooks.append(module.register_forward_hook(mark))
         try:
             yield self
         finally:
@@ -48,38 +45,23 @@ class AttentionClock:
                 hook.remove()
 
     def close_step(self, label: str, step: int) -> None:
-        """Add the time since the last step to a label; step 0 starts the label at 0."""
+        """Add the time since the last step to a label; step 0 starts the label at 0.
+
+        The device must be idle.
+        """
         if step == 0:
-            self._seconds[label] = dict.fromkeys(self._spans, 0.0)
-        for name, spans in self._spans.items():
-            self._seconds[label][name] += sum(self._between(*span) for span in spans)
-            spans.clear()
+            self._seconds[label] = dict.fromkeys(self._timers, 0.0)
+        for name, timer in self._timers.items():
+            self._seconds[label][name] += timer.take()
 
     def share(self, label: str) -> float | None:
         """Self-attention's share of the transformer's time under a label; None if unknown."""
         seconds = self._seconds.get(label)
         return seconds["attention"] / seconds["whole"] if seconds and seconds["whole"] else None
 
-    def _now(self) -> Any:
-        if not self._cuda:
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
 
-    def _start(self, module: torch.nn.Module, _args: Any) -> None:
-        self._starts[id(module)] = self._now()
+def _without_arguments(timer: LayerTimer) -> Any:
+    def mark(*_: Any) -> None:
+        timer()
 
-    def _end(self, name: str) -> Any:
-        def end(module: torch.nn.Module, _args: Any, _output: Any) -> None:
-            start = self._starts.pop(id(module), None)
-            if start is not None:
-                self._spans[name].append((start, self._now()))
-
-        return end
-
-    def _between(self, start: Any, end: Any) -> float:
-        if not self._cuda:
-            return float(end - start)
-        end.synchronize()
-        return float(start.elapsed_time(end)) / 1e3
+    return mark

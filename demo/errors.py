@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ajour.pipelines.enable import sparse, transformers_of
+from ajour.patterns import Full
+from ajour.pipelines.enable import transformers_of
 from ajour.pipelines.generate import sample
-from ajour.pipelines.session import session_of
-from ajour.search.calibrate import Meter, band_starts, full_plan
+from ajour.search.bands import Bands
+from ajour.search.calibrate.errors import ErrorMeter
+from ajour.search.setup import Setup, uniform_plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from ajour.demo.model import Model
     from ajour.demo.request import Request
     from ajour.plan import Plan
+    from ajour.search.calibrate.prompt import Calibration
 
 
 class _Enough(Exception):
@@ -48,7 +51,7 @@ def measure(pipe: Any, job: Job, shown: ShownPlan, request: Request, model: Mode
     """
     if len(transformers_of(pipe)) > 1:
         raise TypeError("errors are measured on pipelines with one transformer; this one has two")
-    plan, dense = shown.plan, full_plan(pipe.transformer)
+    plan, dense = shown.plan, uniform_plan(pipe.transformer, Full())
     plan.check_model(**dense.model)
     last = request.steps // 2
 
@@ -58,12 +61,11 @@ def measure(pipe: Any, job: Job, shown: ShownPlan, request: Request, model: Mode
         if step == last:
             raise _Enough
 
-    with sparse(pipe, dense, backend=model.backend):
-        session = session_of(pipe)
-        meter = Meter(session, list(plan.patterns.values()), bands=1)
-        call = model.call(pipe, request)
-        with suppress(_Enough):
-            sample(pipe, request.prompt, request.seed, "dense", on_step, **call)
+    setup = Setup(pipe, model.call(pipe, request), model.backend)
+    with setup.enabled(dense) as session:
+        meter = ErrorMeter(session, list(plan.patterns.values()), bands=1)
+        with session.runtimes[0].listen(meter), suppress(_Enough):
+            sample(pipe, request.prompt, request.seed, "dense", on_step, **setup.call)
         scores = meter.errors()[0]
         level, grid = session.noise_levels[last], session.runtimes[0].grid
     assert grid is not None
@@ -73,28 +75,20 @@ def measure(pipe: Any, job: Job, shown: ShownPlan, request: Request, model: Mode
 
 
 def searched_errors(
-    prompts: Sequence[NDArray[np.float64]],
-    candidates: Sequence[str],
-    levels: Sequence[float],
-    plan: Plan,
+    calibration: Calibration, candidates: Sequence[str], plan: Plan
 ) -> dict[str, NDArray[np.float64]]:
     """The errors of a searched plan's heads, by assignment, as the search measured them.
 
     Args:
-        prompts: errors of each prompt, (bands, layers, heads, C).
-        candidates: names of the C patterns.
-        levels: noise level of each step.
+        calibration: the search's measurements on one prompt.
+        candidates: names of the patterns that were measured.
         plan: the plan.
     """
-    mean = np.mean(prompts, axis=0)
-    names = [plan.schedule.at(levels[start]) for start in band_starts(len(levels), len(mean))]
+    errors, levels = calibration.errors, calibration.noise_levels
+    starts = Bands(tuple(levels), len(errors)).starts
+    names = np.array([plan.schedule.at(levels[start]) for start in starts])
     return {
-        name: _of_heads(
-            np.mean([band for band, used in zip(mean, names, strict=True) if used == name], axis=0),
-            plan,
-            name,
-            candidates,
-        )
+        name: _of_heads(errors[names == name].mean(axis=0), plan, name, candidates)
         for name in plan.assignments
         if name in names
     }

@@ -81,8 +81,7 @@ def parse_grid(text: str | None) -> TokenGrid | None:
     A grid too large to draw is None as well.
     """
     try:
-        frames, height, width = (int(n) for n in str(text).split(" ")[0].split("x"))
-        grid = TokenGrid(frames, height, width)
+        grid = TokenGrid.parse(str(text))
     except ValueError:
         return None
     return grid if grid.video_tokens <= MOST_TOKENS else None

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from ajour.demo.charts import Series, bars, chart, panels, table
+from ajour.demo.charts import Series, bars, chart, frontier_chart, panels, table
 from ajour.demo.render import small
-from ajour.search.figures import fitted
+from ajour.search.report.figures import fitted
 
 Row = Mapping[str, Any]
 Rows = Sequence[Row]
@@ -103,7 +103,10 @@ def _search(data: Row) -> Markup:
     tried = [row for row in others if row not in simple]
     low, high = (end(row["psnr_db"] for row in (chosen, *others)) for end in (min, max))
     frontier = [(point["seconds"], point["decibels"]) for point in data["frontier"]]
-    near = [(x, y) for x, y in fitted(frontier, data["chosen"]) if low - 3 < y < high + 5]
+    known, measured = (
+        (chosen[x], chosen[y]) for x, y in (("seconds", "decibels"), ("speedup", "psnr_db"))
+    )
+    near = [(x, y) for x, y in fitted(frontier, known, measured) if low - 3 < y < high + 5]
     target, settings = data["target"], data["settings"]
     text = (
         f"Target: {target['kind']} {target['value']:g}, {'met' if data['met'] else 'missed'}. "
@@ -111,19 +114,14 @@ def _search(data: Row) -> Markup:
         f"{len(settings['verification'])} others. "
         f"Chosen: {chosen['speedup']:.2f}x, {chosen['psnr_db']:.1f} dB{_density(data)}."
     )
-    verified = {"verified on the way": tried, "one pattern for all heads": simple}
-    series = [
-        Series("predicted frontier", near, "line"),
-        *(_verified(name, rows) for name, rows in verified.items()),
-        _verified("chosen", [chosen], "stars"),
-    ]
-    title = "Speed-up against PSNR"
-    return small(text) + panels([("", chart(title, "speed-up of denoising", "PSNR, dB", series))])
-
-
-def _verified(name: str, rows: Rows, kind: str = "dots") -> Series:
-    labels = [f"{row['verified']}: {row['speedup']:.2f}x, {row['psnr_db']:.1f} dB" for row in rows]
-    return Series(name, [(row["speedup"], row["psnr_db"]) for row in rows], kind, labels)
+    groups = {
+        "verified on the way": tried, "one pattern for all heads": simple, "chosen": [chosen]
+    }  # fmt: skip
+    plans = {
+        name: [(row["verified"], row["speedup"], row["psnr_db"]) for row in rows]
+        for name, rows in groups.items()
+    }
+    return small(text) + panels([("", frontier_chart("Speed-up against PSNR", near, plans))])
 
 
 def _transformers(data: Row) -> Markup:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from markupsafe import Markup
 from ajour.demo.charts import table
 from ajour.demo.render import note, render
 from ajour.demo.result_kinds import KINDS, OTHER, kind_of, rows_of
+from ajour.files import read_json
 
 if TYPE_CHECKING:
     from ajour.demo.result_kinds import Row, Rows
@@ -36,10 +36,8 @@ def page(folder: Path) -> Markup:
     """
     parts = []
     for path in sorted(folder.glob("*.json")):
-        if path.stat().st_size > MOST_BYTES:
-            continue
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = read_json(path, MOST_BYTES, "results")
             rows = rows_of(data)
             place = [*KINDS, OTHER].index(kind_of(rows))
             parts.append((place, len(rows), path.name, section(path.name, data)))

@@ -8,16 +8,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ajour.demo.device import Stopped
 from ajour.demo.errors import searched_errors
 from ajour.demo.heads import ShownPlan
-from ajour.search.balance import USUAL_OFFSET_DB, best_of, decibels, meets
 from ajour.search.engine import Progress, Search
-from ajour.search.figures import fitted
+from ajour.search.report.figures import fitted
 from ajour.search.settings import Settings, Target
-from ajour.search.solve import frontier
+from ajour.search.solve.knapsack import frontier
+from ajour.search.solve.target import USUAL_OFFSET_DB, best_of, meets
 from ajour.search.work import Work
 from ajour.search.workers import Workers
 
@@ -75,10 +73,9 @@ class SearchResult:
         shown: the plan and the errors of its heads.
         speedup: of denoising, measured.
         psnr_db: measured.
-        density: of all steps; None if the search was stopped early.
+        density: of all steps; None if the search was stopped or out of time.
         target: the target of the search.
         met: whether the plan meets the target.
-        complete: whether the search was neither stopped nor out of time.
         progress: the last progress.
     """
 
@@ -88,7 +85,6 @@ class SearchResult:
     density: float | None
     target: Target
     met: bool
-    complete: bool
     progress: SearchProgress
 
 
@@ -147,52 +143,39 @@ def search(
     with TemporaryDirectory() as folder:
         work = _WatchedWork(Path(folder), settings, job, limit)
 
-        def watch(progress: Progress) -> None:
+        def on_progress(progress: Progress) -> None:
             nonlocal latest
             latest = progress
-            work.report(frontier=predicted(progress, target), verified=measured(progress))
+            verified = tuple((plan.speedup, plan.psnr_db) for plan in progress.verified)
+            work.report(frontier=predicted(progress, target), verified=verified)
 
         density = None
         try:
-            engine = Search(pipe, settings, work, Workers(), watch=watch)
+            engine = Search(pipe, settings, work, Workers(), on_progress=on_progress)
             outcome = engine.run()
         except Stopped:
-            if latest is None or not latest.tried:
+            if latest is None or not latest.verified:
                 raise
-            best = best_of(latest.tried, target)
-            plan, met, complete = latest.plan(best.choice), meets(best, target), False
-            figures = best.found
+            chosen = best_of(latest.verified, target)
+            plan, met = chosen.plan, meets(chosen, target)
         else:
-            plan, met, complete = outcome.plan, outcome.met, True
-            figures, density = outcome.facts["chosen"], outcome.facts["density"]
-        measurements = work["prompt/0"]
-    errors = searched_errors(
-        [np.array(measurements["errors"])], list(engine.candidates), measurements["levels"], plan
-    )
+            plan, met, chosen, density = outcome.plan, outcome.met, outcome.chosen, outcome.density
+    assert latest is not None  # reported once errors were measured
+    errors = searched_errors(latest.calibrations[0], list(engine.candidates), plan)
     text = f"Errors measured during the search, seed {request.seed}: {request.prompt}"
-    grid = replace(engine.grid, before=0, after=0)
+    grid = replace(engine.shape.grid, before=0, after=0)
     shown = ShownPlan(plan, "Result of a search", grid, errors, text)
-    return SearchResult(
-        shown, figures["speedup"], figures["psnr_db"], density, target, met, complete,
-        work.progress,
-    )  # fmt: skip
+    return SearchResult(shown, chosen.speedup, chosen.psnr_db, density, target, met, work.progress)
 
 
 def predicted(progress: Progress, target: Target) -> Points:
-    """The predicted frontier, shifted to run through the best verified plan."""
+    """The predicted frontier, moved so that it runs through the best verified plan."""
     problem = progress.problem
-    known: dict[str, Any] = {
-        "seconds": float(problem.dense.sum()), "decibels": 0.0,
-        "speedup": 1.0, "psnr_db": USUAL_OFFSET_DB,
-    }  # fmt: skip
-    if progress.tried:
-        known = best_of(progress.tried, target).facts
+    known, measured = (problem.dense_seconds, 0.0), (1.0, USUAL_OFFSET_DB)
+    if progress.verified:
+        best = best_of(progress.verified, target)
+        known, measured = (best.seconds, best.decibels), (best.speedup, best.psnr_db)
     choices = frontier(problem)
-    points = fitted([(problem.seconds(c), decibels(problem, c)) for c in choices], known)
+    points = fitted([(problem.seconds(c), problem.decibels(c)) for c in choices], known, measured)
     limit = max(BEST_SHOWN, min(psnr for _, psnr in points) + SPAN_SHOWN)
     return tuple(point for point in points if point[1] <= limit)
-
-
-def measured(progress: Progress) -> Points:
-    """The verified plans."""
-    return tuple((plan.found["speedup"], plan.found["psnr_db"]) for plan in progress.tried)

@@ -196,8 +196,8 @@ class AutoPlanner:
                         heads = tuple(np.flatnonzero(picks == index).tolist())
                         ranks = self.ranks[layer][pattern.ranking].unpack()
                         ranks = ranks[indices(heads, ranks.device)]
-                        before = _tensor(self.bounds, ranks.device)[ranks.int()]
-                        levels = pattern.assign(before)
+                        share_above = _tensor(self.bounds, ranks.device)[ranks.int()]
+                        levels = pattern.assign(share_above)
                         rows[pattern, heads] = CapturedRows.of(levels, heads, pattern)
         used = sorted({index for choice in chosen.values() for index in choice.flatten().tolist()})
         plan = Plan(
@@ -239,9 +239,9 @@ class AutoPlanner:
         rankings = {p.ranking: p for p in self.patterns if isinstance(p, Captured)}
         for ranking, pattern in rankings.items():
             # Between which bounds a block ranks is all that its levels depend on.
-            before = importance.before(pattern)
+            share_above = importance.share_above(pattern)
             bounds = _tensor(self.bounds, q.device)
-            ranks = torch.bucketize(before, bounds, out_int32=True, right=True) - 1
+            ranks = torch.bucketize(share_above, bounds, out_int32=True, right=True) - 1
             packed = PackedLevels.pack(ranks.to(torch.int8), tuple(range(len(bounds))))
             self.ranks[layer][ranking] = packed
         self.errors[layer] = head_errors(q, k, v, grid, candidates, self.queries, weight)

@@ -196,9 +196,6 @@ def _grid(text: str) -> Any:
     from ajour.grid import TokenGrid
 
     try:
-        frames, height, width = (int(part) for part in text.lower().split("x"))
-        return TokenGrid(frames, height, width)
+        return TokenGrid.parse(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(
-            f"a grid is FRAMESxHEIGHTxWIDTH in tokens, such as 13x16x16, got {text!r}"
-        ) from error
+        raise argparse.ArgumentTypeError(str(error)) from error

@@ -47,24 +47,25 @@ class Fusion:
             operator cannot compute stays with the module.
         """
         x, text = arguments["hidden_states"], arguments.get("encoder_hidden_states")
-        norms: dict[str, Norm | None] = {}
-        taken: tuple[str, ...] = ()
+        kinds: tuple[str, ...] = ("norm_{}",)
+        split = 0
+        if text is not None and getattr(attn, "add_q_proj", None) is not None:
+            kinds, split = ("norm_{}", "norm_added_{}"), x.shape[1]
+            if self.text_first:
+                kinds, split = kinds[::-1], text.shape[1]
+        taken: list[str] = []
+        norms: list[Norm | None] = []
         for part in ("q", "k"):
-            names, split = (f"norm_{part}",), 0
-            if text is not None and getattr(attn, "add_q_proj", None) is not None:
-                names = f"norm_{part}", f"norm_added_{part}"
-                split = x.shape[1]
-                if self.text_first:
-                    names, split = names[::-1], text.shape[1]
+            names = [kind.format(part) for kind in kinds]
             norm = norm_of([getattr(attn, name) for name in names], split, x.device)
-            norms[part] = None if isinstance(norm, str) else norm
-            taken += names if isinstance(norm, Norm) else ()
+            norms.append(norm if isinstance(norm, Norm) else None)
+            taken += names if isinstance(norm, Norm) else []
         rotation = arguments.pop(self.argument, None)
         rope = None
         if rotation is not None:
             cosines, sines = rotation if self.tables is None else self.tables(rotation)
             rope = Rope(cosines.to(x.device), sines.to(x.device))
-        return WithoutNorms(attn, taken), Prologue(norms["q"], norms["k"], rope)
+        return WithoutNorms(attn, taken), Prologue(norms[0], norms[1], rope)
 
 
 class WithoutNorms:
@@ -75,7 +76,7 @@ class WithoutNorms:
         names: the norms' names.
     """
 
-    def __init__(self, attn: Any, names: tuple[str, ...]) -> None:
+    def __init__(self, attn: Any, names: Sequence[str]) -> None:
         self._attn = attn
         self._names = names
 

@@ -26,19 +26,25 @@ if TYPE_CHECKING:
 BACKENDS = ("hopper", "triton", "cpu", "reference")
 """Every backend, in the order in which `backend=None` tries them."""
 
+KERNEL_BACKENDS = ("hopper", "triton")
+"""Backends with Triton kernels: they launch on a GPU, or in Triton's interpreter."""
+
 HOPPER_TRITON = (3, 6)
 """The first Triton release whose Gluon can express the Hopper kernel."""
 
 
 def load_backend(name: str) -> Backend:
-    """A backend's (q, k, v, table, scale, prologue) -> (out, lse), imported on first use."""
-    module = f"{name}.launch" if name in ("hopper", "triton") else name
+    """The function (q, k, v, table, scale, prologue) -> (out, lse) of a backend.
+
+    Its module is imported on first use.
+    """
+    module = f"{name}.launch" if name in KERNEL_BACKENDS else name
     function: Backend = importlib.import_module(f"ajour.backends.{module}").attend
     return function
 
 
 def on_device(device: torch.device) -> AbstractContextManager[object]:
-    """Makes a GPU the current one, on which Triton launches kernels whatever its arguments."""
+    """Make a GPU the current device, because Triton launches kernels there."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
@@ -75,7 +81,7 @@ def _hopper_reason(device: torch.device, dtype: torch.dtype, head_dim: int) -> s
     capability = torch.cuda.get_device_capability(device)
     if capability != (9, 0):
         return f"needs compute capability 9.0, this GPU has {capability[0]}.{capability[1]}"
-    installed = _triton_version()
+    installed = triton_version()
     if tuple(int(part) for part in installed.split(".")[:2]) < HOPPER_TRITON:
         return f"needs Triton {'.'.join(map(str, HOPPER_TRITON))} or newer, got {installed}"
     if dtype not in (torch.float16, torch.bfloat16):
@@ -91,6 +97,7 @@ def _triton_is_installed() -> bool:
 
 
 @cache
-def _triton_version() -> str:
+def triton_version() -> str:
+    """Version of the installed Triton."""
     version: str = importlib.import_module("triton").__version__
     return version

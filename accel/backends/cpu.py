@@ -1,4 +1,4 @@
-"""CPU backend: PyTorch's flash attention, called on views of the packed keys wherever possible."""
+"""CPU backend: PyTorch's flash attention, called on views of packed keys where possible."""
 
 from __future__ import annotations
 
@@ -17,16 +17,23 @@ if TYPE_CHECKING:
 
 
 KeyRun = tuple[int, int, int]
-"""(level, start, stop): consecutive pooled keys of a level, counted in 128 / 2**level per block."""
+"""(level, start, stop): consecutive keys of a level, of which a block has 128 / 2**level."""
 
 
 class Call(NamedTuple):
-    """Query slots that one call of flash attention handles.
+    """Query slots that one call of flash attention handles: `repeats` groups of `size` slots.
 
-    `repeats` groups of `size` query slots from `start` on. The first group attends to `runs`, every
-    further one to the same run moved by `size`, a band: then there is one run, of level 0.
-    Otherwise `gather` (repeats, keys) lists the keys of each group among all levels' keys behind
-    each other, and `bias` (repeats, keys) what to add to their logits, if there is any.
+    The keys of a group follow from `runs` or `gather`. Without `gather`, the first group attends to
+    the single level-0 run in `runs`, and each further group to that run moved by `size`: a band.
+
+    Args:
+        start: first query slot.
+        size: query slots of a group.
+        repeats: number of groups.
+        runs: keys of the first group; empty if it has none.
+        gather: int64 (repeats, keys), the keys of each group, as indices into the packed keys of
+            all levels.
+        bias: (repeats, keys), added to the logits; None for zeros.
     """
 
     start: int
@@ -45,7 +52,7 @@ def attend(
     scale: float,
     prologue: Prologue,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention through a block table on the CPU. Arguments and result as `reference.attend`."""
+    """Attention through a block table on the CPU; arguments and result: see `reference.attend`."""
     q, k = prologue.apply(q, k)
     batch, tokens, heads, dim = q.shape
     inputs = [x.reshape(-1, dim) for x in (q, k, v)]
@@ -56,8 +63,8 @@ def attend(
     first = torch.arange(batch)[:, None] * tokens
     for row in table.head_rows.unique().tolist():
         slots = table.slots[int(table.row_order[row])].long()
-        owned = (table.head_rows == row).nonzero()[:, None]
-        places = ((first + slots) * heads + owned).masked_fill_(slots < 0, total).flatten(0, 1)
+        row_heads = (table.head_rows == row).nonzero()[:, None]
+        places = ((first + slots) * heads + row_heads).masked_fill_(slots < 0, total).flatten(0, 1)
         calls, used = _row_calls(table, row)
         source = places.clamp(max=total - 1)
         query = inputs[0].index_select(0, source.flatten()).view(*places.shape, dim)
@@ -82,10 +89,10 @@ def _attend_row(
         q: (heads, slots, head_dim).
         k: (heads, keys, head_dim), from `_pack`.
         v: same shape.
-        places: (heads, slots), where the result of a query goes in `out` and `lse`.
+        places: (heads, slots), where the result of a query is written in `out` and `lse`.
         out: (places, head_dim), written.
         lse: (places,), written.
-        calls: of the row.
+        calls: the calls of the row.
         scale: factor on the logits.
     """
     for start, size, repeats, runs, gather, bias in calls:
@@ -118,11 +125,11 @@ def _attend_row(
 def _pack(
     x: torch.Tensor, source: torch.Tensor, table: BlockTable, used: list[int]
 ) -> torch.Tensor:
-    """Keys or values of a pattern row's heads in block layout, behind them their pooled levels.
+    """Keys or values of a pattern row's heads in block layout, followed by their pooled levels.
 
     Args:
         x: (places, head_dim).
-        source: (heads, slots), the place of each slot's row; any place for an empty slot.
+        source: (heads, slots), the place of each slot's token; any place for an empty slot.
         table: the block table.
         used: the levels to lay out, 0 first.
 
@@ -142,8 +149,8 @@ def _pack(
 
 
 def _row_calls(table: BlockTable, row: int) -> tuple[list[Call], list[int]]:
-    """The calls of a row and the levels that they use, 0 first; worked out once per table."""
-    kept = table.derived.setdefault("cpu", {})
+    """The calls of a row and the levels that they use, 0 first; derived once per table."""
+    kept: dict[int, tuple[list[Call], list[int]]] = table.derived.setdefault("cpu", {})
     if row not in kept:
         offsets, ids, valid = table.offsets[row].tolist(), table.ids, table.valid.tolist()
         blocks = [
@@ -168,8 +175,7 @@ def _row_calls(table: BlockTable, row: int) -> tuple[list[Call], list[int]]:
                 )
             calls.append(call)
         kept[row] = _side_by_side(calls), used
-    found: tuple[list[Call], list[int]] = kept[row]
-    return found
+    return kept[row]
 
 
 def _runs(blocks: list[int], level: int, valid: list[int]) -> list[KeyRun]:
@@ -202,9 +208,9 @@ def _calls(blocks: list[tuple[KeyRun, ...]]) -> list[Call]:
 
 
 def _side_by_side(calls: list[Call]) -> list[Call]:
-    """Join neighbouring calls that gather as many keys, a group of queries for each thread.
+    """Join neighbouring calls with equally many gathered keys, up to a group for each thread.
 
-    More would only push the gathered keys out of the cache.
+    Larger calls would push the gathered keys out of the cache.
     """
     joined: list[Call] = []
     for call in calls:
@@ -230,7 +236,7 @@ def _side_by_side(calls: list[Call]) -> list[Call]:
 
 
 def _band(call: Call) -> tuple[int, int, int] | None:
-    """Query slots per group, first and last key relative to them; None unless one level-0 run."""
+    """Query slots per group, and the run relative to them; None unless it is one level-0 run."""
     if len(call.runs) != 1 or call.runs[0][0] > 0:
         return None
     _, start, stop = call.runs[0]

@@ -1,7 +1,7 @@
-"""Where sampled queries' attention goes, block by block, in two passes over the keys on a GPU.
+"""Share of sampled queries' attention that goes to each key block, by a Triton kernel.
 
-A program takes the samples of a few query blocks of one head. The first pass finds each query's
-peak and sum, the second sums its shares over the blocks; no logit reaches memory.
+A program takes the samples of a few query blocks of one head. The first pass over the keys finds
+the peak and sum of each query, the second sums its shares block by block. No logit reaches memory.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from ajour.backends.packing import padded_channels
 from ajour.grid import BLOCK
 
 ROWS = 128
-"""Queries of a program, or as many as are sampled from a block."""
+"""Queries of a program; more if more are sampled from a block."""
 
 
 def shares_of_blocks(
-    q: torch.Tensor, k: torch.Tensor, tokens: torch.Tensor, chosen: torch.Tensor, scale: float
+    q: torch.Tensor, k: torch.Tensor, tokens: torch.Tensor, queries: torch.Tensor, scale: float
 ) -> torch.Tensor:
     """Share of each query block's attention that goes to each key block.
 
     Args:
         q: (batch, tokens, heads, head_dim).
         k: same shape.
-        tokens: int64 (N, 128), the key in each slot of each block, -1 behind the last.
-        chosen: int64 (N, samples), the queries sampled from each block; samples is a power of two.
+        tokens: int64 (N, 128), the token in each slot of each key block, -1 in empty slots.
+        queries: int64 (N, samples), the tokens sampled from each query block; samples is a power
+            of two.
         scale: factor on the logits.
 
     Returns:
@@ -37,24 +38,15 @@ def shares_of_blocks(
     """
     batch, _, heads, dim = q.shape
     q, k = (x if x.stride(3) == 1 else x.contiguous() for x in (q, k))
-    blocks, samples = chosen.shape
+    blocks, samples = queries.shape
     mass = torch.empty(batch, heads, blocks, blocks, dtype=torch.float32, device=q.device)
     exact = q.dtype == torch.float32
     fixed = constants(dim, samples, exact)
     mass_kernel[(triton.cdiv(blocks * samples, fixed["ROWS"]), batch * heads)](
-        q,
-        k,
-        tokens.int(),
-        chosen.int(),
-        mass,
-        scale * math.log2(math.e),
-        heads,
-        blocks,
-        *q.stride()[:3],
-        *k.stride()[:3],
-        **fixed,
-        **compile_options(fixed["ROWS"], exact),
-    )
+        q, k, tokens.int(), queries.int(), mass, scale * math.log2(math.e), heads, blocks,
+        *q.stride()[:3], *k.stride()[:3],
+        **fixed, **compile_options(fixed["ROWS"], exact),
+    )  # fmt: skip
     return mass[0] if batch == 1 else mass.mean(dim=0)
 
 
@@ -80,17 +72,9 @@ def compile_options(rows: int, exact: bool) -> dict[str, Any]:
 
 @triton.jit
 def block_logits(
-    query,
-    keys,
-    tokens,
-    first,
-    stride,
-    scale,
-    D: tl.constexpr,
-    DP: tl.constexpr,
-    TILE: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    query, keys, tokens, first, stride, scale,
+    D: tl.constexpr, DP: tl.constexpr, TILE: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     """Base-2 logits (ROWS, TILE) of the keys of slots first, first + 1, ...; -inf where empty."""
     token = tl.load(tokens + first + tl.arange(0, TILE))
     channel = tl.arange(0, DP)
@@ -102,28 +86,11 @@ def block_logits(
 
 @triton.jit
 def mass_kernel(
-    q,
-    k,
-    tokens,
-    chosen,
-    mass,
-    scale,
-    heads,
-    blocks,
-    q_batch,
-    q_token,
-    q_head,
-    k_batch,
-    k_token,
+    q, k, tokens, chosen, mass, scale, heads, blocks, q_batch, q_token, q_head, k_batch, k_token,
     k_head,
-    D: tl.constexpr,
-    DP: tl.constexpr,
-    BLOCK: tl.constexpr,
-    TILE: tl.constexpr,
-    ROWS: tl.constexpr,
-    SAMPLES: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    D: tl.constexpr, DP: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr, ROWS: tl.constexpr,
+    SAMPLES: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     """Shares of ROWS sampled queries, SAMPLES to a query block. `scale` includes log2(e)."""
     batch_head = tl.program_id(1)
     batch = (batch_head // heads).to(tl.int64)
@@ -148,7 +115,7 @@ def mass_kernel(
 
     group: tl.constexpr = ROWS // SAMPLES
     block = tl.program_id(0) * group + tl.arange(0, group)
-    found = mass + (batch_head.to(tl.int64) * blocks + block) * blocks
+    target = mass + (batch_head.to(tl.int64) * blocks + block) * blocks
     part = tl.zeros((ROWS,), dtype=tl.float32)
     for tile in range(blocks * (BLOCK // TILE)):
         logits = block_logits(
@@ -157,5 +124,5 @@ def mass_kernel(
         part += tl.sum(tl.exp2(logits - peak[:, None]), axis=1)
         if tile % (BLOCK // TILE) == BLOCK // TILE - 1:
             share = tl.sum(tl.reshape(part / total, (group, SAMPLES)), axis=1) / SAMPLES
-            tl.store(found + tile // (BLOCK // TILE), share, mask=block < blocks)
+            tl.store(target + tile // (BLOCK // TILE), share, mask=block < blocks)
             part = tl.zeros((ROWS,), dtype=tl.float32)

@@ -29,7 +29,7 @@ def pack(x: torch.Tensor, table: BlockTable, levels: int) -> tuple[torch.Tensor,
     Args:
         x: any strides.
         table: the block table.
-        levels: one more than the highest level to pool to.
+        levels: number of levels, the exact level included: 1 pools nothing.
 
     Returns:
         Rows (batch * heads * blocks * 128, channels), channels being head_dim padded to a power
@@ -39,34 +39,23 @@ def pack(x: torch.Tensor, table: BlockTable, levels: int) -> tuple[torch.Tensor,
     blocks, channels = table.grid.blocks, padded_channels(head_dim)
     packed = x.new_empty(batch * heads * blocks * BLOCK_SIZE, channels)
     pack_kernel[(blocks, batch * heads)](
-        x,
-        packed,
-        table.slots,
-        table.row_order,
-        table.head_rows,
-        *x.stride(),
-        heads,
-        blocks,
-        D=head_dim,
-        DP=channels,
-        BLOCK=BLOCK_SIZE,
-        num_warps=4,
-        enable_fp_fusion=True,
-    )
+        x, packed, table.slots, table.row_order, table.head_rows, *x.stride(), heads, blocks,
+        D=head_dim, DP=channels, BLOCK=BLOCK_SIZE, num_warps=4, enable_fp_fusion=True,
+    )  # fmt: skip
     return packed, pool(packed, table, levels)
 
 
 def pool(packed: torch.Tensor, table: BlockTable, levels: int) -> torch.Tensor:
-    """Pooled rows of packed rows: the means of the valid ones of 2, 4 and 8 consecutive rows.
+    """Pooled rows: the means of 2, 4 and 8 consecutive packed rows, over the rows with tokens.
 
     Args:
         packed: (batch * heads * blocks * 128, channels), empty rows zero.
         table: the block table.
-        levels: one more than the highest level to pool to.
+        levels: number of levels, the exact level included.
 
     Returns:
-        (batch * heads, blocks * 112, channels), all of level 1, then of 2, then of 3; with
-        `levels` of 1 the packed rows again.
+        (batch * heads, blocks * 112, channels): all rows of level 1, then of level 2, then of
+        level 3. If `levels` is 1, the packed rows again.
     """
     if levels == 1:
         return packed
@@ -74,35 +63,21 @@ def pool(packed: torch.Tensor, table: BlockTable, levels: int) -> torch.Tensor:
     entries = len(packed) // (blocks * BLOCK_SIZE)
     pooled = packed.new_empty(entries, blocks * POOLED_ROWS, channels)
     pool_kernel[(blocks, entries)](
-        packed,
-        pooled,
-        table.valid,
-        blocks,
-        DP=channels,
-        BLOCK=BLOCK_SIZE,
-        TOP=levels - 1,
-        num_warps=4,
-        enable_fp_fusion=True,
-    )
+        packed, pooled, table.valid, blocks,
+        DP=channels, BLOCK=BLOCK_SIZE, TOP=levels - 1, num_warps=4, enable_fp_fusion=True,
+    )  # fmt: skip
     return pooled
 
 
 @triton.jit
 def pooled_sums(
-    rows,
-    pooled,
-    size,
-    block,
-    blocks,
-    DP: tl.constexpr,
-    BLOCK: tl.constexpr,
-    TOP: tl.constexpr,
-    LEVEL: tl.constexpr,
+    rows, pooled, size, block, blocks,
+    DP: tl.constexpr, BLOCK: tl.constexpr, TOP: tl.constexpr, LEVEL: tl.constexpr,
     OFFSET: tl.constexpr,
-):
+):  # fmt: skip
     """Sums of 2**LEVEL rows from OFFSET on in every 2**TOP rows of a block; stores their means.
 
-    Two sums of the level below make one, so a thread adds what it holds and none is exchanged.
+    A sum adds two sums of the level below, which the same thread holds: no data is exchanged.
     """
     group = tl.arange(0, BLOCK >> TOP) * (1 << TOP) + OFFSET
     channel = tl.arange(0, DP)[None, :]
@@ -139,21 +114,10 @@ def pool_kernel(
 
 @triton.jit
 def pack_kernel(
-    x,
-    packed,
-    slots,
-    row_order,
-    head_rows,
-    stride_batch,
-    stride_token,
-    stride_head,
-    stride_channel,
-    heads,
-    blocks,
-    D: tl.constexpr,
-    DP: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+    x, packed, slots, row_order, head_rows, stride_batch, stride_token, stride_head, stride_channel,
+    heads, blocks,
+    D: tl.constexpr, DP: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """One (block, batch * head) of x (batch, tokens, heads, D): rows of DP channels, pads zero."""
     block = tl.program_id(0)
     batch_head = tl.program_id(1)

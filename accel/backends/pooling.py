@@ -1,4 +1,4 @@
-"""Mean pooling of key and value blocks, as the contract defines it."""
+"""Mean pooling of key and value blocks, as every backend must compute it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def pool_blocks(blocks: torch.Tensor, valid: torch.Tensor, level: int) -> torch.Tensor:
-    """Mean of the valid ones of 2**level consecutive rows of each block.
+    """Means of 2**level consecutive rows of each block, over the rows that hold tokens.
 
     Args:
         blocks: (..., N, 128, head_dim), empty slots zero.
@@ -22,7 +22,7 @@ def pool_blocks(blocks: torch.Tensor, valid: torch.Tensor, level: int) -> torch.
         level: 0..3.
 
     Returns:
-        (..., N, 128 / 2**level, head_dim); a group without valid rows is zero.
+        (..., N, 128 / 2**level, head_dim); a group without tokens is zero.
     """
     if level == 0:
         return blocks
@@ -32,13 +32,13 @@ def pool_blocks(blocks: torch.Tensor, valid: torch.Tensor, level: int) -> torch.
 
 
 def group_sizes(valid: torch.Tensor, level: int) -> torch.Tensor:
-    """Valid rows of each group of 2**level: int (N, 128 / 2**level)."""
+    """Tokens of each group of 2**level rows: int64 (N, 128 / 2**level)."""
     start = torch.arange(BLOCK >> level, device=valid.device) * (1 << level)
     return (valid[:, None].long() - start).clamp(min=0, max=1 << level)
 
 
 def group_bias(valid: torch.Tensor, level: int) -> torch.Tensor:
-    """Logit bias of each group: ln of its valid rows, -inf if none. float64 (N, 128 / 2**level)."""
+    """Logit bias of each group: ln of its tokens, or -inf. float64 (N, 128 / 2**level)."""
     sizes = group_sizes(valid, level).double()
     return torch.where(sizes > 0, sizes.clamp(min=1).log(), torch.full_like(sizes, -math.inf))
 
@@ -49,7 +49,7 @@ def pack(x: torch.Tensor, table: BlockTable, row: int, heads: torch.Tensor) -> t
     Args:
         x: (batch, tokens, heads, head_dim).
         table: the block table.
-        row: the pattern row whose order is used.
+        row: the pattern row, which has an order.
         heads: int64, the heads to pack.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The oracle: eager attention through a block table. It defines what every backend computes."""
+"""The oracle: eager attention through a block table. It defines the result of every backend."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def attend(
         table: the block table.
         scale: factor on the logits.
         prologue: norms and rotation of q and k to apply first.
-        compute_dtype: dtype of all arithmetic; float64 is the oracle, the inputs' own dtype is
-            the eager attention that tolerances are derived from.
+        compute_dtype: dtype of all arithmetic: float64 for the oracle, the dtype of the inputs for
+            the eager attention from which tolerances are derived.
 
     Returns:
         (out like q, natural LSE float32 (batch, heads, tokens)).
@@ -48,12 +48,12 @@ def attend(
     lse = torch.full(shape, -math.inf, dtype=torch.float32, device=q.device)
     offsets, valid = table.offsets.tolist(), table.valid.tolist()
     for head, row in enumerate(table.head_rows.tolist()):
-        one = torch.tensor([head], device=q.device)
+        index = torch.tensor([head], device=q.device)
         slots = table.slots[int(table.row_order[row])].long().unflatten(0, (-1, 128))
-        queries = pack(q, table, row, one)[:, 0]
+        queries = pack(q, table, row, index)[:, 0]
         keys, values, biases = [], [], []
-        blocks_k = pack(k, table, row, one)[:, 0]
-        blocks_v = pack(v, table, row, one)[:, 0]
+        blocks_k = pack(k, table, row, index)[:, 0]
+        blocks_v = pack(v, table, row, index)[:, 0]
         for level in range(LEVELS):
             keys.append(pool_blocks(blocks_k, table.valid, level))
             values.append(pool_blocks(blocks_v, table.valid, level))

@@ -1,4 +1,4 @@
-"""What a pattern is: which video tokens a head's queries attend to, in grid coordinates."""
+"""The base classes of patterns: which video tokens a head attends to, in grid coordinates."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from ajour.lists import DROPPED
 from ajour.orders import order
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 WORD_BITS = 64
@@ -22,10 +24,14 @@ WORD_BITS = 64
 class Pattern(ABC):
     """A head's choice of keys. Subclasses are frozen dataclasses of JSON values.
 
-    A pattern says at which pooling level video tokens see each other, if at all, and names the
-    order whose blocks it is cheap in. Text is not its business: text blocks stay exact, as keys of
-    every row that has any key and as queries. `kind` is the name in plan files, `sees` what a
-    query attends to, in a few words.
+    A pattern gives the pooling level at which video tokens attend to each other, if they do, and
+    the order whose blocks suit it. It does not concern exact tokens: as queries they attend to
+    everything, and as keys they are part of every row that has any key.
+
+    Attributes:
+        kind: name in plan files.
+        sees: what a query attends to, in a few words.
+        order: name of the order that forms the blocks.
     """
 
     kind: ClassVar[str]
@@ -34,7 +40,7 @@ class Pattern(ABC):
     @property
     @abstractmethod
     def order(self) -> str:
-        """Name of the order that this pattern prefers."""
+        """Name of the order that forms the blocks."""
 
     def check_integer(self, name: str, minimum: int) -> None:
         """Raise ValueError unless a field is an integer of at least `minimum`."""
@@ -50,6 +56,14 @@ class Pattern(ABC):
         if not isinstance(value, bool):
             raise ValueError(f"{self.kind}: {name} must be true or false, got {value!r}")
 
+    def check_choice(self, name: str, choices: Sequence[str]) -> None:
+        """Raise ValueError unless a field is one of the choices."""
+        value = getattr(self, name)
+        if value not in choices:
+            raise ValueError(
+                f"{self.kind}: {name} must be one of {', '.join(choices)}, got {value!r}"
+            )
+
     def to_dict(self) -> dict[str, object]:
         """The pattern as JSON: its kind and its fields."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -60,8 +74,8 @@ class Pattern(ABC):
 class GeometricPattern(Pattern):
     """A pattern that follows from coordinates on the grid alone.
 
-    It is reduced to blocks exactly: a key block has the finest level of any pair of its tokens
-    with the query block's, and is dropped if no pair has one.
+    The level of a (query block, key block) pair is the finest level of any pair of their tokens;
+    the key block is dropped if no pair of tokens has a level.
     """
 
     @abstractmethod
@@ -74,7 +88,7 @@ class GeometricPattern(Pattern):
             grid: the token grid.
 
         Returns:
-            0 for exactly, 1 to 3 for mean-pooled 2x to 8x with its neighbours, -1 for not at all.
+            0 for exact, 1 to 3 for mean-pooled 2x to 8x with neighbouring keys, -1 for dropped.
         """
 
     @abstractmethod
@@ -83,11 +97,11 @@ class GeometricPattern(Pattern):
 
 
 class ExactPattern(GeometricPattern):
-    """A pattern whose keys are all exact: it says only which."""
+    """A pattern without pooling: it only chooses keys."""
 
     @abstractmethod
     def allows(self, query: NDArray[np.int64], key: NDArray[np.int64], grid: TokenGrid) -> bool:
-        """Whether a query token attends to a key token; arguments as of `level`."""
+        """Whether a query token attends to a key token; arguments: see `level`."""
 
     @abstractmethod
     def video_blocks(self, grid: TokenGrid) -> NDArray[np.bool_]:
@@ -118,9 +132,9 @@ def frame_keys(grid: TokenGrid, name: str, frames: NDArray[np.bool_]) -> NDArray
 def box_neighbours(grid: TokenGrid, name: str, radius: tuple[int, int, int]) -> NDArray[np.bool_]:
     """Blocks that touch a box around any token of a query block: bool (Nv, Nv).
 
-    The box |dt| <= radius[0], |dh| <= radius[1], |dw| <= radius[2] is a product, so a query
-    block's reach is its indicator on the grid dilated along one axis after another. 64 query blocks
-    are dilated at once, as the bits of a word.
+    The box |dt| <= radius[0], |dh| <= radius[1], |dw| <= radius[2] is a product of intervals, so
+    the tokens near a query block are its tokens dilated along one axis after another. 64 query
+    blocks are dilated together, as the bits of a word.
 
     Args:
         grid: the token grid.
@@ -145,7 +159,7 @@ def box_neighbours(grid: TokenGrid, name: str, radius: tuple[int, int, int]) -> 
 
 
 def _dilate(words: NDArray[np.uint64], axis: int, radius: int) -> NDArray[np.uint64]:
-    """Or every cell with those within `radius` along an axis, in log2(radius) passes."""
+    """Combine every cell with all cells within `radius` along an axis, in log2(radius) passes."""
     words = np.moveaxis(words, axis, 0)
     radius = min(radius, len(words) - 1)
     reached = 0

@@ -2,12 +2,13 @@
 
 SparseD (arXiv 2509.24014) captures each head's block map once and reuses it in all later steps;
 Pyramid Sparse Attention (arXiv 2512.04025) gives blocks a pooling level by their share of the
-attention. Here the levels follow from importance and stay as they are until the next dense step.
+attention. Here the levels follow from the measured attention and stay until the next dense step.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -22,18 +23,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Captured(Pattern):
-    """Levels by rank of importance, measured while the pipeline runs.
+    """Levels by rank of the attention that blocks receive, measured while the pipeline runs.
 
     Args:
-        cumulative_shares: four numbers from 0 to 1, not falling: where exact blocks end and where
-            blocks pooled 2x, 4x and 8x end, the most important blocks first. The rest is dropped.
+        cumulative_shares: four ascending numbers from 0 to 1. Blocks are ranked by attention, most
+            first; the numbers say where exact blocks end and where blocks pooled 2x, 4x and 8x end.
+            The remaining blocks are dropped.
         share_of: what the shares count: `blocks`, or the `attention` that the blocks receive.
         scope: which blocks are ranked together: those of one query `block`, or those of all query
             blocks and heads of a `layer` with this pattern. Shares of attention need `block`.
         first_frame: rank the blocks that hold a token of the first frame among themselves, so that
             they keep their share.
         min_similarity: least cosine similarity of a pooled group's keys for levels 1, 2 and 3, -1
-            to 1; a less similar block gets the next finer level. -1 asks for nothing.
+            to 1; a less similar block gets the next finer level. -1 sets no limit.
         order: the order that forms the blocks and the pooled groups, any of `ajour.ORDERS`.
     """
 
@@ -61,94 +63,111 @@ class Captured(Pattern):
                 f"captured: cumulative_shares must not fall and must end above 0, "
                 f"got {list(self.cumulative_shares)}"
             )
-        self._check_choice("share_of", ("blocks", "attention"))
-        self._check_choice("scope", ("block", "layer"))
-        self._check_choice("order", ORDERS)
+        self.check_choice("share_of", ("blocks", "attention"))
+        self.check_choice("scope", ("block", "layer"))
+        self.check_choice("order", ORDERS)
         self.check_flag("first_frame")
         if self.share_of == "attention" and self.scope == "layer":
             raise ValueError("captured: with share_of 'attention', scope must be 'block'")
 
     @property
-    def gated(self) -> bool:
-        """Whether any similarity is asked for."""
+    def needs_similarity(self) -> bool:
+        """Whether the levels depend on the similarity of keys."""
         return any(limit > -1 for limit in self.min_similarity)
 
     @property
     def levels(self) -> tuple[int, ...]:
         """Every level that a block can get, -1 for dropped, ascending."""
-        wide = range(max(self._wide) + 1) if self.gated else self._wide
-        return (*([DROPPED] if self.cumulative_shares[-1] < 1 else []), *wide)
+        kept = self._ranked_levels
+        if self.needs_similarity:
+            kept = list(range(max(kept) + 1))
+        return (*([DROPPED] if self.cumulative_shares[-1] < 1 else []), *kept)
 
     @property
-    def _wide(self) -> list[int]:
-        """The levels that have a share of their own, ascending."""
-        starts = (0.0, *self.cumulative_shares[:-1])
-        return [
-            h for h, (a, b) in enumerate(zip(starts, self.cumulative_shares, strict=True)) if b > a
-        ]
+    def _ranked_levels(self) -> list[int]:
+        """The levels whose share is not empty, ascending."""
+        return [level for level, share in enumerate(self._shares) if share > 0]
+
+    @property
+    def _shares(self) -> list[float]:
+        """The share of each level."""
+        return [end - start for start, end in pairwise((0.0, *self.cumulative_shares))]
 
     @property
     def density(self) -> float:
-        """Tiles that ranks ask for, as a share of dense attention's; by mass only a bound."""
-        starts = (0.0, *self.cumulative_shares[:-1])
-        return sum(
-            (b - a) / 2**h
-            for h, (a, b) in enumerate(zip(starts, self.cumulative_shares, strict=True))
-        )
+        """Share of dense attention's tiles on a large grid, before limits of similarity.
+
+        An upper bound if `share_of` is "attention".
+        """
+        return sum(share / 2**level for level, share in enumerate(self._shares))
 
     @property
     def ranking(self) -> tuple[object, ...]:
-        """Patterns that agree in this rank the blocks alike."""
+        """Patterns with the same value rank blocks in the same way."""
         return self.order, self.share_of, self.scope, self.first_frame
 
     def select(
-        self, mass: torch.Tensor, first_frame: torch.Tensor, alike: torch.Tensor | None = None
+        self,
+        mass: torch.Tensor,
+        first_frame: torch.Tensor,
+        similarity: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Levels from importance, without waiting for the device.
+        """Levels from measured attention, without waiting for the device.
 
         Args:
             mass: float (heads, Nv, Nv), from `ajour.capture.block_mass`: rows sum to 1.
             first_frame: bool (Nv,), key blocks that hold a token of the first frame.
-            alike: float (heads, Nv, 3), from `ajour.capture.self_similarity`; needed only if the
-                pattern asks for any similarity.
+            similarity: float (heads, Nv, 3), from `ajour.capture.self_similarity`; only used if
+                `needs_similarity`.
 
         Returns:
             int8 (heads, Nv, Nv), -1 where dropped.
         """
-        return self.assign(self.before(mass, first_frame), alike)
+        return self.assign(self.share_above(mass, first_frame), similarity)
 
-    def before(self, mass: torch.Tensor, first_frame: torch.Tensor) -> torch.Tensor:
-        """What comes before each block, in the unit of the shares; arguments as of `select`."""
+    def share_above(self, mass: torch.Tensor, first_frame: torch.Tensor) -> torch.Tensor:
+        """Share of blocks or attention (see `share_of`) that is ranked above each block.
+
+        Args:
+            mass: see `select`.
+            first_frame: see `select`.
+
+        Returns:
+            float32 (heads, Nv, Nv), to compare with `cumulative_shares`.
+        """
         if not self.first_frame:
-            return self._before(mass, None)
-        inside, outside = (self._before(mass, group) for group in (first_frame, ~first_frame))
+            return self._share_above(mass, None)
+        inside, outside = (self._share_above(mass, group) for group in (first_frame, ~first_frame))
         return torch.where(first_frame, inside, outside)
 
-    def assign(self, before: torch.Tensor, alike: torch.Tensor | None = None) -> torch.Tensor:
-        """Levels from what comes before each block; the rest as of `select`.
+    def assign(
+        self, share_above: torch.Tensor, similarity: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Levels from the share that is ranked above each block.
 
         Rounding may put the last blocks at 1: they get the coarsest level if nothing is dropped.
 
         Args:
-            before: (heads, queries, Nv), from `before`: of all query blocks or of some.
-            alike: as of `select`.
+            share_above: (heads, queries, Nv), from `share_above`, for all query blocks or some.
+            similarity: see `select`.
 
         Returns:
-            int8 of the same shape.
+            int8 of the same shape as `share_above`, -1 where dropped.
         """
-        *wide, rest = self._wide if self.cumulative_shares[-1] == 1 else (*self._wide, DROPPED)
-        levels = torch.full(before.shape, rest, dtype=torch.int8, device=before.device)
-        for level in reversed(wide):
-            levels = torch.where(before < self.cumulative_shares[level], level, levels)
+        ranked = self._ranked_levels
+        *ranked, last = ranked if self.cumulative_shares[-1] == 1 else [*ranked, DROPPED]
+        levels = torch.full(share_above.shape, last, dtype=torch.int8, device=share_above.device)
+        for level in reversed(ranked):
+            levels = torch.where(share_above < self.cumulative_shares[level], level, levels)
         for level in range(LEVELS - 1, 0, -1):
             limit = self.min_similarity[level - 1]
-            if alike is not None and limit > -1:
-                unlike = (alike[..., level - 1] < limit)[:, None, :]
-                levels = torch.where((levels == level) & unlike, level - 1, levels)
+            if similarity is not None and limit > -1:
+                dissimilar = (similarity[..., level - 1] < limit)[:, None, :]
+                levels = torch.where((levels == level) & dissimilar, level - 1, levels)
         return levels
 
-    def _before(self, mass: torch.Tensor, group: torch.Tensor | None) -> torch.Tensor:
-        """What comes before each block within its group."""
+    def _share_above(self, mass: torch.Tensor, group: torch.Tensor | None) -> torch.Tensor:
+        """`share_above` among the blocks of a group, or among all; undefined outside the group."""
         if group is not None:
             mass = mass.masked_fill(~group, -1.0)
         flat = mass.flatten() if self.scope == "layer" else mass
@@ -172,7 +191,3 @@ class Captured(Pattern):
                 f"captured: {name} must be {count} numbers from {low:g} to 1, got {values!r}"
             )
         return tuple(float(x) for x in values)
-
-    def _check_choice(self, name: str, choices: Sequence[str]) -> None:
-        if getattr(self, name) not in choices:
-            raise ValueError(f"captured: {name} must be one of {', '.join(choices)}")

@@ -1,7 +1,7 @@
 """`diagonal`: a band on the main diagonal in raster order, that is, neighbouring frames.
 
-The diagonal mode of Sparse-vDiT (arXiv 2506.03065); its width is ours, in frames, so that it means
-the same at every resolution.
+The diagonal mode of Sparse-vDiT (arXiv 2506.03065), with the width in frames instead, so that it
+means the same at every resolution.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class Diagonal(ExactPattern):
     """
 
     kind: ClassVar[str] = "diagonal"
-    sees: ClassVar[str] = "the frames around its own"
+    sees: ClassVar[str] = "the frames near the query's frame"
+    order: ClassVar[str] = "raster"
 
     frames: float
     first_frame: bool = False
@@ -42,11 +43,6 @@ class Diagonal(ExactPattern):
                 f"diagonal: frames must be a number from 0 to 1e6, got {self.frames!r}"
             )
         self.check_flag("first_frame")
-
-    @property
-    def order(self) -> str:
-        """Raster."""
-        return "raster"
 
     def band(self, grid: TokenGrid) -> int:
         """Half-width of the band in tokens."""

@@ -21,11 +21,7 @@ class Full(ExactPattern):
 
     kind: ClassVar[str] = "full"
     sees: ClassVar[str] = "everything"
-
-    @property
-    def order(self) -> str:
-        """Raster: nothing to reorder."""
-        return "raster"
+    order: ClassVar[str] = "raster"
 
     def allows(self, query: NDArray[np.int64], key: NDArray[np.int64], grid: TokenGrid) -> bool:
         """Always."""

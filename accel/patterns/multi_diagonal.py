@@ -30,6 +30,7 @@ class MultiDiagonal(ExactPattern):
 
     kind: ClassVar[str] = "multi_diagonal"
     sees: ClassVar[str] = "the same place through all frames"
+    order: ClassVar[str] = "column"
 
     height: int
     width: int
@@ -37,11 +38,6 @@ class MultiDiagonal(ExactPattern):
     def __post_init__(self) -> None:
         self.check_integer("height", 0)
         self.check_integer("width", 0)
-
-    @property
-    def order(self) -> str:
-        """Column."""
-        return "column"
 
     def allows(self, query: NDArray[np.int64], key: NDArray[np.int64], grid: TokenGrid) -> bool:
         """Near in place, at any time."""

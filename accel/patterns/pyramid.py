@@ -1,4 +1,4 @@
-"""`pyramid`: near keys exact, farther ones mean-pooled ever more coarsely.
+"""`pyramid`: near keys exact, keys farther away mean-pooled ever more coarsely.
 
 Pyramid Sparse Attention (arXiv 2512.04025) pools keys 2x, 4x and 8x by their measured importance;
 here the level follows from the distance on the grid, so it costs nothing at run time.
@@ -29,14 +29,14 @@ class Pyramid(GeometricPattern):
         frames: half-width of the exact box along time, in tokens.
         height: half-width along rows, in tokens.
         width: half-width along columns, in tokens.
-        growth: each box is this many times as wide as the one inside it, plus half a token.
+        growth: each half-width, plus half a token, is this many times that of the box inside.
         levels: the highest pooling level, 1 to 3.
         tail: whether keys outside of all boxes are kept at the highest level, or dropped.
         order: the order that forms the blocks and the pooled groups, any of `ajour.ORDERS`.
     """
 
     kind: ClassVar[str] = "pyramid"
-    sees: ClassVar[str] = "near keys exactly, farther ones mean-pooled"
+    sees: ClassVar[str] = "near keys exactly, far keys mean-pooled"
 
     frames: int
     height: int
@@ -56,8 +56,7 @@ class Pyramid(GeometricPattern):
             raise ValueError(f"pyramid: growth must be a number over 1 up to 64, got {growth!r}")
         if self.levels > 3:
             raise ValueError(f"pyramid: levels must be 1, 2 or 3, got {self.levels}")
-        if self.order not in ORDERS:
-            raise ValueError(f"pyramid: order must be one of {', '.join(ORDERS)}")
+        self.check_choice("order", ORDERS)
 
     def boxes(self) -> list[tuple[int, int, int]]:
         """Half-widths along (t, h, w) of the box of each level, 0 to `levels`."""

@@ -17,15 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Skip(ExactPattern):
-    """No keys for video queries, text keys included. Text queries stay exact."""
+    """No keys for video queries, not even exact tokens. Exact tokens still attend to everything."""
 
     kind: ClassVar[str] = "skip"
     sees: ClassVar[str] = "nothing"
-
-    @property
-    def order(self) -> str:
-        """Raster: nothing to reorder."""
-        return "raster"
+    order: ClassVar[str] = "raster"
 
     def allows(self, query: NDArray[np.int64], key: NDArray[np.int64], grid: TokenGrid) -> bool:
         """Never."""

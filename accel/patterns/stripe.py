@@ -31,6 +31,7 @@ class Stripe(ExactPattern):
 
     kind: ClassVar[str] = "stripe"
     sees: ClassVar[str] = "the first frame and every n-th frame"
+    order: ClassVar[str] = "raster"
 
     stride: int
     offset: int = 0
@@ -45,11 +46,6 @@ class Stripe(ExactPattern):
                 f"stripe: offset must be below stride, got offset {self.offset}, "
                 f"stride {self.stride}"
             )
-
-    @property
-    def order(self) -> str:
-        """Raster: frames are contiguous."""
-        return "raster"
 
     def allows(self, query: NDArray[np.int64], key: NDArray[np.int64], grid: TokenGrid) -> bool:
         """A key of an anchor frame."""

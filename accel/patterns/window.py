@@ -31,7 +31,7 @@ class Window(ExactPattern):
     """
 
     kind: ClassVar[str] = "window"
-    sees: ClassVar[str] = "a box around its own place and time"
+    sees: ClassVar[str] = "a box around the query in space and time"
 
     frames: int
     height: int
@@ -41,8 +41,7 @@ class Window(ExactPattern):
     def __post_init__(self) -> None:
         for name in ("frames", "height", "width"):
             self.check_integer(name, 0)
-        if self.order not in ("bisection", "hilbert"):
-            raise ValueError(f"window: order must be bisection or hilbert, got {self.order!r}")
+        self.check_choice("order", ("bisection", "hilbert"))
 
     def allows(self, query: NDArray[np.int64], key: NDArray[np.int64], grid: TokenGrid) -> bool:
         """Within the box."""

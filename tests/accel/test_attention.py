@@ -71,7 +71,7 @@ def test_permuting_heads_permutes_outputs():
 
 
 def test_pooling_bias_counts_each_key_once():
-    """Keys alike within groups: a pooled table equals dense attention at every level."""
+    """With equal keys in every group, a pooled table equals dense attention at every level."""
     grid = TokenGrid(2, 8, 16)
     q, k, v = random_qkv(grid, 1, 16, torch.float64)
     k, v = (
@@ -114,7 +114,7 @@ def test_a_table_checks_its_maps():
         (([good], ["raster"], [1]), "head rows must lie in 0..0"),
         (([good[:1]], ["raster"], [0]), "must be"),
         (([good + 4], ["raster"], [0]), "levels must lie in"),
-        (([good + 1], ["raster"], [0]), "text blocks are always exact"),
+        (([good + 1], ["raster"], [0]), "blocks of exact tokens cannot be pooled"),
         (([good], ["spiral"], [0]), "unknown order"),
     ]
     for args, message in cases:

@@ -18,6 +18,7 @@ from ajour import (
 )
 from ajour.capture import (
     CapturedRows,
+    Importance,
     PackedLevels,
     block_mass,
     capture,
@@ -64,8 +65,8 @@ def test_mass_is_the_share_of_attention(grid, name):
 def test_mass_is_not_rounded_to_the_dtype_of_the_keys(dtype):
     q, k, _ = random_qkv(GRIDS[1], 2, 16, dtype)
     exact = block_mass(q.double(), k.double(), GRIDS[1], "raster")
-    found = block_mass(q, k, GRIDS[1], "raster")
-    torch.testing.assert_close(found, exact, rtol=1e-5, atol=0)
+    mass = block_mass(q, k, GRIDS[1], "raster")
+    torch.testing.assert_close(mass, exact, rtol=1e-5, atol=0)
 
 
 def test_mass_does_not_depend_on_how_it_is_cut(monkeypatch):
@@ -79,7 +80,7 @@ def test_mass_does_not_depend_on_how_it_is_cut(monkeypatch):
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 def test_similarity_is_that_of_first_and_last_key(grid):
     _, k, _ = random_qkv(grid, 2, 16, batch=2)
-    found = self_similarity(k, grid, "bisection")
+    similarity = self_similarity(k, grid, "bisection")
     for index, block in enumerate(in_blocks(grid, "bisection")):
         for level in (1, 2, 3):
             groups = [block[i : i + 2**level] for i in range(0, len(block), 2**level)]
@@ -88,7 +89,44 @@ def test_similarity_is_that_of_first_and_last_key(grid):
                 for group in groups
             ]
             expected = torch.stack(cosines).mean(0)
-            torch.testing.assert_close(found[:, index, level - 1], expected)
+            torch.testing.assert_close(similarity[:, index, level - 1], expected)
+
+
+@pytest.mark.parametrize("backend", ["hopper", "triton", "cpu", "reference", None])
+def test_measuring_follows_the_backend(backend, monkeypatch):
+    """With every backend able to run, by the kernel or by PyTorch."""
+    pytest.importorskip("triton")
+    q, k, _ = random_qkv(GRIDS[0], 2, 16)
+    eager = block_mass(q, k, GRIDS[0], "raster", backend="reference")
+    launched = []
+
+    def kernel(*args):
+        launched.append(args)
+        return eager
+
+    monkeypatch.setattr("ajour.dispatch.backend_reason", lambda *_: None)
+    monkeypatch.setattr("ajour.backends.mass.shares_of_blocks", kernel)
+    pattern = Captured([0.3, 0.5, 0.7, 0.9], order="raster")
+    levels = Importance(q, k, GRIDS[0], backend).levels(pattern)
+    assert torch.equal(levels, capture(q, k, GRIDS[0], pattern, backend))
+    assert torch.equal(levels, capture(q, k, GRIDS[0], pattern, "reference"))
+    assert len(launched) == (0 if backend in ("cpu", "reference") else 2)
+
+
+@pytest.mark.parametrize("backend", ["hopper", "triton"])
+def test_an_explicit_backend_that_cannot_measure_is_refused(backend):
+    pytest.importorskip("triton")
+    q, k, _ = random_qkv(GRIDS[0], 2, 16)
+    with pytest.raises(RuntimeError, match=f"'{backend}' cannot run this: .*GPU"):
+        capture(q, k, GRIDS[0], Captured([0.5] * 4), backend)
+
+
+def test_wrong_arguments_of_measuring_are_refused():
+    q, k, _ = random_qkv(GRIDS[0], 2, 16)
+    with pytest.raises(ValueError, match="unknown backend 'cuda'"):
+        block_mass(q, k, GRIDS[0], "raster", backend="cuda")
+    with pytest.raises(ValueError, match="samples must be a power of two, got 3"):
+        block_mass(q, k, GRIDS[0], "raster", samples=3)
 
 
 class Largest(TorchDispatchMode):
@@ -179,11 +217,11 @@ def test_the_first_frame_keeps_its_share(share_of, scope):
     assert (without[..., :2] == 0).sum() == 0
 
 
-def test_unlike_keys_are_pooled_less():
+def test_dissimilar_keys_are_pooled_less():
     mass = torch.tensor([[[0.4, 0.3, 0.2, 0.1]]])
-    alike = torch.tensor([[[0.0] * 3, [0.9, 0.2, 0.2], [0.9, 0.9, 0.2], [0.9, 0.9, 0.9]]])
+    similarity = torch.tensor([[[0.0] * 3, [0.9, 0.2, 0.2], [0.9, 0.9, 0.2], [0.9, 0.9, 0.9]]])
     pattern = Captured([0.0, 0.0, 0.0, 1.0], min_similarity=[0.5, 0.5, 0.5])
-    levels = pattern.select(mass, torch.zeros(4, dtype=torch.bool), alike)
+    levels = pattern.select(mass, torch.zeros(4, dtype=torch.bool), similarity)
     assert levels.tolist() == [[[0, 1, 2, 3]]]
     assert pattern.levels == (0, 1, 2, 3)
 
@@ -217,34 +255,34 @@ def test_a_layer_pools_only_if_its_own_heads_do():
     assert unused.highest_level == 0
     q, k, v = random_qkv(grid, 2, 16)
     for table, patterns in zip(layers, ([Full()] * 2, [Skip(), far], [Skip()] * 2), strict=True):
-        own = lower(patterns, grid)
-        assert table.highest_level == own.highest_level
-        assert torch.equal(attention(q, k, v, table), attention(q, k, v, own))
+        lowered = lower(patterns, grid)
+        assert table.highest_level == lowered.highest_level
+        assert torch.equal(attention(q, k, v, table), attention(q, k, v, lowered))
 
 
 def test_rows_of_all_layers_are_set_at_once():
     grid = GRIDS[2]
     q, k, v = random_qkv(grid, 3, 16)
-    some, more = Captured([0.3, 0.5, 0.7, 0.9]), Captured([0.2] * 3 + [1.0], order="raster")
-    levels = {pattern: capture(q, k, grid, pattern) for pattern in (some, more)}
-    shared = lower([some, Window(1, 1, 1), more], grid)
+    dropping, pooling = Captured([0.3, 0.5, 0.7, 0.9]), Captured([0.2] * 3 + [1.0], order="raster")
+    levels = {pattern: capture(q, k, grid, pattern) for pattern in (dropping, pooling)}
+    shared = lower([dropping, Window(1, 1, 1), pooling], grid)
     tables = [shared.with_heads(rows) for rows in ([0, 1, 2], [1, 2, 2])]
     rows = [
         [
-            CapturedRows.of(levels[some][:1], [0], some),
-            CapturedRows.of(levels[more][2:], [2], more),
+            CapturedRows.of(levels[dropping][:1], [0], dropping),
+            CapturedRows.of(levels[pooling][2:], [2], pooling),
         ],
-        [CapturedRows.of(levels[more][[0, 2]], [1, 2], more)],
+        [CapturedRows.of(levels[pooling][[0, 2]], [1, 2], pooling)],
     ]
     together = expand(tables, rows)
     assert together[0].ids is together[1].ids
-    for table, own, found in zip(tables, rows, together, strict=True):
-        for one in own:
-            table = one.apply(table)
-        assert found.density() == table.density()
-        assert torch.equal(attention(q, k, v, found), attention(q, k, v, table))
+    for table, layer_rows, expanded in zip(tables, rows, together, strict=True):
+        for pattern_rows in layer_rows:
+            table = pattern_rows.apply(table)
+        assert expanded.density() == table.density()
+        assert torch.equal(attention(q, k, v, expanded), attention(q, k, v, table))
     with pytest.raises(ValueError, match="must share their lists"):
-        expand([shared, lower([some, Skip(), more], grid)], rows)
+        expand([shared, lower([dropping, Skip(), pooling], grid)], rows)
 
 
 @pytest.mark.parametrize("grid", [GRIDS[0], GRIDS[2], TokenGrid(8, 9, 10, after=200)], ids=str)
@@ -258,10 +296,10 @@ def test_rows_set_at_run_time_equal_rows_lowered(grid):
     assert table.highest_level == 3
     video = grid.video_blocks
     maps = []
-    for one in levels.numpy():
+    for video_levels in levels.numpy():
         whole = level_map(Full(), grid)
-        whole[:video, :video] = one
-        whole[:video, video:][(one == -1).all(axis=1)] = -1
+        whole[:video, :video] = video_levels
+        whole[:video, video:][(video_levels == -1).all(axis=1)] = -1
         maps.append(whole)
     maps.insert(1, level_map(Window(1, 1, 1), grid))
     names = [pattern.order, Window(1, 1, 1).order, pattern.order]
@@ -279,8 +317,8 @@ def test_indices_are_made_without_a_copy(numbers, monkeypatch):
     expected = torch.tensor(list(numbers), dtype=torch.int64)
     for name in ("tensor", "as_tensor", "from_numpy"):
         monkeypatch.setattr(torch, name, None)
-    found = indices(numbers, torch.device("cpu"))
-    assert torch.equal(found, expected)
+    made = indices(numbers, torch.device("cpu"))
+    assert torch.equal(made, expected)
     levels = torch.zeros(len(numbers), 2, 2, dtype=torch.int8)
     rows = CapturedRows.of(levels, list(numbers), Captured([1.0] * 4))
     assert torch.equal(rows.heads, expected)

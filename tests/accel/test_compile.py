@@ -1,13 +1,14 @@
 """The operator under torch.compile: one node, no graph break, the same result."""
 
 import gc
+import weakref
 from functools import partial
 
 import pytest
 import torch
 
 from ajour import Prologue, TokenGrid, attention
-from ajour.ops import _compiled, attend
+from ajour.ops import attend
 from tests.accel.test_prologue import random_prologue, two_weights
 from tests.conftest import random_qkv, random_table
 
@@ -24,7 +25,8 @@ def arguments(prologue):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ajour.ops.attend", spy)
-        _compiled(*random_qkv(GRID, 2, 16), table, prologue, 0.25, "cpu")
+        patch.setattr("torch.compiler.is_compiling", lambda: True)
+        attention(*random_qkv(GRID, 2, 16), table, prologue=prologue, backend="cpu")
     return captured[0]
 
 
@@ -62,23 +64,17 @@ def test_compiled_equals_eager_without_graph_break(prologue):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_compiled_calls_are_laid_out_once_per_table(monkeypatch):
-    from ajour import ops
-    from ajour.backends import cpu
-
-    laid_out = []
-    original = cpu._calls
-    monkeypatch.setattr(cpu, "_calls", lambda blocks: laid_out.append(1) or original(blocks))
+def test_compiled_calls_are_laid_out_once_per_table():
     q, k, v = random_qkv(GRID, 2, 16)
     compiled = torch.compile(partial(attention, backend="cpu"), fullgraph=True, backend="aot_eager")
-    gc.collect()  # tables of other tests
-    kept, counts = len(ops._derived), []
     for seed in (0, 1):
         table = random_table(GRID, heads=2, seed=seed)
-        for _ in range(3):
-            compiled(q, k, v, table)
-            counts.append(len(laid_out))
-        assert len(ops._derived) == kept + 1
+        compiled(q, k, v, table)
+        laid_out = dict(table.derived["cpu"])
+        assert sorted(laid_out) == sorted(set(table.head_rows.tolist()))
+        compiled(q, k, v, table)
+        assert all(table.derived["cpu"][row] is calls for row, calls in laid_out.items())
+        lists = weakref.ref(table.offsets)
         del table
         gc.collect()
-    assert counts[0] == counts[2] < counts[3] == counts[5]
+        assert lists() is None

@@ -1,4 +1,4 @@
-"""Which device a backend runs on and for: told by GPU tensors that only pretend to be there."""
+"""The device that a backend runs on, tested with GPU tensors that exist only in name."""
 
 import pytest
 import torch
@@ -53,13 +53,13 @@ def test_a_backend_runs_on_its_tensors_device(current, monkeypatch, device):
 
 def test_mass_is_measured_on_its_tensors_device(current, monkeypatch):
     seen = []
-    monkeypatch.setattr("ajour.capture.backend_reason", lambda *_: None)
+    monkeypatch.setattr("ajour.dispatch.backend_reason", lambda *_: None)
     monkeypatch.setattr("ajour.capture.on_device", torch.cuda.device)
     monkeypatch.setattr(
         "ajour.backends.mass.shares_of_blocks", lambda q, *_: seen.append((q.device, *current))
     )
     q, k, _ = random_qkv(GRID, 2, 16)
-    block_mass(q, k, GRID, "raster")
+    block_mass(q, k, GRID, "raster", backend="triton")
     assert seen == [(q.device, q.device)]
     assert not current
 
@@ -70,12 +70,12 @@ def hopper_reason():
 
 @pytest.fixture
 def hopper(monkeypatch):
-    from ajour.backends import _triton_version
+    from ajour.backends import triton_version
 
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
-    _triton_version.cache_clear()
+    triton_version.cache_clear()
     yield
-    _triton_version.cache_clear()
+    triton_version.cache_clear()
 
 
 def test_triton_is_asked_for_its_version_once(hopper, monkeypatch):
@@ -87,10 +87,10 @@ def test_triton_is_asked_for_its_version_once(hopper, monkeypatch):
 
 
 def test_amd_is_not_hopper(hopper, monkeypatch):
-    from ajour.backends.triton.launch import _capability
+    from ajour.backends.triton.launch import capability_of
 
     assert hopper_reason() is None
-    assert _capability(torch.device("cuda")) == 90
+    assert capability_of(torch.device("cuda")) == 90
     monkeypatch.setattr(torch.version, "hip", "7.0")
     assert "AMD" in hopper_reason()
-    assert _capability(torch.device("cuda")) == 0
+    assert capability_of(torch.device("cuda")) == 0

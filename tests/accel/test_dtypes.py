@@ -14,20 +14,20 @@ GRID = TokenGrid(4, 9, 11, after=9)
 def everything(q, k, v):
     """What the core computes in float32."""
     table = random_table(GRID, heads=2, seed=0)
-    found = [
+    results = [
         attention(q, k, v, table, backend=backend, return_lse=True)[1]
         for backend in ("reference", "cpu")
     ]
-    found += [block_mass(q, k, GRID, "bisection"), sample_queries(GRID, 20)]
+    results += [block_mass(q, k, GRID, "bisection"), sample_queries(GRID, 20)]
     pyramid = Pyramid(1, 1, 1)
     pattern = Captured([0.2, 0.3, 0.4, 1.0], min_similarity=[0.1, 0.1, 0.1], scope="layer")
     queries = sample_queries(GRID, 20)
     chosen = lay_out([pyramid, pattern], Importance(q, k, GRID), queries)
-    found.append(head_errors(q, k, v, GRID, chosen, queries))
+    results.append(head_errors(q, k, v, GRID, chosen, queries))
     levels = capture(q, k, GRID, pattern)
     table = lower([pattern] * 2, GRID)
     (rows,) = BlockTable.with_rows([table], [(levels, torch.arange(2), 3)])
-    return [*found, levels, attention(q, k, v, rows, backend="cpu")]
+    return [*results, levels, attention(q, k, v, rows, backend="cpu")]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
@@ -36,8 +36,8 @@ def test_the_default_dtype_changes_nothing(dtype):
     expected = everything(*inputs)
     torch.set_default_dtype(dtype)
     try:
-        found = everything(*inputs)
+        results = everything(*inputs)
     finally:
         torch.set_default_dtype(torch.float32)
-    for ours, theirs in zip(found, expected, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    for result, other in zip(results, expected, strict=True):
+        torch.testing.assert_close(result, other, rtol=0, atol=0)

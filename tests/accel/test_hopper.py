@@ -1,15 +1,19 @@
 """The Hopper backend without a GPU: it compiles for sm_90, and says what it needs."""
 
+import gc
+import weakref
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
-from ajour import BLOCK, TokenGrid
+from ajour import BLOCK, TokenGrid, attention
 from ajour.backends import backend_reason
+from ajour.backends.hopper.work import work_items
 from tests.accel.test_triton import aligned
-from tests.conftest import random_table
+from tests.conftest import random_qkv, random_table
 
 triton = pytest.importorskip("triton", "3.6")
 
@@ -60,13 +64,13 @@ def test_the_kernel_compiles_offline(dtype, head_dim, levels):
 )
 def test_it_says_what_it_needs(monkeypatch, capability, dtype, head_dim, reason):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
-    found = backend_reason("hopper", torch.device("cuda"), dtype, head_dim)
-    assert (found is None) if reason is None else (reason in found)
+    actual = backend_reason("hopper", torch.device("cuda"), dtype, head_dim)
+    assert (actual is None) if reason is None else (reason in actual)
     assert "Hopper GPU" in backend_reason("hopper", torch.device("cpu"), dtype, head_dim)
 
 
 def described(offsets, ids, valid):
-    """What `masked_tiles` says of one query block's lists, worked out entry by entry."""
+    """What `masked_tiles` says of one query block's lists, computed entry by entry."""
     lists = [ids[a:b] for a, b in pairwise(offsets)]
     summary, words, first = 0, [], None
     for block in lists[0]:
@@ -87,14 +91,11 @@ def described(offsets, ids, valid):
     return [summary, *words, *[0] * (5 - len(words))]
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_work_items_say_which_tiles_to_mask(seed):
-    rng = np.random.default_rng(seed)
-    grid = TokenGrid(*rng.integers(1, 12, 3).tolist(), *rng.integers(0, 200, 2).tolist())
-    table = random_table(grid, heads=3, seed=seed)
+def check_items(table):
+    """Every (head, query block) has one item, which describes its lists."""
     ids, valid = table.ids.tolist(), table.valid.tolist()
     seen = set()
-    for item in table.work.tolist():
+    for item in work_items(table).tolist():
         head, block, offsets, order = item[0], item[1], item[2:7], item[7]
         row = int(table.head_rows[head])
         assert offsets == table.offsets[row, block].tolist()
@@ -102,4 +103,47 @@ def test_work_items_say_which_tiles_to_mask(seed):
         assert item[8:14] == described(offsets, ids, valid)
         assert item[14:] == [0, 0]
         seen.add((head, block))
-    assert len(seen) == len(table.work) == 3 * grid.blocks
+    assert len(seen) == len(work_items(table)) == table.heads * table.grid.blocks
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_work_items_say_which_tiles_to_mask(seed):
+    rng = np.random.default_rng(seed)
+    grid = TokenGrid(*rng.integers(1, 12, 3).tolist(), *rng.integers(0, 200, 2).tolist())
+    check_items(random_table(grid, heads=3, seed=seed))
+
+
+def test_work_items_are_derived_once_for_the_heads_of_a_layer():
+    shared = random_table(TokenGrid(3, 9, 11), heads=3, seed=0)
+    layers = [shared, shared.with_heads([2, 0]), shared.with_heads([1, 1])]
+    items = [work_items(table) for table in layers]
+    for table, kept in zip(layers, items, strict=True):
+        check_items(table)
+        assert work_items(table) is kept
+        assert work_items(replace(table)) is kept  # compiled code makes a new table per call
+
+
+def test_work_items_of_other_lists_are_not_used_again():
+    table = random_table(TokenGrid(3, 9, 11), heads=3, seed=0)
+    items = work_items(table)
+    empty = replace(table, offsets=torch.zeros_like(table.offsets))
+    assert not work_items(empty)[:, 2:7].any()
+    assert work_items(table) is items
+
+
+def test_work_items_go_with_the_lists_or_the_heads():
+    table = random_table(TokenGrid(3, 9, 11), heads=3, seed=0)
+    layer = table.with_heads([1, 2])
+    items = [weakref.ref(work_items(x)) for x in (table, layer)]
+    del layer
+    gc.collect()
+    assert [kept() is None for kept in items] == [False, True]
+    del table
+    gc.collect()
+    assert items[0]() is None
+
+
+def test_other_backends_derive_no_work_items():
+    table = random_table(TokenGrid(3, 9, 11), heads=2, seed=0)
+    attention(*random_qkv(table.grid, 2, 16), table, backend="cpu")
+    assert list(table.derived) == ["cpu"]

@@ -102,7 +102,10 @@ def test_density_counts_tiles():
     [
         (lambda: Window(-1, 1, 1), "window: frames must be an integer of at least 0, got -1"),
         (lambda: Window(1, 1.5, 1), "window: height must be an integer"),
-        (lambda: Window(1, 1, 1, order="zigzag"), "order must be bisection or hilbert"),
+        (
+            lambda: Window(1, 1, 1, order="zigzag"),
+            "order must be one of bisection, hilbert, got 'zigzag'",
+        ),
         (lambda: Diagonal(-0.5), "diagonal: frames must be a number"),
         (lambda: Diagonal(float("nan")), "diagonal: frames must be a number"),
         (lambda: Diagonal(1, first_frame=1), "first_frame must be true or false"),

@@ -18,10 +18,10 @@ from ajour import (
     scoring,
 )
 from ajour.capture import Importance, capture
+from ajour.layout import token_slots
 from ajour.lists import with_exact
 from ajour.lowering import level_map
 from ajour.scoring import Candidate, head_errors, sample_queries
-from ajour.table import token_slots
 from tests.conftest import random_qkv
 
 PATTERNS = [
@@ -78,10 +78,10 @@ def test_equals_running_every_candidate(grid):
     q, k, v = (torch.randn(2, grid.seq_len, 3, 16, dtype=torch.float64) for _ in range(3))
     weight = torch.randn(20, 48, dtype=torch.float64)
     queries = sample_queries(grid, 50)
-    found = head_errors(q, k, v, grid, candidates(grid, queries), queries, weight)
+    errors = head_errors(q, k, v, grid, candidates(grid, queries), queries, weight)
     expected = by_the_operator(q, k, v, grid, queries, weight)
     assert expected[:, 1:].min() > 1e-3
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-9)
+    torch.testing.assert_close(errors, expected, rtol=1e-4, atol=1e-9)
 
 
 def test_levels_of_each_head_and_chunks_of_heads(monkeypatch):
@@ -113,15 +113,17 @@ def test_candidates_are_laid_out_for_the_blocks_of_the_queries(text, monkeypatch
     for name in ("block_mass", "self_similarity"):
         measure = getattr(ajour.capture, name)
         monkeypatch.setattr(
-            ajour.capture, name, lambda *args, f=measure: calls.append(args[-1]) or f(*args)
+            ajour.capture,
+            name,
+            lambda *args, f=measure, **options: calls.append(args[-1]) or f(*args, **options),
         )
-    found = scoring.lay_out(captured + PATTERNS, Importance(q, k, grid), queries)
+    laid_out = scoring.lay_out(captured + PATTERNS, Importance(q, k, grid), queries)
     assert sorted(calls) == ["bisection"] * 2 + ["raster"] * 2  # measured once for all
-    for candidate, levels in zip(found, expected, strict=False):
+    for candidate, levels in zip(laid_out, expected, strict=False):
         assert torch.equal(candidate.levels, levels[:, blocks_of(queries, grid, candidate.order)])
-    for candidate, other in zip(found[len(captured) :], candidates(grid, queries), strict=True):
+    for candidate, other in zip(laid_out[len(captured) :], candidates(grid, queries), strict=True):
         assert torch.equal(candidate.levels, other.levels)
-    assert all(set(one.levels.unique().tolist()) <= set(one.used) for one in found)
+    assert all(set(x.levels.unique().tolist()) <= set(x.used) for x in laid_out)
 
 
 def test_a_query_whose_kept_keys_all_weigh_nothing_scores_as_nothing():
@@ -137,8 +139,8 @@ def test_a_layer_that_contributes_nothing_errs_by_nothing():
     q, k, v = random_qkv(grid, 2, 16)
     queries = sample_queries(grid, 8)
     candidates = scoring.lay_out([Full(), Skip()], Importance(q, k, grid), queries)
-    found = head_errors(q, k, torch.zeros_like(v), grid, candidates, queries)
-    assert torch.equal(found, torch.zeros(2, 2, dtype=torch.float64))
+    errors = head_errors(q, k, torch.zeros_like(v), grid, candidates, queries)
+    assert torch.equal(errors, torch.zeros(2, 2, dtype=torch.float64))
 
 
 def test_sampled_queries_are_distinct_video_tokens():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ajour import PlanError
-from ajour.demo.device import DONE, FAILED, RUNNING, STOPPED, Device, Refused, TimeUp
+from ajour.demo.device import DONE, FAILED, RUNNING, STOPPED, Device, Refused, Stopped
 
 
 class Pipe:
@@ -142,7 +142,7 @@ def test_time_is_limited(device):
     def work(pipe, job):
         try:
             passes(pipe, job)
-        except TimeUp:
+        except Stopped:
             caught.append(1)
             raise
 

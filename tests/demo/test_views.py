@@ -21,7 +21,7 @@ from ajour.demo.searching import SearchProgress
 from ajour.demo.server import download, snippet
 from ajour.demo.store import Result
 from ajour.demo.tab_generate import about_shown
-from ajour.demo.tab_search import frontier_chart, search_progress
+from ajour.demo.tab_search import frontier, search_progress
 from ajour.demo.views import comparison, run_cards, run_progress, state_note
 from tests.pipelines.conftest import LATE, make_plan
 
@@ -284,10 +284,10 @@ def test_a_search_while_it_runs():
     progress = SearchProgress(
         "Verifying plans", 7, 30.0, 120.0, ((1.0, 40.0), (1.5, 25.0)), ((1.2, 30.0),)
     )
-    Checker(frontier_chart(progress))
+    Checker(frontier(progress))
     text = search_progress(progress)
     assert "7 units of work done, 1 plans verified, 30 of at most 120 s" in text
-    assert frontier_chart(SearchProgress("x", 0, 0, 1)) == ""
+    assert frontier(SearchProgress("x", 0, 0, 1)) == ""
 
 
 def test_bad_news_is_read_out_at_once():

@@ -1,4 +1,6 @@
 import os
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -149,6 +151,37 @@ def test_offsets_beyond_two_to_the_31(backend):
     out = attention(q, k, v, table, backend=backend)
     last = attention(q[-1:], k[-1:], v[-1:], table, backend=backend)
     assert torch.equal(out[-1:], last)
+
+
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
+def test_a_table_in_use_never_waits_for_the_device(backend):
+    grid = TokenGrid(5, 20, 20)
+    tables = [random_table(grid, heads=4, seed=seed).to("cuda") for seed in (0, 1, 2)]
+    q, k, v = random_qkv(grid, 4, 128, torch.bfloat16, device="cuda")
+    first = attention(q, k, v, tables[0], backend=backend)  # compiles the kernels
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for table in tables[1:]:
+            attention(q, k, v, table, backend=backend)
+        again = attention(q, k, v, replace(tables[0]), backend=backend)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(again, first)
+
+
+# Inductor warns of much, such as of graphs that it captures in parts.
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+def test_tables_change_under_compile(backend, mode):
+    grid = TokenGrid(3, 9, 11)
+    q, k, v = random_qkv(grid, 2, 64, torch.bfloat16, device="cuda")
+    compiled = torch.compile(partial(attention, backend=backend), fullgraph=True, mode=mode)
+    for seed in (0, 1, 0, 1):
+        table = random_table(grid, heads=2, seed=seed).to("cuda")
+        for layer in (table, table.with_heads(table.head_rows.flip(0).tolist())):
+            expected = attention(q, k, v, layer, backend=backend)
+            for _ in range(3):
+                assert torch.equal(compiled(q, k, v, layer), expected)
 
 
 # Dynamo's own imports are noisy.

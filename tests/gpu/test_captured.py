@@ -36,14 +36,13 @@ def test_measured_rows_match_the_oracle(grid, dtype, pattern):
 @pytest.mark.parametrize("grid", [*GRIDS, TokenGrid(9, 20, 30, after=77)], ids=str)
 def test_mass_is_as_right_as_eager(grid, head_dim, dtype, monkeypatch):
     q, k, _ = random_qkv(grid, 3, head_dim, dtype, batch=2, device="cuda")
-    found = block_mass(q, k, grid, "bisection")
-    monkeypatch.setattr("ajour.capture.backend_reason", lambda *_: "eager is asked for")
-    exact = block_mass(q.double(), k.double(), grid, "bisection")
-    # What is to be matched has logits in the inputs' own dtype.
-    monkeypatch.setattr(torch, "promote_types", lambda own, _: own)
-    eager = block_mass(q, k, grid, "bisection")
-    ours, theirs = ((x - exact).abs().max() for x in (found, eager))
-    assert ours <= 2 * theirs + torch.finfo(torch.float32).eps
+    mass = block_mass(q, k, grid, "bisection", backend="triton")
+    exact = block_mass(q.double(), k.double(), grid, "bisection", backend="reference")
+    # The tolerance comes from logits in the dtype of the inputs.
+    monkeypatch.setattr(torch, "promote_types", lambda dtype, _: dtype)
+    eager = block_mass(q, k, grid, "bisection", backend="reference")
+    error, allowed = ((x - exact).abs().max() for x in (mass, eager))
+    assert error <= 2 * allowed + torch.finfo(torch.float32).eps
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
@@ -69,6 +68,6 @@ def test_nothing_waits_for_the_device(pattern):
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 def test_mass_is_measured_on_a_gpu_that_is_not_the_current_one():
     q, k, _ = random_qkv(GRIDS[0], 2, 64, torch.bfloat16, device="cuda:1")
-    found = block_mass(q, k, GRIDS[0], "raster")
+    mass = block_mass(q, k, GRIDS[0], "raster")
     expected = block_mass(q.to("cuda:0"), k.to("cuda:0"), GRIDS[0], "raster")
-    assert torch.equal(found.cpu(), expected.cpu())
+    assert torch.equal(mass.cpu(), expected.cpu())

@@ -1,9 +1,9 @@
-"""Times of layers on a GPU: taken from its own clock, and tables that layers share."""
+"""Times of layers by the clock of the GPU, and tables that layers share."""
 
 import torch
 
 from ajour import Full, Pyramid, TokenGrid, attention, lower
-from ajour.search.timing import LayerTimer
+from ajour.pipelines.stopwatch import LayerTimer
 from tests.conftest import assert_matches_oracle, random_qkv
 
 

@@ -6,7 +6,7 @@ from ajour import KINDS, Plan, TokenGrid
 from ajour.lowering import density, level_map
 from ajour.patterns import Diagonal, GeometricPattern, MultiDiagonal, Pyramid, Stripe, Window
 from ajour.pipelines.bundled import FOLDER
-from ajour.search.candidates import WHOLE, default_candidates, widest
+from ajour.search.solve.candidates import WHOLE, default_candidates, widest
 
 SHAPES = [(13, 16, 16), (7, 20, 24), (1, 64, 64), (2, 3, 5, 0, 7)]
 GRIDS = [TokenGrid(*shape) for shape in SHAPES]
@@ -15,25 +15,24 @@ AXES = ("frames", "height", "width")
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 def test_every_candidate_lowers_to_blocks_of_its_own(grid):
-    found = default_candidates(grid)
-    assert next(iter(found)) == "full"
-    geometric = [p for p in found.values() if isinstance(p, GeometricPattern)]
+    candidates = default_candidates(grid)
+    assert next(iter(candidates)) == "full"
+    geometric = [p for p in candidates.values() if isinstance(p, GeometricPattern)]
     maps = {(p.order, level_map(p, grid).tobytes()) for p in geometric}
     assert len(maps) == len(geometric)
-    densities = {name: density(pattern, grid) for name, pattern in found.items()}
+    densities = {name: density(pattern, grid) for name, pattern in candidates.items()}
     assert densities["full"] == 1
     assert min(densities, key=densities.get) == "skip"
 
 
-def test_every_family_is_tried_at_several_widths():
-    found = default_candidates(GRIDS[1])
-    families = [pattern.kind for pattern in found.values()]
-    assert set(families) == set(KINDS)
-    for family in set(KINDS) - {"full", "skip"}:
-        assert families.count(family) >= 3
+def test_every_kind_is_tried_at_several_widths():
+    kinds = [pattern.kind for pattern in default_candidates(GRIDS[1]).values()]
+    assert set(kinds) == set(KINDS)
+    for kind in set(KINDS) - {"full", "skip"}:
+        assert kinds.count(kind) >= 3
 
 
-def test_names_say_the_family():
+def test_names_begin_with_the_kind():
     for name, pattern in default_candidates(GRIDS[0]).items():
         assert name.replace("-", "_").startswith(pattern.kind)
 

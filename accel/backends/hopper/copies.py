@@ -1,19 +1,21 @@
-"""The producer of the Hopper kernel, see `kernel.py`: every copy of a program."""
+"""The producer warp of the Hopper kernel, see `kernel.py`: all copies of a program."""
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma
 
+from ajour.backends.hopper.work import ITEM_SIZE
+
 load_box = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared  # Triton < 3.7
 
 BLOCK = gl.constexpr(128)
 HALF = gl.constexpr(64)
-ITEM = gl.constexpr(16)
+ITEM = gl.constexpr(ITEM_SIZE)
 
 
 @gluon.jit
 def tile_counts(item, LEVELS: gl.constexpr):
-    """Of a work item: masked tiles of levels 0 to 3, then tiles of levels 0 to 3."""
+    """Number of masked tiles and of all tiles of a work item, at levels 0 to 3 each."""
     b0 = gl.load(item + 2)
     b1 = gl.load(item + 3)
     masks = gl.load(item + 8)
@@ -40,9 +42,9 @@ def tile_counts(item, LEVELS: gl.constexpr):
 
 @gluon.jit
 def tile_rows(first_row, ids, begin, stop, LEVEL: gl.constexpr):
-    """Where the parts of the tile of blocks ids[stop - 2**LEVEL : stop] begin: 2**LEVEL rows.
+    """First rows of the 2**LEVEL parts of a tile: the blocks ids[stop - 2**LEVEL : stop].
 
-    Entries before `begin` are missing; the last block stands in, and the consumer masks it.
+    Entries before `begin` do not exist: the last block takes their place and is masked later.
     """
     first = stop - (1 << LEVEL)
     shift = gl.maximum(begin - first, 0)
@@ -74,7 +76,7 @@ def copy_rows(source, rows, full, buffer, D: gl.constexpr, LEVEL: gl.constexpr):
 
 @gluon.jit
 def copy_queries(source, row, filled, q_buffers, q_full, q_empty, D: gl.constexpr):
-    """Wait until the queries of the item before are used, then copy this item's."""
+    """Wait until the queries of the previous item have been used, then copy those of this item."""
     for half in gl.static_range(2):
         mbarrier.wait(q_empty.index(half), filled & 1 ^ 1)
         mbarrier.expect(q_full.index(half), HALF * D * 2)
@@ -86,10 +88,10 @@ def copy_tile(
     source_k, source_v, rows, step, ring, start, queries,
     D: gl.constexpr, STAGES: gl.constexpr, LEVEL: gl.constexpr,
 ):  # fmt: skip
-    """Copy a tile's keys into this step, its values into the next, which is returned.
+    """Copy the keys of a tile into this step and its values into the next step, which is returned.
 
-    An item's queries follow its first keys: consumers end the item before with a step that holds
-    these keys, and only then are done with its queries.
+    The queries of an item follow its first keys: the last step of the previous item holds these
+    keys too, and the consumers need the previous queries until its end.
     """
     k_buffers, v_buffers, full, empty = ring
     stage = step % STAGES
@@ -110,7 +112,7 @@ def produce(
     sources, q_buffers, q_full, q_empty, ring, work, ids, items, total, heads, blocks,
     D: gl.constexpr, STAGES: gl.constexpr, LEVELS: gl.constexpr,
 ):  # fmt: skip
-    """The producer warp: every copy of a program, in the sequence of the tiles."""
+    """The producer warp: all copies of a program, in the sequence of the tiles."""
     full = ring[2]
     step = 0
     filled = 0
@@ -140,7 +142,7 @@ def produce(
                         tile_rows(base, ids, low, stop, level), step, ring, start, queries,
                         D, STAGES, level,
                     )  # fmt: skip
-        # The places of one tile are read before the tile before waits for its turn.
+        # Ids are read one tile ahead, before the copy of the current tile waits for a free step.
         n0 = counts[0]
         key_block = gl.load(ids + begin + masked[0], mask=masked[0] < n0, other=0)
         for tile in range(masked[0], n0):

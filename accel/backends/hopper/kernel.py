@@ -1,20 +1,22 @@
 """Block-sparse multi-level attention for Hopper, warp-specialised in Gluon.
 
-A persistent program takes work items, each one query block of one head. A producer warp copies
-queries, keys and values by TMA into a ring of buffers; two warpgroups compute 64 query rows each
+A persistent program takes work items: a query block of a head each. A producer warp copies
+queries, keys and values by TMA into a ring of buffers. Two warpgroups compute 64 query rows each
 and overlap the softmax of a tile with the matrix product of the tile before.
 
-All walk an item's tiles in one sequence: first the masked ones (level 0's partial blocks, then the
-first tile of each pooled level that needs a mask), then the rest of level 0 and of levels 1 to 3. A
-level-h tile gathers the pooled rows of 2**h blocks, 128 >> h rows each, so every tile has 128 keys;
-that each row stands for 2**h keys is h in the base-2 logits, the same for the whole tile.
+Producer and consumers take the tiles of an item in the same sequence: first the masked tiles (the
+partial blocks of level 0, then the first tile of each pooled level that needs a mask), then the
+remaining tiles of levels 0 to 3. A level-h tile gathers the pooled rows of 2**h blocks, 128 >> h
+rows each, so every tile has 128 keys. Each of them stands for 2**h keys, which adds h to the base-2
+logits of the whole tile.
 
-A step of the ring holds the keys of one tile and the values of the tile before, which the consumers
-need together: one barrier tells that they are there, one that they are used. The last values of an
-item share a step with the first keys of the next, which so arrive during the epilogue.
+A step of the ring holds the keys of a tile and the values of the tile before, which the consumers
+need together. One barrier says that a step is filled, another that it is free. The last values of
+an item share a step with the first keys of the next item, which therefore arrive during the
+epilogue.
 
-A work item is 16 numbers: head, query block, the five offsets of its lists, row of `slots`, then
-what is masked and how (`ajour.lists.work_items`). Other layouts are those of the portable kernel.
+A work item is 16 numbers: head, query block, the five offsets of its lists, row of `slots`, and the
+masked tiles; see `work.work_items`. For all other layouts see the Triton backend's kernel.
 """
 
 from triton.experimental import gluon
@@ -32,9 +34,9 @@ LN2 = gl.constexpr(0.6931471805599453)
 
 @gluon.jit
 def masked_bias(word, LAYOUT: gl.constexpr, LEVELS: gl.constexpr):
-    """Base-2 logit bias (128,) of the keys of the tile that `word` describes; -inf for none.
+    """Base-2 logit bias (128,) of the keys of a tile; -inf where there is no key.
 
-    The word is one of `ajour.lists.masked_tiles`; it may describe a tile that needs no mask.
+    `word` describes the tile, see `work.masked_tiles`; it may need no mask.
     """
     lane = gl.arange(0, BLOCK, layout=LAYOUT)
     tokens = word >> 6
@@ -57,7 +59,7 @@ def masked_bias(word, LAYOUT: gl.constexpr, LEVELS: gl.constexpr):
 def masked_logits(
     query, keys, empty, scale, word, zeros, S: gl.constexpr, LEVELS: gl.constexpr
 ):  # fmt: skip
-    """Base-2 logits (64, 128) of one of an item's first tiles, masked; frees its step."""
+    """Masked base-2 logits (64, 128) of one of the first tiles of an item; frees its step."""
     token = warpgroup_mma(query, keys.permute((1, 0)), zeros, use_acc=False, is_async=True)
     bias = masked_bias(word, gl.SliceLayout(0, S), LEVELS)
     logits = warpgroup_mma_wait(0, deps=[token])
@@ -75,8 +77,8 @@ def thread_sums(weights):
 def soften(logits, peak, sums, scale, level):
     """One step of the online softmax in base 2 over logits (64, 128), times `scale` plus `level`.
 
-    Returns the weights, relative to the new peak, the new peak and sums, and the factor for what
-    was relative to the old peak.
+    Returns the weights relative to the new peak, the new peak, the new sums, and the factor that
+    makes earlier results relative to the new peak.
     """
     new_peak = gl.maximum(peak, gl.max(logits, axis=1) * scale + level)
     weights = gl.exp2(logits * scale - (new_peak - level)[:, None])
@@ -128,7 +130,7 @@ def consume(
         if steps > 0:
             mbarrier.wait(q_full.index(half), filled & 1)
             filled += 1
-            # The masked tiles but one, each tile's logits and product one after the other.
+            # All masked tiles but the last: logits, then their product with the values.
             first = start + gl.maximum(peeled, 1) - 1
             mbarrier.wait(full.index(start % STAGES), (start // STAGES) & 1)
             for step in range(start, first):
@@ -145,7 +147,7 @@ def consume(
                 packed = gl.convert_layout(weights.to(dtype), P)
                 token = warpgroup_mma(packed, v_buffers.index(stage), acc, is_async=True)
                 acc = warpgroup_mma_wait(0, deps=[token])
-            # The last of them, or the first tile that has no mask: it begins the overlap.
+            # The last masked tile, or the first tile if none is masked: it begins the overlap.
             logits = masked_logits(
                 query, k_buffers.index(first % STAGES), empty.index(first % STAGES), scale, word,
                 zeros, S, LEVELS,
@@ -154,7 +156,7 @@ def consume(
             acc = acc * gl.convert_layout(shrink, O_ROW)[:, None]
             packed = gl.convert_layout(weights.to(dtype), P)
             mbarrier.wait(full.index((first + 1) % STAGES), ((first + 1) // STAGES) & 1)
-            # Each tile's logits beside the product of the tile before.
+            # The logits of each tile overlap the product of the tile before.
             for step in range(first + 1, last + 1):
                 stage = step % STAGES
                 key = k_buffers.index(stage).permute((1, 0))
@@ -204,9 +206,10 @@ def attend_kernel(
 ):  # fmt: skip
     """Attention of the work items program_id, program_id + num_programs, ... below `total`.
 
-    q, k0 and v0 are tensor descriptors of packed rows, with boxes of 64, 128 and 128 rows; k1 to v3
-    of pooled rows, with boxes of 128 >> level rows by 64 channels, unused with LEVELS of 1. There
-    are `items` work items for each batch entry, `total` in all. `scale` includes log2(e).
+    q, k0 and v0 are tensor descriptors of packed rows, with boxes of 64, 128 and 128 rows. k1 to v3
+    are tensor descriptors of pooled rows, with boxes of 128 >> level rows by 64 channels; they are
+    not used if LEVELS is 1. There are `items` work items for each batch entry, `total` in all.
+    `scale` includes log2(e).
     """
     dtype: gl.constexpr = q.dtype
     q_buffers = gl.allocate_shared_memory(dtype, [2, HALF, D], q.layout)

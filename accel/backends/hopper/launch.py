@@ -10,19 +10,21 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from ajour.backends.hopper.kernel import attend_kernel
-from ajour.backends.packing import POOLED_ROWS, pack
-from ajour.backends.prologue import prepare
+from ajour.backends.hopper.work import work_items
+from ajour.backends.packed import Packed, pack_inputs
+from ajour.backends.packing import POOLED_ROWS
 from ajour.grid import BLOCK
+from ajour.lists import LEVELS
 
 if TYPE_CHECKING:
     from ajour.prologue import Prologue
     from ajour.table import BlockTable
 
 STAGES = {64: 4, 128: 2}
-"""Key and value buffers by head_dim: what fits into shared memory beside the queries."""
+"""Key and value buffers by head_dim: as many as fit into shared memory with the queries."""
 
 REGISTERS = {"CONSUMER_REGISTERS": 232, "PRODUCER_REGISTERS": 40}
-"""What a thread of a consumer takes and a thread of the producer leaves of those at entry."""
+"""Registers of a thread: consumers take more than at launch, the producer returns some."""
 
 OPTIONS = {"num_warps": 4, "maxnreg": 168, "enable_fp_fusion": True}
 """How the kernel is compiled."""
@@ -36,35 +38,24 @@ def attend(
     scale: float,
     prologue: Prologue,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention through a block table on a Hopper GPU. Arguments as `reference.attend`."""
-    levels = 4 if table.highest_level else 1
-    packed_q, _ = prepare(q, table, prologue.q_norm, prologue.rope, 1)
-    packed_k, pooled_k = prepare(k, table, prologue.k_norm, prologue.rope, levels)
-    packed_v, pooled_v = pack(v, table, levels)
-    return attend_packed(
-        packed_q, packed_k, packed_v, pooled_k, pooled_v, table, scale, q.shape, levels
-    )
+    """Attention through a block table on a Hopper GPU; see `reference.attend`."""
+    levels = LEVELS if table.highest_level else 1
+    return attend_packed(pack_inputs(q, k, v, table, prologue, levels), table, scale)
 
 
 def attend_packed(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    pooled_k: torch.Tensor,
-    pooled_v: torch.Tensor,
-    table: BlockTable,
-    scale: float,
-    shape: torch.Size,
-    levels: int,
+    packed: Packed, table: BlockTable, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The kernel alone, on packed tensors; arguments as of the Triton backend's.
+    """The attention kernel alone.
 
-    `levels` is 1, or 4 if any pooled level is used.
+    Args:
+        packed: the inputs, pooled to no level or to all.
+        table: the block table.
+        scale: factor on the logits.
     """
-    batch, tokens, heads, head_dim = shape
+    q, k, v, pooled_k, pooled_v, (batch, tokens, heads, head_dim), levels = packed
     blocks = table.grid.blocks
-    out = q.new_empty(shape)
-    lse = torch.empty(batch, heads, tokens, dtype=torch.float32, device=q.device)
+    out, lse = packed.new_results()
     pooled: list[Any] = [None] * 6
     if levels > 1:
         sources = [x.view(batch * heads * blocks * POOLED_ROWS, -1) for x in (pooled_k, pooled_v)]
@@ -73,24 +64,11 @@ def attend_packed(
     total = batch * items
     processors = torch.cuda.get_device_properties(q.device).multi_processor_count
     attend_kernel[(min(total, processors),)](
-        _descriptor(q, BLOCK // 2, head_dim),
-        _descriptor(k, BLOCK, head_dim),
-        _descriptor(v, BLOCK, head_dim),
-        *pooled,
-        out,
-        lse,
-        table.slots,
-        table.work,
-        table.ids,
-        scale * math.log2(math.e),
-        items,
-        total,
-        tokens,
-        heads,
-        blocks,
-        **constants(head_dim, levels),
-        **OPTIONS,
-    )
+        _descriptor(q, BLOCK // 2, head_dim), _descriptor(k, BLOCK, head_dim),
+        _descriptor(v, BLOCK, head_dim), *pooled, out, lse, table.slots, work_items(table),
+        table.ids, scale * math.log2(math.e), items, total, tokens, heads, blocks,
+        **constants(head_dim, levels), **OPTIONS,
+    )  # fmt: skip
     return out, lse
 
 
@@ -100,7 +78,7 @@ def constants(head_dim: int, levels: int) -> dict[str, int]:
 
 
 def shared_layout() -> gl.NVMMASharedLayout:
-    """Rows of 64 channels in shared memory, swizzled as the matrix units read them."""
+    """Rows of 64 channels in shared memory, swizzled for the matrix units."""
     return gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=2)
 
 

@@ -1,12 +1,12 @@
 """The block-sparse multi-level attention kernel.
 
-One program computes one query block of one head. It walks the lists of its row level by level with
-an online softmax in base 2; a level-h tile gathers the pooled rows of 2**h listed blocks, so every
+A program computes a query block of a head. It takes the lists of its row level by level, with an
+online softmax in base 2. A level-h tile gathers the pooled rows of 2**h listed blocks, so every
 tile has 128 keys and costs the same. Masked tiles come first in every list, so the long loop of
 level 0 has no mask.
 
-Layouts: q, k, v are packed to rows of DP channels, (batch * heads * blocks * BLOCK, DP); pooled
-keys and values of all levels lie behind each other per head, (batch * heads, blocks * 112, DP).
+Layouts: q, k, v are packed to rows of DP channels, (batch * heads * blocks * BLOCK, DP). Pooled
+keys and values are (batch * heads, blocks * 112, DP), one level after the other.
 """
 
 import triton
@@ -30,7 +30,7 @@ def halves(x):
 
 @triton.jit
 def products(q, k, PRECISION: tl.constexpr):
-    """Products of all queries and keys; fp32 adds 32 channels at a time, which rounds less."""
+    """Products of all queries and keys; fp32 adds 32 channels at a time to round less."""
     if PRECISION == "ieee" and q.shape[1] > 32:
         q_first, q_second = halves(q)
         k_first, k_second = halves(k)
@@ -45,10 +45,10 @@ def accumulate(
 ):
     """One step of the online softmax over a tile of keys; `bias` is in base 2, per key, or None.
 
-    Without it the scale is applied together with the peak, one operation per logit.
+    Without a bias, the scale is applied together with the peak, in one operation per logit.
 
-    In fp32 both sums are compensated (Kahan): a row may add a thousand tiles, and the rests keep
-    what each addition rounds away.
+    In fp32 both sums are compensated (Kahan), because a row may add a thousand tiles: the rests
+    keep the rounding errors of the additions.
     """
     logits = products(q, k, PRECISION)
     if bias is not None:
@@ -79,30 +79,14 @@ def accumulate(
 
 @triton.jit
 def walk_pooled(
-    query,
-    pooled_k,
-    pooled_v,
-    valid,
-    ids,
-    begin,
-    end,
-    first_row,
-    blocks,
-    acc,
-    acc_rest,
-    peak,
-    total,
-    total_rest,
-    scale,
-    DP: tl.constexpr,
-    BLOCK: tl.constexpr,
-    TILE: tl.constexpr,
-    LEVEL: tl.constexpr,
+    query, pooled_k, pooled_v, valid, ids, begin, end, first_row, blocks, acc, acc_rest, peak,
+    total, total_rest, scale,
+    DP: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr, LEVEL: tl.constexpr,
     PRECISION: tl.constexpr,
-):
-    """The tiles of one pooled level: ids[begin:end], 2**LEVEL blocks to a tile.
+):  # fmt: skip
+    """The tiles of a pooled level: ids[begin:end], 2**LEVEL blocks to a tile.
 
-    The first tile takes the remainder, so only it can miss ids or hold the partial block.
+    Only the first tile can have missing ids (it takes the remainder) or hold the partial block.
     """
     width: tl.constexpr = 1 << LEVEL
     group: tl.constexpr = BLOCK >> LEVEL
@@ -125,57 +109,24 @@ def walk_pooled(
             key = load_rows(pooled_k + first_row * DP, rows, DP)
             value = load_rows(pooled_v + first_row * DP, rows, DP)
             acc, acc_rest, peak, total, total_rest = accumulate(
-                query,
-                key,
-                value,
-                bias[None, :],
-                acc,
-                acc_rest,
-                peak,
-                total,
-                total_rest,
-                scale,
+                query, key, value, bias[None, :], acc, acc_rest, peak, total, total_rest, scale,
                 PRECISION,
-            )
+            )  # fmt: skip
     return acc, acc_rest, peak, total, total_rest
 
 
 @triton.jit
 def attend_kernel(
-    q,
-    k,
-    v,
-    k_source,
-    v_source,
-    pooled_k,
-    pooled_v,
-    out,
-    lse,
-    slots,
-    valid,
-    offsets,
-    ids,
-    row_order,
-    head_rows,
-    scale,
-    seq_len,
-    heads,
-    blocks,
-    partial,
-    D: tl.constexpr,
-    DP: tl.constexpr,
-    BLOCK: tl.constexpr,
-    TILE: tl.constexpr,
-    LEVELS: tl.constexpr,
-    DESCRIPTORS: tl.constexpr,
-    PRECISION: tl.constexpr,
-    STAGES: tl.constexpr,
-):
+    q, k, v, k_source, v_source, pooled_k, pooled_v, out, lse, slots, valid, offsets, ids,
+    row_order, head_rows, scale, seq_len, heads, blocks, partial,
+    D: tl.constexpr, DP: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr,
+    LEVELS: tl.constexpr, DESCRIPTORS: tl.constexpr, PRECISION: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
     """Attention of one (query block, batch * head).
 
-    `k_source` and `v_source` are tensor descriptors of k and v if DESCRIPTORS, else k and v again.
+    `k_source` and `v_source` are tensor descriptors of k and v if DESCRIPTORS, else k and v.
     `scale` includes log2(e). `partial` is the number of partial blocks of the grid. TILE is the
-    number of keys computed at a time; it divides BLOCK.
+    number of keys computed at a time, a divisor of BLOCK.
     """
     block = tl.program_id(0)
     batch_head = tl.program_id(1)
@@ -207,18 +158,9 @@ def attend_kernel(
             key = load_rows(k + first_row * DP, rows, DP)
             value = load_rows(v + first_row * DP, rows, DP)
             acc, acc_rest, peak, total, total_rest = accumulate(
-                query,
-                key,
-                value,
-                bias[None, :],
-                acc,
-                acc_rest,
-                peak,
-                total,
-                total_rest,
-                scale,
+                query, key, value, bias[None, :], acc, acc_rest, peak, total, total_rest, scale,
                 PRECISION,
-            )
+            )  # fmt: skip
     for step in tl.range(0, (end - masked_end) * parts, num_stages=STAGES):
         key_block = tl.load(ids + masked_end + step // parts)
         first_key = key_block * BLOCK + step % parts * TILE
@@ -235,27 +177,11 @@ def attend_kernel(
 
     for level in tl.static_range(1, LEVELS):
         acc, acc_rest, peak, total, total_rest = walk_pooled(
-            query,
-            pooled_k,
-            pooled_v,
-            valid,
-            ids,
-            tl.load(bounds + level),
-            tl.load(bounds + level + 1),
-            batch_head.to(tl.int64) * blocks * (BLOCK - BLOCK // 8),
-            blocks,
-            acc,
-            acc_rest,
-            peak,
-            total,
-            total_rest,
-            scale,
-            DP,
-            BLOCK,
-            TILE,
-            level,
+            query, pooled_k, pooled_v, valid, ids, tl.load(bounds + level),
+            tl.load(bounds + level + 1), batch_head.to(tl.int64) * blocks * (BLOCK - BLOCK // 8),
+            blocks, acc, acc_rest, peak, total, total_rest, scale, DP, BLOCK, TILE, level,
             PRECISION,
-        )
+        )  # fmt: skip
 
     empty = total == 0.0
     result = acc / tl.where(empty, 1.0, total)[:, None]

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ajour.backends.packing import pack
-from ajour.backends.prologue import prepare
+from ajour.backends.packed import Packed, pack_inputs
 from ajour.backends.triton.kernel import attend_kernel
 from ajour.grid import BLOCK
 
@@ -63,47 +62,26 @@ def attend(
     scale: float,
     prologue: Prologue,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention through a block table on a GPU. Arguments and result as `reference.attend`."""
-    levels = table.highest_level + 1
-    packed_q, _ = prepare(q, table, prologue.q_norm, prologue.rope, 1)
-    packed_k, pooled_k = prepare(k, table, prologue.k_norm, prologue.rope, levels)
-    packed_v, pooled_v = pack(v, table, levels)
-    return attend_packed(
-        packed_q, packed_k, packed_v, pooled_k, pooled_v, table, scale, q.shape, levels
-    )
+    """Attention through a block table on a GPU; arguments and result: see `reference.attend`."""
+    packed = pack_inputs(q, k, v, table, prologue, levels=table.highest_level + 1)
+    return attend_packed(packed, table, scale)
 
 
 def attend_packed(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    pooled_k: torch.Tensor,
-    pooled_v: torch.Tensor,
-    table: BlockTable,
-    scale: float,
-    shape: torch.Size,
-    levels: int,
-    config: Config | None = None,
+    packed: Packed, table: BlockTable, scale: float, config: Config | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The attention kernel alone, on packed tensors.
+    """The attention kernel alone.
 
     Args:
-        q: packed rows, see `pack`.
-        k: packed rows.
-        v: packed rows.
-        pooled_k: pooled rows.
-        pooled_v: pooled rows.
+        packed: the inputs, pooled at least to the highest level of the table.
         table: the block table.
         scale: factor on the logits.
-        shape: (batch, tokens, heads, head_dim) of the result.
-        levels: one more than the highest level used.
         config: how to compile; chosen for the GPU by default.
     """
-    batch, tokens, heads, head_dim = shape
+    q, k, v, pooled_k, pooled_v, (batch, tokens, heads, head_dim), levels = packed
     blocks, channels = table.grid.blocks, q.shape[1]
-    config = config or choose_config(_capability(q.device), q.element_size(), channels)
-    out = q.new_empty(shape)
-    lse = torch.empty(batch, heads, tokens, dtype=torch.float32, device=q.device)
+    config = config or choose_config(capability_of(q.device), q.element_size(), channels)
+    out, lse = packed.new_results()
     k_source, v_source = k, v
     if config.descriptors:
         from triton.tools.tensor_descriptor import TensorDescriptor
@@ -112,43 +90,19 @@ def attend_packed(
             TensorDescriptor.from_tensor(x, [config.tile, channels]) for x in (k, v)
         )
     attend_kernel[(blocks, batch * heads)](
-        q,
-        k,
-        v,
-        k_source,
-        v_source,
-        pooled_k,
-        pooled_v,
-        out,
-        lse,
-        table.slots,
-        table.valid,
-        table.offsets,
-        table.ids,
-        table.row_order,
-        table.head_rows,
-        scale * math.log2(math.e),
-        tokens,
-        heads,
-        blocks,
-        table.partial_blocks,
-        D=head_dim,
-        DP=channels,
-        BLOCK=BLOCK,
-        TILE=config.tile,
-        LEVELS=levels,
-        DESCRIPTORS=config.descriptors,
-        PRECISION="ieee" if q.dtype == torch.float32 else "tf32",
-        STAGES=config.stages,
-        num_warps=config.warps,
-        num_stages=config.stages,
+        q, k, v, k_source, v_source, pooled_k, pooled_v, out, lse, table.slots, table.valid,
+        table.offsets, table.ids, table.row_order, table.head_rows, scale * math.log2(math.e),
+        tokens, heads, blocks, table.partial_blocks,
+        D=head_dim, DP=channels, BLOCK=BLOCK, TILE=config.tile, LEVELS=levels,
+        DESCRIPTORS=config.descriptors, PRECISION="ieee" if q.dtype == torch.float32 else "tf32",
+        STAGES=config.stages, num_warps=config.warps, num_stages=config.stages,
         enable_fp_fusion=True,
-    )
+    )  # fmt: skip
     return out, lse
 
 
-def _capability(device: torch.device) -> int:
-    """Compute capability times ten; 0 in the interpreter and on AMD, which counts otherwise."""
+def capability_of(device: torch.device) -> int:
+    """Compute capability times ten; 0 in the interpreter and on AMD, which numbers differently."""
     if os.environ.get("TRITON_INTERPRET") == "1" or torch.version.hip is not None:
         return 0
     major, minor = torch.cuda.get_device_capability(device)

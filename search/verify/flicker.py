@@ -1,4 +1,4 @@
-"""Flicker: how badly a video's next frame, moved back along the motion, fits the one before."""
+"""Flicker: difference between a video's frame and the next frame moved back along the motion."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def warp_error(video: NDArray[np.uint8], reference: NDArray[np.uint8] | None = N
 
     Args:
         video: (F,H,W,3).
-        reference: same shape, whose motion is taken; the video itself by default.
+        reference: same shape; its motion is used. The video itself by default.
 
     Returns:
         Mean squared difference, of values in [0,1]; 0 for fewer than two frames.

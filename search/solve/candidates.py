@@ -1,11 +1,11 @@
-"""The patterns that a search tries: every family at several widths.
+"""The patterns that a search tries: every kind at several widths.
 
-Widths are shares of the grid, so that the same list suits any size. To try more patterns, add
-entries to the dictionary: the rest of the search asks only for names and patterns.
+Widths are shares of the grid, so the same list suits any size. To try more patterns, add entries
+to the dictionary: the rest of the search needs only names and patterns.
 
-A pattern covers more than its widths say, as it is made of whole blocks, and what was measured is
-the whole of it. So every candidate has the greatest widths that lower to its blocks: on another
-grid every query then has at least what every query had.
+A pattern is made of whole blocks, so it covers more than its widths say, and its error is measured
+on everything it covers. Every candidate therefore has the greatest widths that lower to its blocks:
+on another grid every query then keeps at least what every query kept here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ajour.patterns import GeometricPattern, Pattern
 
 FULL = "full"
-"""The candidate that changes nothing."""
+"""Name of the candidate that changes nothing."""
 
 WHOLE = 1024
 """A half-width in tokens that spans an axis of any grid."""
@@ -32,8 +32,8 @@ WHOLE = 1024
 def default_candidates(grid: TokenGrid) -> dict[str, Pattern]:
     """Candidates for a grid by name, `full` first.
 
-    Those that lower to the blocks of an earlier one, as wide ones do on small grids, are left out,
-    and so are captured ones that would compute everything.
+    Left out are patterns that lower to the same blocks as an earlier one, as wide patterns do on
+    small grids, and captured patterns that would compute everything.
     """
     distinct: dict[tuple[str, bytes], str] = {}
     patterns = {name: widest(pattern, grid) for name, pattern in _geometric(grid).items()}
@@ -41,15 +41,16 @@ def default_candidates(grid: TokenGrid) -> dict[str, Pattern]:
         levels = level_map(pattern, grid)
         whole = "" if (levels == levels[0, 0]).all() else pattern.order
         distinct.setdefault((whole, levels.tobytes()), name)
-    curves = ("bisection", "raster", "column") if grid.frames > 1 else ("bisection", "raster")
+    orders = ("bisection", "raster", "column") if grid.frames > 1 else ("bisection", "raster")
     captured = {
-        f"captured-{curve}-{round(100 * share)}": Captured((share,) * 3 + (1.0,), order=curve)
-        for curve in curves
+        f"captured-{order}-{round(100 * share)}": Captured((share,) * 3 + (1.0,), order=order)
+        for order in orders
         for share in EXACT_SHARES
     }
-    found: dict[str, Pattern] = {name: patterns[name] for name in distinct.values()}
-    found |= {name: pattern for name, pattern in captured.items() if density(pattern, grid) < 1}
-    return found
+    candidates: dict[str, Pattern] = {name: patterns[name] for name in distinct.values()}
+    return candidates | {
+        name: pattern for name, pattern in captured.items() if density(pattern, grid) < 1
+    }
 
 
 def widest(pattern: GeometricPattern, grid: TokenGrid) -> GeometricPattern:
@@ -57,10 +58,10 @@ def widest(pattern: GeometricPattern, grid: TokenGrid) -> GeometricPattern:
 
     Args:
         pattern: the pattern.
-        grid: the token grid; its text does not matter.
+        grid: the token grid; its exact tokens do not matter.
 
     Returns:
-        A pattern of the same family. Those without widths in tokens or frames stay as they are; a
+        A pattern of the same kind. Patterns without widths in tokens or frames stay the same; a
         width that grew to span its axis becomes `WHOLE`.
     """
     if isinstance(pattern, Diagonal):
@@ -89,38 +90,38 @@ def _geometric(grid: TokenGrid) -> dict[str, GeometricPattern]:
 
     near = {"1": 1 / 16, "2": 1 / 8, "3": 3 / 16}
     box = {name: (part(height, share), part(width, share)) for name, share in near.items()}
-    found: dict[str, GeometricPattern] = {FULL: Full(), "skip": Skip()}
+    patterns: dict[str, GeometricPattern] = {FULL: Full(), "skip": Skip()}
     if frames > 1:
         bands = {"1": 0.02, "2": 0.04, "3": 0.08, "4": 0.115, "5": 0.155, "6": 0.23}
         for name, share in bands.items():
-            found[f"diagonal-{name}"] = Diagonal(round(share * frames, 2))
+            patterns[f"diagonal-{name}"] = Diagonal(round(share * frames, 2))
         for name in ("3", "5"):
-            found[f"diagonal-first-{name}"] = Diagonal(round(bands[name] * frames, 2), True)
-        found["multi-diagonal-0"] = MultiDiagonal(0, 0)
-        found["multi-diagonal-row"] = MultiDiagonal(0, WHOLE)
-        found["multi-diagonal-rows"] = MultiDiagonal(part(height, 1 / 16), WHOLE)
+            patterns[f"diagonal-first-{name}"] = Diagonal(round(bands[name] * frames, 2), True)
+        patterns["multi-diagonal-0"] = MultiDiagonal(0, 0)
+        patterns["multi-diagonal-row"] = MultiDiagonal(0, WHOLE)
+        patterns["multi-diagonal-rows"] = MultiDiagonal(part(height, 1 / 16), WHOLE)
         for name in ("1", "2", "3"):
-            found[f"multi-diagonal-{name}"] = MultiDiagonal(*box[name])
+            patterns[f"multi-diagonal-{name}"] = MultiDiagonal(*box[name])
         for stride in (3, 4, 6):
-            found[f"stripe-{stride}"] = Stripe(stride)
-        found["window-time"] = Window(WHOLE, *box["1"])
+            patterns[f"stripe-{stride}"] = Stripe(stride)
+        patterns["window-time"] = Window(WHOLE, *box["1"])
         for name, span in {"frame": 0.0, "frames-1": 0.08, "frames-2": 0.155}.items():
-            found[f"pyramid-{name}"] = Pyramid(
+            patterns[f"pyramid-{name}"] = Pyramid(
                 round(span * frames), WHOLE, WHOLE, growth=1.1, order="raster"
             )
-        found["pyramid-rows"] = Pyramid(0, part(height, 1 / 4), WHOLE, order="raster")
+        patterns["pyramid-rows"] = Pyramid(0, part(height, 1 / 4), WHOLE, order="raster")
         for name, (rows, columns) in {
             "place-0": (0, 0),
             "place-1": box["1"],
             "place-row": (0, WHOLE),
             "place-rows": (part(height, 1 / 16), WHOLE),
         }.items():
-            found[f"pyramid-{name}"] = Pyramid(WHOLE, rows, columns, growth=1.1, order="column")
-        found["pyramid-time"] = Pyramid(WHOLE, 0, 0, growth=1.1)
+            patterns[f"pyramid-{name}"] = Pyramid(WHOLE, rows, columns, growth=1.1, order="column")
+        patterns["pyramid-time"] = Pyramid(WHOLE, 0, 0, growth=1.1)
     for name in ("1", "3"):
-        found[f"window-{name}"] = Window(part(frames, 0.08), *box[name])
-    found["pyramid-0"] = Pyramid(0, 0, 0, growth=1.1)
-    found["pyramid-0-wide"] = Pyramid(0, 0, 0, growth=2.0)
-    found["pyramid-1"] = Pyramid(0, *box["1"], growth=1.1)
-    found["pyramid-2"] = Pyramid(part(frames, 0.08), *box["1"], growth=1.1)
-    return found
+        patterns[f"window-{name}"] = Window(part(frames, 0.08), *box[name])
+    patterns["pyramid-0"] = Pyramid(0, 0, 0, growth=1.1)
+    patterns["pyramid-0-wide"] = Pyramid(0, 0, 0, growth=2.0)
+    patterns["pyramid-1"] = Pyramid(0, *box["1"], growth=1.1)
+    patterns["pyramid-2"] = Pyramid(part(frames, 0.08), *box["1"], growth=1.1)
+    return patterns

@@ -1,4 +1,4 @@
-"""Figures of the report, as SVG text."""
+"""Figures of the report, as SVG."""
 
 from __future__ import annotations
 
@@ -8,59 +8,61 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
-    from ajour.search.costs import Costs
+    from ajour.search.results import Outcome
+    from ajour.search.timing.costs import Costs
 
 INK, GRAY, BLUE, RED, GREEN = "#2e3440", "#8b95a7", "#3b6ea5", "#bf4b57", "#5b8c4a"
 
 
 def fitted(
-    frontier: Iterable[tuple[float, float]], plan: Mapping[str, Any]
+    frontier: Iterable[tuple[float, float]],
+    predicted: tuple[float, float],
+    measured: tuple[float, float],
 ) -> list[tuple[float, float]]:
-    """A predicted frontier that runs through a plan as measured.
+    """A predicted frontier, moved so that it runs through a measured plan.
 
     Args:
-        frontier: predicted seconds and decibels.
-        plan: predicted `seconds` and `decibels`, measured `speedup` and `psnr_db`.
+        frontier: predicted (seconds, decibels) of plans.
+        predicted: (seconds, decibels) of the measured plan.
+        measured: (speed-up, PSNR in dB) of that plan.
 
     Returns:
-        Speed-up, scaled, and PSNR in dB, shifted.
+        (speed-up, PSNR in dB) of the frontier's plans.
     """
-    scale = plan["speedup"] * plan["seconds"]
-    offset = plan["psnr_db"] - plan["decibels"]
+    scale, offset = measured[0] * predicted[0], measured[1] - predicted[1]
     return [(scale / seconds, decibels + offset) for seconds, decibels in frontier]
 
 
-def frontier_figure(facts: Mapping[str, Any]) -> str:
-    """Speed-up against quality: the predicted frontier, what was verified, simple baselines."""
-    chosen = facts["chosen"]
-    frontier = [(point["seconds"], point["decibels"]) for point in facts["frontier"]]
-    curve = np.array(fitted(frontier, chosen))
-    others = [p for p in facts["tried"] if p["key"] != chosen["key"]]
-    points = [chosen, *others, *facts["baselines"]]
-    low = min(p["psnr_db"] for p in points) - 3
-    high = min(50.0, max(p["psnr_db"] for p in points) + 5)
+def frontier_figure(outcome: Outcome) -> str:
+    """Speed-up against quality: the predicted frontier, verified plans, single patterns."""
+    chosen, rejected, target = outcome.chosen, outcome.rejected, outcome.settings.target
+    single = outcome.baselines
+    predicted, measured = (chosen.seconds, chosen.decibels), (chosen.speedup, chosen.psnr_db)
+    curve = np.array(fitted(outcome.frontier, predicted, measured))
+    qualities = [plan.psnr_db for plan in (chosen, *rejected, *single)]
+    low, high = min(qualities) - 3, min(50.0, max(qualities) + 5)
 
     def draw(axes: Any) -> None:
         shown = (curve[:, 1] < high + 5) & (curve[:, 1] > low - 5)
         axes.plot(*curve[shown].T, color=BLUE, lw=1.6, label="predicted frontier")
-        if facts["target"]["kind"] == "psnr":
-            axes.axhline(facts["target"]["value"], color=GRAY, lw=0.8, ls=":")
-        if facts["target"]["kind"] == "speedup":
-            axes.axvline(facts["target"]["value"], color=GRAY, lw=0.8, ls=":")
-        for group, colour, marker, label in (
-            (others, BLUE, "o", "verified on the way"),
-            (facts["baselines"], RED, "s", "one pattern for all heads"),
+        if target.kind == "psnr":
+            axes.axhline(target.value, color=GRAY, lw=0.8, ls=":")
+        if target.kind == "speedup":
+            axes.axvline(target.value, color=GRAY, lw=0.8, ls=":")
+        for plans, colour, marker, label in (
+            (rejected, BLUE, "o", "verified, rejected"),
+            (single, RED, "s", "one pattern for all heads"),
             ([chosen], GREEN, "*", "chosen"),
         ):
-            if group:
-                place = np.array([(p["speedup"], p["psnr_db"]) for p in group]).T
+            if plans:
+                points = np.array([(plan.speedup, plan.psnr_db) for plan in plans]).T
                 size = 150 if marker == "*" else 26
-                axes.scatter(*place, c=colour, marker=marker, s=size, label=label, zorder=3)
-        for point in facts["baselines"]:
+                axes.scatter(*points, c=colour, marker=marker, s=size, label=label, zorder=3)
+        for plan in single:
             axes.annotate(
-                point["name"], (point["speedup"], point["psnr_db"]), (5, -9),
+                plan.name, (plan.speedup, plan.psnr_db), (5, -9),
                 textcoords="offset points", fontsize=7.5, color=RED,
             )  # fmt: skip
         axes.set(ylim=(low, high), xlabel="speed-up of denoising", ylabel="PSNR, dB")
@@ -85,14 +87,13 @@ def time_figure(costs: Costs) -> str:
     return _svg(draw)
 
 
-def error_figure(facts: Mapping[str, Any]) -> str:
-    """What going sparse costs along the denoising."""
-    levels, starts = facts["levels"], [*facts["bands"], facts["steps"]]
-    edges = [1.0, *((levels[s - 1] + levels[s]) / 2 for s in starts[1:-1]), 0.0]
+def error_figure(outcome: Outcome) -> str:
+    """The error of sparse steps along the denoising."""
+    edges = [*outcome.bands.edges, 0.0]
 
     def draw(axes: Any) -> None:
-        onset = np.maximum(facts["onset"], 1e-9)
-        errors = np.maximum(facts["errors"], 1e-9)
+        onset = np.maximum(outcome.onset, 1e-9)
+        errors = np.maximum(outcome.band_errors, 1e-9)
         axes.stairs(onset, edges, color=RED, lw=1.4, baseline=None)
         axes.stairs(errors, edges, color=GREEN, lw=1.4, baseline=None)
         axes.plot([], [], color=RED, label="trial plan from here to the end")
@@ -106,7 +107,7 @@ def error_figure(facts: Mapping[str, Any]) -> str:
 
 
 def _svg(draw: Callable[[Any], None]) -> str:
-    """One small figure, its text kept as text."""
+    """A small figure whose text stays text."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -124,5 +125,5 @@ def _svg(draw: Callable[[Any], None]) -> str:
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
         plt.close(figure)
-    whole = text.getvalue()
-    return whole[whole.index("<svg") :]
+    document = text.getvalue()
+    return document[document.index("<svg") :]

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ajour.search.flow import warp_error
+from ajour.search.verify.flicker import warp_error
 
 
 @pytest.fixture
