@@ -97,22 +97,6 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -
     return render("table", columns=columns, rows=rows, caption=caption)
 
 
-def bars(name: str, items: Sequence[tuple[str, float, str]]) -> Markup:
-    """Bars on one scale.
-
-    Args:
-        name: for screen readers.
-        items: (label, length, text at the end) each.
-    """
-    top = max(length for _, length, _ in items) or 1.0
-    return render("bars", name=name, items=items, top=top)
-
-
-def panels(parts: Sequence[tuple[str, Markup]]) -> Markup:
-    """Charts beside each other, each under its title, which may be empty."""
-    return render("panels", panels=parts)
-
-
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Round numbers that span an interval."""
     span = (high - low) or abs(high) or 1.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jinja2 import UndefinedError
 from markupsafe import Markup
 
 from ajour.demo.charts import table
@@ -41,7 +42,7 @@ def page(folder: Path) -> Markup:
             rows = rows_of(data)
             place = [*KINDS, OTHER].index(kind_of(rows))
             parts.append((place, len(rows), path.name, section(path.name, data)))
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        except (LookupError, AttributeError, TypeError, ValueError, UndefinedError):
             continue
     if not parts:
         return note("No stored results come with this installation.")
@@ -60,8 +61,8 @@ def section(name: str, data: Row) -> Markup:
     shown = rows[:MOST_ROWS]
     count = f"First {len(shown)} of {len(rows)} rows" if len(rows) > len(shown) else "All rows"
     return render(
-        "results", kind=kind, where=[name, *_where(data)], drawn=kind.draw(data), count=count,
-        rows=_rows(shown, f"Rows of {name}"),
+        "results", kind=kind, where=[name, *_where(data)], count=count, data=data, rows=rows,
+        table=_rows(shown, f"Rows of {name}"), **kind.values(data),
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from ajour import Captured, Full, Phase, Plan, Pyramid, Schedule, Skip, TokenGrid
 from ajour.demo import heads
-from ajour.demo.charts import Series, bars, chart, panels, table, ticks
+from ajour.demo.charts import Series, chart, table, ticks
 from ajour.demo.device import Job
 from ajour.demo.heads import ShownPlan
 from ajour.demo.model import Model
@@ -111,8 +111,7 @@ def hostile_pages(tmp_path):
             Series(HOSTILE, points, kind, [HOSTILE] * 2) for kind in ("line", "dots", "stars")
         ]),
         "table": table([HOSTILE], [[HOSTILE]], HOSTILE),
-        "bars": bars(HOSTILE, [(HOSTILE, 1.0, HOSTILE)]),
-        "panels": panels([(HOSTILE, small(HOSTILE))]),
+        "small": small(HOSTILE),
         "boxes": cards([(HOSTILE, HOSTILE)], HOSTILE),
         "results": section(HOSTILE, {"rows": rows, "gpu": HOSTILE, "commit": HOSTILE}),
     }  # fmt: skip
