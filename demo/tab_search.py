@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from ajour.demo.charts import frontier_chart
-from ajour.demo.render import cards, note, render
+from ajour.demo.render import note, render
 from ajour.demo.request import MOST_STEPS, Request
 from ajour.demo.searching import search
 from ajour.demo.tab_generate import about_shown, size_choice
@@ -155,19 +155,7 @@ def search_progress(now: SearchProgress) -> Markup:
 
 def outcome(result: SearchResult) -> Markup:
     """The end of a search in words and figures."""
-    boxes = [(f"{result.speedup:.2f}x", "speed-up, measured"), (f"{result.psnr_db:.1f} dB", "PSNR")]
-    if result.density is not None:
-        boxes.append((f"{result.density:.2f}", "density of all steps"))
-    if result.density is not None and result.density > 0.999:
-        text = "No sparse plan was faster than dense attention at this size; try a larger size."
-        kind = "bad"
-    elif result.met:
-        text, kind = f"The target of {result.target} is met.", "good"
-    else:
-        text, kind = f"The target of {result.target} is missed; this is the nearest plan.", "bad"
-    if result.density is None:
-        text = f"Ended early, with the best plan verified so far. {text}"
-    return note(text, kind) + cards(boxes)
+    return render("outcome", result=result)
 
 
 def frontier(now: SearchProgress, result: SearchResult | None = None) -> Markup:

@@ -14,7 +14,7 @@ from ajour.demo.charts import Series, chart, table, ticks
 from ajour.demo.device import Job
 from ajour.demo.heads import ShownPlan
 from ajour.demo.model import Model
-from ajour.demo.render import cards, note, small
+from ajour.demo.render import note, small
 from ajour.demo.results_page import section
 from ajour.demo.run import RunProgress
 from ajour.demo.searching import SearchProgress
@@ -112,7 +112,6 @@ def hostile_pages(tmp_path):
         ]),
         "table": table([HOSTILE], [[HOSTILE]], HOSTILE),
         "small": small(HOSTILE),
-        "boxes": cards([(HOSTILE, HOSTILE)], HOSTILE),
         "results": section(HOSTILE, {"rows": rows, "gpu": HOSTILE, "commit": HOSTILE}),
     }  # fmt: skip
 
