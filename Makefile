@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo generate install lint test
+.PHONY: demo docs generate install lint test
 
 install: $(STAMP)
 
@@ -22,6 +22,10 @@ generate: $(STAMP)
 # The page: http://127.0.0.1:7860
 demo: $(STAMP)
 	$(BIN)/ajour demo
+
+# The guides and the API reference: build/docs/index.html. Broken links and docstrings are errors.
+docs: $(STAMP)
+	$(BIN)/python -m sphinx -W --keep-going --quiet docs build/docs
 
 # The type checker sees the package as it is installed: the folders under one name.
 lint: $(STAMP)

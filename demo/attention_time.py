@@ -45,10 +45,7 @@ class AttentionClock:
                 hook.remove()
 
     def close_step(self, label: str, step: int) -> None:
-        """Add the time since the last step to a label; step 0 starts the label at 0.
-
-        The device must be idle.
-        """
+        """Add the time since the last step to a label; step 0 starts the label at 0."""
         if step == 0:
             self._seconds[label] = dict.fromkeys(self._timers, 0.0)
         for name, timer in self._timers.items():

@@ -48,7 +48,7 @@ def rows_of(data: Row) -> Rows:
     if "frontier" not in data:
         return list(data["rows"])
     chosen = data["chosen"]
-    tried = [{"verified": "on the way"} | plan for plan in data["tried"] if plan != chosen]
+    tried = [{"verified": "on the way"} | plan for plan in data["verified"] if plan != chosen]
     simple = [{"verified": f"{p['name']} for all heads"} | p for p in data["baselines"]]
     return [{"verified": "chosen"} | chosen, *tried, *simple]
 

@@ -1,4 +1,4 @@
-"""The stopwatch: seconds of a call or of a layer's attention, all of a GPU's work included."""
+"""The stopwatch: seconds of calls and of parts of a pass, all of a GPU's work included."""
 
 from __future__ import annotations
 
@@ -32,6 +32,23 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
+def mark(device: torch.device) -> Any:
+    """The present point in a device's work, for `elapsed`; does not wait for the device."""
+    if device.type != "cuda":
+        return now(device)
+    event = torch.cuda.Event(enable_timing=True)
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
+def elapsed(start: Any, end: Any) -> float:
+    """Seconds between two marks; waits until the device is past the second."""
+    if isinstance(end, float):
+        return end - float(start)
+    end.synchronize()
+    return float(start.elapsed_time(end)) / 1e3
+
+
 class LayerTimer:
     """Times a layer's attention within passes, without waiting for the GPU in a pass.
 
@@ -47,17 +64,9 @@ class LayerTimer:
 
     def __call__(self) -> None:
         """Note the time."""
-        if self._device.type == "cuda":
-            mark = torch.cuda.Event(enable_timing=True)
-            mark.record(torch.cuda.current_stream(self._device))
-            self._marks.append(mark)
-        else:
-            self._marks.append(now(self._device))
+        self._marks.append(mark(self._device))
 
     def take(self) -> float:
-        """Seconds in the operator since `take` was last called; the device must be idle."""
+        """Seconds in the operator since `take` was last called."""
         marks, self._marks = self._marks, []
-        pairs = zip(marks[::2], marks[1::2], strict=True)
-        if self._device.type == "cuda":
-            return float(sum(start.elapsed_time(end) / 1e3 for start, end in pairs))
-        return float(sum(end - start for start, end in pairs))
+        return sum(map(elapsed, marks[::2], marks[1::2]), 0.0)

@@ -151,6 +151,7 @@ class Search:
         chosen, plans, met = reach(target, problem, densities, attempt, measure_speedup)
         if chosen.times is None:
             chosen = verify(chosen.choice)
+        attempts = tuple(verified[plan.key] for plan in plans)
         baselines = tuple(
             verify(choice, name=name)
             for name, choice in single_patterns(problem, list(self.candidates), chosen.seconds)
@@ -167,7 +168,7 @@ class Search:
             band_errors=tuple(problem.band_errors(chosen.choice).tolist()),
             dense_seconds=problem.dense_seconds,
             frontier=tuple((problem.seconds(c), problem.decibels(c)) for c in frontier(problem)),
-            verified=tuple(verified[plan.key] for plan in plans),
+            verified=attempts,
             chosen=chosen,
             baselines=baselines,
             density=densities.seconds(chosen.choice) / densities.dense_seconds,

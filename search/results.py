@@ -126,15 +126,15 @@ class Outcome:
             "met_by": self.met_by,
             "grid": str(self.grid),
             "steps": len(self.bands.noise_levels),
-            "levels": list(self.bands.noise_levels),
+            "noise_levels": list(self.bands.noise_levels),
             "bands": self.bands.starts,
             "onset": list(self.onset),
-            "errors": list(self.band_errors),
+            "band_errors": list(self.band_errors),
             "dense_seconds": self.dense_seconds,
             "frontier": [
                 {"seconds": seconds, "decibels": decibels} for seconds, decibels in self.frontier
             ],
-            "tried": [plan.to_dict() for plan in self.verified],
+            "verified": [plan.to_dict() for plan in self.verified],
             "chosen": self.chosen.to_dict(),
             "baselines": [
                 plan.to_dict() | {"name": plan.name, "plan": plan.plan.to_dict()}

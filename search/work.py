@@ -48,7 +48,7 @@ class Work:
         files = sorted(folder.glob("work-*.jsonl"))
         if files and not resume:
             raise WorkError(
-                f"{folder} holds the work of an earlier search; go on with it (--resume), or "
+                f"{folder} holds the work of an earlier search; resume it (--resume), or "
                 "delete the folder to start over"
             )
         for file in files:
@@ -98,7 +98,7 @@ class Work:
         differing = _differences(self._done.get(key, wanted), wanted)
         if differing:
             raise WorkError(
-                f"the work in {self.folder} was begun with another {', '.join(differing)}; go on "
+                f"the work in {self.folder} was begun with another {', '.join(differing)}; resume "
                 "with the same arguments, weights, device and versions, or start over with "
                 "another --out"
             )

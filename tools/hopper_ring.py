@@ -127,11 +127,11 @@ def play(ring: Ring, rng: random.Random) -> None:
     for _ in range(PATIENCE):
         if not running:
             return
-        one = rng.choice(running)
+        actor = rng.choice(running)
         try:
-            next(one)
+            next(actor)
         except StopIteration:
-            running.remove(one)
+            running.remove(actor)
     raise AssertionError(f"all wait: {ring.items}, {ring.stages} stages")
 
 
@@ -145,7 +145,7 @@ def main() -> None:
         lengths = [rng.choice([0, 1, 1, 2, 3, 5, 9]) for _ in range(rng.randint(1, 8))]
         items = [(rng.randint(0, tiles), tiles) for tiles in lengths]
         play(Ring(items, rng.choice([2, 4])), rng)
-    print(f"{args.games} games, nobody waits for ever and every tile is where it is read")
+    print(f"{args.games} games, no deadlock, and every tile is read from its own buffer")
 
 
 if __name__ == "__main__":

@@ -42,7 +42,8 @@ def frontier_figure(outcome: Outcome) -> str:
     predicted, measured = (chosen.seconds, chosen.decibels), (chosen.speedup, chosen.psnr_db)
     curve = np.array(fitted(outcome.frontier, predicted, measured))
     qualities = [plan.psnr_db for plan in (chosen, *rejected, *single)]
-    low, high = min(qualities) - 3, min(50.0, max(qualities) + 5)
+    low = min(qualities) - 3
+    high = min(max(50.0, chosen.psnr_db + 5), max(qualities) + 5)
 
     def draw(axes: Any) -> None:
         shown = (curve[:, 1] < high + 5) & (curve[:, 1] > low - 5)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ajour.dispatch import choose
+from ajour.files import read_json
 from ajour.pipelines.machine import device_name
 from ajour.plan import MAX_BYTES
 from ajour.search.timing.fit import design
@@ -121,17 +121,7 @@ class Costs:
         Raises:
             ValueError: if the file cannot be read, is larger than 16 MiB, or holds no such table.
         """
-        try:
-            with path.open("rb") as file:
-                raw = file.read(MAX_BYTES + 1)
-        except OSError as error:
-            raise ValueError(f"cannot read costs {str(path)!r}: {error.strerror}") from error
-        if len(raw) > MAX_BYTES:
-            raise ValueError(f"costs {str(path)!r} are larger than {MAX_BYTES >> 20} MiB")
-        try:
-            data = json.loads(raw)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"costs {str(path)!r} are not JSON: {error}") from error
+        data = read_json(path, MAX_BYTES, "costs")
         try:
             return cls.from_dict(data)
         except ValueError as error:

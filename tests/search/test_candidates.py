@@ -25,7 +25,7 @@ def test_every_candidate_lowers_to_blocks_of_its_own(grid):
     assert min(densities, key=densities.get) == "skip"
 
 
-def test_every_kind_is_tried_at_several_widths():
+def test_every_kind_has_several_widths():
     kinds = [pattern.kind for pattern in default_candidates(GRIDS[1]).values()]
     assert set(kinds) == set(KINDS)
     for kind in set(KINDS) - {"full", "skip"}:
@@ -53,31 +53,31 @@ def test_names_begin_with_the_kind():
     ids=str,
 )
 def test_the_widest_pattern_has_the_same_blocks_and_a_wider_one_has_more(pattern, grid):
-    found = widest(pattern, grid)
+    wide = widest(pattern, grid)
     blocks = level_map(pattern, grid)
-    assert (level_map(found, grid) == blocks).all()
-    assert type(found) is type(pattern)
+    assert (level_map(wide, grid) == blocks).all()
+    assert type(wide) is type(pattern)
     steps = dict.fromkeys(AXES, 1)
-    if isinstance(found, Diagonal):
+    if isinstance(wide, Diagonal):
         steps["frames"] = 0.001 + 1 / (grid.height * grid.width)
     for axis, step in steps.items():
-        width = getattr(found, axis, WHOLE)
+        width = getattr(wide, axis, WHOLE)
         assert width >= getattr(pattern, axis, 0)
         if width < getattr(grid, axis) - 1 and grid.video_blocks > 1:
-            wider = replace(found, **{axis: width + step})
+            wider = replace(wide, **{axis: width + step})
             assert (level_map(wider, grid) != blocks).any()
 
 
 def test_a_band_that_covers_more_than_it_says_says_it():
     """133 tokens need blocks two away, as 256 tokens do: one frame, here as on other grids."""
-    found = widest(Diagonal(0.52), TokenGrid(13, 16, 16))
-    assert found == Diagonal(1.0)
+    wide = widest(Diagonal(0.52), TokenGrid(13, 16, 16))
+    assert wide == Diagonal(1.0)
     elsewhere = TokenGrid(13, 12, 20)
-    assert density(found, elsewhere) > density(Diagonal(0.52), elsewhere)
+    assert density(wide, elsewhere) > density(Diagonal(0.52), elsewhere)
 
 
 def test_the_bundled_plan_has_the_widest_patterns():
     plan = Plan.load(FOLDER / "plan.json")
-    grid = TokenGrid(*map(int, plan.provenance["grid"].split("x")))
+    grid = TokenGrid.parse(plan.provenance["grid"])
     geometric = [p for p in plan.patterns.values() if isinstance(p, GeometricPattern)]
     assert geometric == [widest(pattern, grid) for pattern in geometric]

@@ -138,7 +138,7 @@ def test_bad_usage_exits_with_2(words, capsys):
         (["--density", "0.5", "--prompts", "{}/one.txt"], "at least 2 different prompts"),
         (["--density", "0.5", "--prompts", "{}/latin.txt"], "must be UTF-8 text"),
         (["--density", "0.5", "--costs", "{}/none.json"], "cannot read costs"),
-        (["--density", "0.5", "--costs", "{}/one.txt"], "are not JSON"),
+        (["--density", "0.5", "--costs", "{}/one.txt"], "is not JSON"),
         (["--density", "0.5", "--costs", "{}/empty.json"], "not a table of costs"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -219,7 +219,7 @@ def test_costs_of_absurd_size_are_refused(tmp_path, monkeypatch, capsys):
     (tmp_path / "costs.json").write_bytes(b" " * (2**20 + 1))
     words = ["search", "mini", "--density", "0.5", "--costs", str(tmp_path / "costs.json")]
     assert main([*words, "--out", str(tmp_path / "plan.json")]) == 1
-    assert "are larger than 1 MiB" in capsys.readouterr().err
+    assert "is larger than 1 MiB" in capsys.readouterr().err
 
 
 def test_a_missing_model_is_said(tmp_path, capsys):

@@ -8,8 +8,8 @@ from ajour.search.solve.single import SLOWER, single_patterns
 from ajour.search.solve.target import (
     CLOSE_DB,
     CLOSE_SPEED,
-    SCATTER_DB,
     LEAST_SPREAD_DB,
+    SCATTER_DB,
     TRIES,
     USUAL_SLOPE,
     best_of,

@@ -78,7 +78,7 @@ def test_the_fit_recovers_layers_whose_first_heads_cost_more(first):
     share, times = fit(used, pooled, measured)
     assert share == pytest.approx(first)
     assert design(used, pooled, share) @ times == pytest.approx(measured)
-    if first:  # else a layer's fixed time cannot be told from its heads'
+    if first:  # else a layer's fixed time cannot be told apart from its heads
         assert times == pytest.approx([0.7, 0.4, *seconds])
 
 

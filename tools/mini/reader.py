@@ -72,7 +72,7 @@ def expected(prompt: str) -> list[Sighting]:
     Raises:
         ValueError: If no clause can be read.
     """
-    found = []
+    sightings = []
     for clause in prompt.split(" on a ")[0].split(", and "):
         match = _CLAUSE.search(clause)
         if match is None:
@@ -80,10 +80,10 @@ def expected(prompt: str) -> list[Sighting]:
         words = match["place"].split()
         across = ("right" in words) - ("left" in words)
         down = ("bottom" in words) - ("top" in words)
-        found.append(
+        sightings.append(
             Sighting(match["colour"].lower(), (across, down), DIRECTIONS[match["motion"].lower()])
         )
-    return found
+    return sightings
 
 
 def colour_mask(frame: NDArray[np.uint8], colour: str) -> NDArray[np.uint8]:
