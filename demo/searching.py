@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ajour.demo.device import Job
     from ajour.demo.model import Model
     from ajour.demo.request import Request
+    from ajour.search.results import VerifiedPlan
 
     Points = tuple[tuple[float, float], ...]
     """(speed-up, PSNR) each."""
@@ -71,8 +72,7 @@ class SearchResult:
 
     Attributes:
         shown: the plan and the errors of its heads.
-        speedup: of denoising, measured.
-        psnr_db: measured.
+        chosen: the plan's measured figures.
         density: of all steps; None if the search was stopped or out of time.
         target: the target of the search.
         met: whether the plan meets the target.
@@ -80,8 +80,7 @@ class SearchResult:
     """
 
     shown: ShownPlan
-    speedup: float
-    psnr_db: float
+    chosen: VerifiedPlan
     density: float | None
     target: Target
     met: bool
@@ -165,7 +164,7 @@ def search(
     text = f"Errors measured during the search, seed {request.seed}: {request.prompt}"
     grid = replace(engine.shape.grid, before=0, after=0)
     shown = ShownPlan(plan, "Result of a search", grid, errors, text)
-    return SearchResult(shown, chosen.speedup, chosen.psnr_db, density, target, met, work.progress)
+    return SearchResult(shown, chosen, density, target, met, work.progress)
 
 
 def predicted(progress: Progress, target: Target) -> Points:

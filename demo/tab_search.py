@@ -10,7 +10,7 @@ import gradio as gr
 
 from ajour.demo.charts import frontier_chart
 from ajour.demo.render import note, render
-from ajour.demo.request import MOST_STEPS, Request
+from ajour.demo.request import BOUNDS, Request
 from ajour.demo.searching import search
 from ajour.demo.tab_generate import about_shown, size_choice
 from ajour.demo.tabs import QUICK, JobButtons
@@ -57,7 +57,7 @@ class SearchTab:
                 )
                 size = size_choice(site)
                 usual = min(site.model.steps, 8)
-                steps = gr.Slider(4, MOST_STEPS, usual, step=1, label="Steps")
+                steps = gr.Slider(4, BOUNDS["steps"][1], usual, step=1, label="Steps")
                 gr.HTML(render("search_about"))
                 with gr.Row():
                     self.start = gr.Button(
@@ -160,7 +160,7 @@ def outcome(result: SearchResult) -> Markup:
 
 def frontier(now: SearchProgress, result: SearchResult | None = None) -> Markup:
     """The predicted frontier and the verified plans of a search."""
-    chosen = [] if result is None else [(result.speedup, result.psnr_db)]
+    chosen = [] if result is None else [(result.chosen.speedup, result.chosen.psnr_db)]
     others = [point for point in now.verified if point not in chosen]
     groups = {"verified": others, "chosen": chosen}
     plans = {name: [(name, *point) for point in points] for name, points in groups.items()}
