@@ -189,11 +189,12 @@ def serving(
 
 
 def colour_css() -> str:
-    """The colours of `ajour.pipelines.drawing` as CSS variables."""
-    colours = {f"kind-{kind}": colour for kind, colour in KIND_COLOURS.items()}
-    colours |= {f"level-{index}": colour for index, colour in enumerate(LEVEL_COLOURS)}
-    rules = "".join(f"--{name}:{colour};" for name, colour in colours.items())
-    return f".gradio-container {{{rules}}}\n"
+    """The colours of `ajour.pipelines.drawing`: as variables, and as backgrounds of classes."""
+    colours = {f"k-{kind}": colour for kind, colour in KIND_COLOURS.items()}
+    colours |= {f"l-{index}": colour for index, colour in enumerate(LEVEL_COLOURS)}
+    variables = "".join(f"--{name}: {colour}; " for name, colour in colours.items())
+    classes = "".join(f".{name} {{ background: var(--{name}); }}\n" for name in colours)
+    return f".gradio-container {{ {variables}}}\n{classes}"
 
 
 def theme() -> gr.themes.Base:

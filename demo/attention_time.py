@@ -7,29 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 from ajour.pipelines.devices import pipeline_device
 from ajour.pipelines.enable import transformers_of
-from ajour.pipelines.stopwatch import elapsed, mark
+from ajour.pipelines.stopwatch import LayerTimer
 from ajour.processors import family_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import torch
-
 
 class AttentionClock:
     """Times every self-attention module, projections included, and every whole forward pass.
-
-    On a GPU by events, which do not make it wait. Call `close_step` after each step.
 
     Args:
         pipe: a supported pipeline.
     """
 
     def __init__(self, pipe: Any) -> None:
-        self._device = pipeline_device(pipe)
+        device = pipeline_device(pipe)
         self._transformers = transformers_of(pipe)
-        self._starts: dict[int, Any] = {}
-        self._spans: dict[str, list[tuple[Any, Any]]] = {"attention": [], "whole": []}
+        self._timers = {"attention": LayerTimer(device), "whole": LayerTimer(device)}
         self._seconds: dict[str, dict[str, float]] = {}
 
     @contextmanager
@@ -40,8 +35,9 @@ class AttentionClock:
             layers = family_of(transformer).layers(transformer)
             for name, modules in (("attention", layers), ("whole", [transformer])):
                 for module in modules:
-                    hooks.append(module.register_forward_pre_hook(self._start))
-                    hooks.append(module.register_forward_hook(self._end(name)))
+                    mark = _without_arguments(self._timers[name])
+                    hooks.append(module.register_forward_pre_hook(mark))
+                    hooks.append(module.register_forward_hook(mark))
         try:
             yield self
         finally:
@@ -51,23 +47,18 @@ class AttentionClock:
     def close_step(self, label: str, step: int) -> None:
         """Add the time since the last step to a label; step 0 starts the label at 0."""
         if step == 0:
-            self._seconds[label] = dict.fromkeys(self._spans, 0.0)
-        for name, spans in self._spans.items():
-            self._seconds[label][name] += sum(elapsed(*span) for span in spans)
-            spans.clear()
+            self._seconds[label] = dict.fromkeys(self._timers, 0.0)
+        for name, timer in self._timers.items():
+            self._seconds[label][name] += timer.take()
 
     def share(self, label: str) -> float | None:
         """Self-attention's share of the transformer's time under a label; None if unknown."""
         seconds = self._seconds.get(label)
         return seconds["attention"] / seconds["whole"] if seconds and seconds["whole"] else None
 
-    def _start(self, module: torch.nn.Module, _args: Any) -> None:
-        self._starts[id(module)] = mark(self._device)
 
-    def _end(self, name: str) -> Any:
-        def end(module: torch.nn.Module, _args: Any, _output: Any) -> None:
-            start = self._starts.pop(id(module), None)
-            if start is not None:
-                self._spans[name].append((start, mark(self._device)))
+def _without_arguments(timer: LayerTimer) -> Any:
+    def mark(*_: Any) -> None:
+        timer()
 
-        return end
+    return mark

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from ajour.demo.render import render
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 WIDTH, HEIGHT = 560, 320
 LEFT, RIGHT, TOP, BOTTOM = 72, WIDTH - 28, 14, HEIGHT - 46
@@ -72,25 +72,29 @@ def chart(
     )  # fmt: skip
 
 
+def frontier_chart(
+    title: str,
+    predicted: Sequence[tuple[float, float]],
+    plans: Mapping[str, Sequence[tuple[str, float, float]]],
+) -> Markup:
+    """Quality against speed-up: the predicted frontier as a line, plans as dots.
+
+    Args:
+        title: for screen readers.
+        predicted: (speed-up, PSNR in dB) each.
+        plans: groups of (name, speed-up, PSNR in dB); the group `chosen` is drawn as a diamond.
+    """
+    series = [Series("predicted frontier", predicted, "line")]
+    for group, rows in plans.items():
+        labels = [f"{name}: {speedup:.2f}x, {psnr:.1f} dB" for name, speedup, psnr in rows]
+        kind = "stars" if group == "chosen" else "dots"
+        series.append(Series(group, [row[1:] for row in rows], kind, labels))
+    return chart(title, "speed-up of denoising", "PSNR, dB", series)
+
+
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> Markup:
     """A table that scrolls sideways on narrow pages; screen readers read out its caption."""
     return render("table", columns=columns, rows=rows, caption=caption)
-
-
-def bars(name: str, items: Sequence[tuple[str, float, str]]) -> Markup:
-    """Bars on one scale.
-
-    Args:
-        name: for screen readers.
-        items: (label, length, text at the end) each.
-    """
-    top = max(length for _, length, _ in items) or 1.0
-    return render("bars", name=name, items=items, top=top)
-
-
-def panels(parts: Sequence[tuple[str, Markup]]) -> Markup:
-    """Charts beside each other, each under its title, which may be empty."""
-    return render("panels", panels=parts)
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:

@@ -20,11 +20,7 @@ WAITING, RUNNING, DONE, FAILED, STOPPED = "waiting", "running", "done", "failed"
 
 
 class Stopped(Exception):
-    """Ends a job that was stopped."""
-
-
-class TimeUp(Stopped):
-    """Ends a job whose time limit has passed."""
+    """Ends a job that was stopped, or whose time limit has passed."""
 
 
 class Refused(RuntimeError):
@@ -81,13 +77,12 @@ class Job:
         """Raise if the work has to end; the work calls this often.
 
         Raises:
-            Stopped: if the job was stopped.
-            TimeUp: if its time is up.
+            Stopped: if the job was stopped or its time is up.
         """
         if self._stop.is_set():
             raise Stopped("stopped")
         if self.seconds is not None and time.monotonic() - self.started > self.seconds:
-            raise TimeUp("the time is up")
+            raise Stopped("the time is up")
 
     def report(self, progress: Any) -> None:
         """Replace the job's progress; called by the work."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ajour.patterns import Full
-from ajour.pipelines.auto import model_of
 from ajour.pipelines.enable import transformers_of
 from ajour.pipelines.generate import sample
 from ajour.search.calibrate.errors import ErrorMeter
@@ -52,8 +51,8 @@ def measure(pipe: Any, job: Job, shown: ShownPlan, request: Request, model: Mode
     """
     if len(transformers_of(pipe)) > 1:
         raise TypeError("errors are measured on pipelines with one transformer; this one has two")
-    plan = shown.plan
-    plan.check_model(**model_of(pipe.transformer))
+    plan, dense = shown.plan, uniform_plan(pipe.transformer, Full())
+    plan.check_model(**dense.model)
     last = request.steps // 2
 
     def on_step(_label: str, step: int, _latents: Any) -> None:
@@ -63,7 +62,7 @@ def measure(pipe: Any, job: Job, shown: ShownPlan, request: Request, model: Mode
             raise _Enough
 
     setup = Setup(pipe, model.call(pipe, request), model.backend)
-    with setup.enabled(uniform_plan(pipe.transformer, Full())) as session:
+    with setup.enabled(dense) as session:
         meter = ErrorMeter(session, list(plan.patterns.values()), bands=1)
         with session.runtimes[0].listen(meter), suppress(_Enough):
             sample(pipe, request.prompt, request.seed, "dense", on_step, **setup.call)
@@ -76,25 +75,20 @@ def measure(pipe: Any, job: Job, shown: ShownPlan, request: Request, model: Mode
 
 
 def searched_errors(
-    calibrations: Sequence[Calibration], bands: Bands, candidates: Sequence[str], plan: Plan
+    calibration: Calibration, bands: Bands, candidates: Sequence[str], plan: Plan
 ) -> dict[str, NDArray[np.float64]]:
     """The errors of a searched plan's heads, by assignment, as the search measured them.
 
     Args:
-        calibrations: of one prompt each.
+        calibration: the search's measurements on one prompt.
         bands: of the run.
-        candidates: names of the C patterns.
+        candidates: names of the patterns that were measured.
         plan: the plan.
     """
-    mean = np.mean([calibration.errors for calibration in calibrations], axis=0)
-    names = [plan.schedule.at(bands.noise_levels[start]) for start in bands.starts]
+    errors = calibration.errors
+    names = np.array([plan.schedule.at(bands.noise_levels[start]) for start in bands.starts])
     return {
-        name: _of_heads(
-            np.mean([band for band, used in zip(mean, names, strict=True) if used == name], axis=0),
-            plan,
-            name,
-            candidates,
-        )
+        name: _of_heads(errors[names == name].mean(axis=0), plan, name, candidates)
         for name in plan.assignments
         if name in names
     }

@@ -81,8 +81,7 @@ def parse_grid(text: str | None) -> TokenGrid | None:
     A grid too large to draw is None as well.
     """
     try:
-        frames, height, width = (int(n) for n in str(text).split(" ")[0].split("x"))
-        grid = TokenGrid(frames, height, width)
+        grid = TokenGrid.parse(str(text))
     except ValueError:
         return None
     return grid if grid.video_tokens <= MOST_TOKENS else None
@@ -126,11 +125,7 @@ def schedule_page(plan: Plan) -> Markup:
 
 def about_page(shown: ShownPlan) -> Markup:
     """What a plan is for and where it came from."""
-    model = shown.plan.model
-    return note(
-        f"{shown.source}. For {model['transformer']}: {model['layers']} layers of "
-        f"{model['heads']} heads, head size {model['head_dim']}. Drawn on grid {shown.grid}."
-    )
+    return render("about", shown=shown, model=shown.plan.model)
 
 
 def head_page(shown: ShownPlan, assignment: str, layer: int, head: int) -> Markup:
@@ -145,22 +140,13 @@ def head_page(shown: ShownPlan, assignment: str, layer: int, head: int) -> Marku
         raise ValueError(f"the plan has no layer {layer}, head {head} in {assignment!r}")
     name = rows[layer][head]
     pattern = plan.patterns[name]
-    kind = "" if name == pattern.kind else f" ({pattern.kind})"
-    settings = [f"{key} {value}" for key, value in pattern.to_dict().items() if key != "kind"]
     errors = shown.errors.get(assignment)
-    error = f"{errors[layer, head]:.2g} of the layer's output" if errors is not None else ""
-    items = [
-        ("Pattern", f"{name}{kind}: a query sees {pattern.sees}"),
-        ("Settings", ", ".join(settings) or "none"),
-        ("Token order", pattern.order),
-        ("Density", f"{density(pattern, shown.grid):.3f} of dense attention's tiles"),
-        ("Squared error", error or "not measured yet"),
-    ]
     view = pattern_view(pattern, shown.grid, shown.maps.get((assignment, layer, head)))
     return render(
-        "head", layer=layer, head=head, items=items, view=view, grid=shown.grid, tokens=BLOCK,
+        "head", layer=layer, head=head, name=name, pattern=pattern, settings=pattern.to_dict(),
+        density=density(pattern, shown.grid), view=view, grid=shown.grid, tokens=BLOCK,
+        error=None if errors is None else errors[layer, head], measured=shown.measured,
         blocks=image_url(level_pixels(view.blocks)) if view else "",
         keys=image_url(key_pixels(view)) if view else "",
         captured=not isinstance(pattern, GeometricPattern), levels=LEVEL_NAMES,
-        measured=shown.measured if errors is not None else "",
     )  # fmt: skip

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ajour.files import read_json
 from ajour.pipelines.drawing import spread
+from ajour.pipelines.steps import noise_levels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,11 +31,14 @@ FRAMES = 6
 SIDE = 128
 """Longer side of a frame in a strip, pixels."""
 
+MOST_BYTES = 2**20
+"""Of a file of colours."""
+
 MEMORY = (1, 4, 6, 8)
 """Video frames per latent frame in the autoencoders of supported models."""
 
 PATCHES = (8, 16, 32, 64)
-"""Pixels per latent row and column, packed ones included."""
+"""Pixels per latent row and column, also of packed latents."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +78,11 @@ class Colours:
     @classmethod
     def load(cls, path: Path) -> Colours:
         """Read what `save` wrote."""
-        return cls(np.array(json.loads(path.read_text()), np.float32))
+        return cls(np.array(read_json(path, MOST_BYTES, "colours"), np.float32))
 
 
 class Preview:
-    """Follows the latents of one run.
+    """Follows the latents of a run.
 
     Args:
         scheduler: the pipeline's scheduler; its noise levels are read after each step.
@@ -132,14 +137,14 @@ def on_grid(latents: Any, size: tuple[int, int, int]) -> Latents | None:
 
 def scales(scheduler: Any) -> list[tuple[float, float]]:
     """(s, n) before each step and after the last, where x = s * data + n * noise."""
-    if hasattr(scheduler, "sigmas"):
-        sigmas = [float(x) for x in scheduler.sigmas]
-        if getattr(scheduler.config, "invert_sigmas", False):
-            sigmas = [1 - x for x in sigmas]
-        flow = max(sigmas) <= 1 + 1e-6
-        return [(1 - x if flow else 1.0, x) for x in sigmas]
-    kept = [float(scheduler.alphas_cumprod[int(t)]) for t in scheduler.timesteps]
-    return [(x**0.5, (1 - x) ** 0.5) for x in [*kept, 1.0]]
+    noise = np.array([*noise_levels(scheduler), 0.0])
+    if not hasattr(scheduler, "sigmas"):  # s * s + n * n = 1
+        total = 1 / np.hypot(1 - noise, noise)
+    elif float(max(scheduler.sigmas)) > 1 + 1e-6:  # s = 1
+        total = 1 / (1 - noise)
+    else:  # s + n = 1
+        total = np.ones_like(noise)
+    return list(zip((1 - noise) * total, noise * total, strict=True))
 
 
 def clean_latents(

@@ -29,16 +29,3 @@ def note(text: str, kind: str = "") -> Markup:
 def small(text: str) -> Markup:
     """A line of small text."""
     return render("small", text=text)
-
-
-def cards(
-    items: list[tuple[str, str]], text: str = "", fallbacks: list[str] | None = None
-) -> Markup:
-    """Figures in boxes.
-
-    Args:
-        items: (value, name) each.
-        text: a line below them.
-        fallbacks: why layers ran dense.
-    """
-    return render("cards", items=items, text=text, fallbacks=fallbacks or [])

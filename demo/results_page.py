@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jinja2 import UndefinedError
 from markupsafe import Markup
 
 from ajour.demo.charts import table
 from ajour.demo.render import note, render
 from ajour.demo.result_kinds import KINDS, OTHER, kind_of, rows_of
+from ajour.files import read_json
 
 if TYPE_CHECKING:
     from ajour.demo.result_kinds import Row, Rows
@@ -36,14 +37,12 @@ def page(folder: Path) -> Markup:
     """
     parts = []
     for path in sorted(folder.glob("*.json")):
-        if path.stat().st_size > MOST_BYTES:
-            continue
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = read_json(path, MOST_BYTES, "results")
             rows = rows_of(data)
             place = [*KINDS, OTHER].index(kind_of(rows))
             parts.append((place, len(rows), path.name, section(path.name, data)))
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        except (LookupError, AttributeError, TypeError, ValueError, UndefinedError):
             continue
     if not parts:
         return note("No stored results come with this installation.")
@@ -62,8 +61,8 @@ def section(name: str, data: Row) -> Markup:
     shown = rows[:MOST_ROWS]
     count = f"First {len(shown)} of {len(rows)} rows" if len(rows) > len(shown) else "All rows"
     return render(
-        "results", kind=kind, where=[name, *_where(data)], drawn=kind.draw(data), count=count,
-        rows=_rows(shown, f"Rows of {name}"),
+        "results", kind=kind, where=[name, *_where(data)], count=count, data=data, rows=rows,
+        table=_rows(shown, f"Rows of {name}"), **kind.values(data),
     )  # fmt: skip
 
 

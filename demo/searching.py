@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ajour.demo.device import Job
     from ajour.demo.model import Model
     from ajour.demo.request import Request
+    from ajour.search.results import VerifiedPlan
 
     Points = tuple[tuple[float, float], ...]
     """(speed-up, PSNR) each."""
@@ -71,22 +72,18 @@ class SearchResult:
 
     Attributes:
         shown: the plan and the errors of its heads.
-        speedup: of denoising, measured.
-        psnr_db: measured.
-        density: of all steps; None if the search was stopped early.
+        chosen: the plan's measured figures.
+        density: of all steps; None if the search was stopped or out of time.
         target: the target of the search.
         met: whether the plan meets the target.
-        complete: whether the search was neither stopped nor out of time.
         progress: the last progress.
     """
 
     shown: ShownPlan
-    speedup: float
-    psnr_db: float
+    chosen: VerifiedPlan
     density: float | None
     target: Target
     met: bool
-    complete: bool
     progress: SearchProgress
 
 
@@ -145,46 +142,39 @@ def search(
     with TemporaryDirectory() as folder:
         work = _WatchedWork(Path(folder), settings, job, limit)
 
-        def watch(progress: Progress) -> None:
+        def on_progress(progress: Progress) -> None:
             nonlocal latest
             latest = progress
-            work.report(frontier=predicted(progress, target), verified=measured(progress))
+            verified = tuple((plan.speedup, plan.psnr_db) for plan in progress.verified)
+            work.report(frontier=predicted(progress, target), verified=verified)
 
         density = None
         try:
-            engine = Search(pipe, settings, work, Workers(), on_progress=watch)
+            engine = Search(pipe, settings, work, Workers(), on_progress=on_progress)
             outcome = engine.run()
         except Stopped:
             if latest is None or not latest.verified:
                 raise
-            best = best_of(latest.verified, target)
-            plan, met, complete = best.plan, meets(best, target), False
+            chosen = best_of(latest.verified, target)
+            plan, met = chosen.plan, meets(chosen, target)
         else:
-            best, density = outcome.chosen, outcome.density
-            plan, met, complete = outcome.plan, outcome.met, True
-    assert latest is not None  # known once a plan was verified
-    errors = searched_errors(latest.calibrations, engine.bands, list(engine.candidates), plan)
+            plan, met, chosen, density = outcome.plan, outcome.met, outcome.chosen, outcome.density
+    assert latest is not None  # reported once errors were measured
+    errors = searched_errors(latest.calibrations[0], engine.bands, list(engine.candidates), plan)
     text = f"Errors measured during the search, seed {request.seed}: {request.prompt}"
     grid = replace(engine.shape.grid, before=0, after=0)
     shown = ShownPlan(plan, "Result of a search", grid, errors, text)
-    return SearchResult(
-        shown, best.speedup, best.psnr_db, density, target, met, complete, work.progress
-    )
+    return SearchResult(shown, chosen, density, target, met, work.progress)
 
 
 def predicted(progress: Progress, target: Target) -> Points:
-    """The predicted frontier, shifted to run through the best verified plan."""
+    """The predicted frontier, moved so that it runs through the best verified plan."""
     problem = progress.problem
-    prediction, measurement = (problem.dense_seconds, 0.0), (1.0, USUAL_OFFSET_DB)
+    known, measured = (problem.dense_seconds, 0.0), (1.0, USUAL_OFFSET_DB)
     if progress.verified:
         best = best_of(progress.verified, target)
-        prediction, measurement = (best.seconds, best.decibels), (best.speedup, best.psnr_db)
-    choices = [(problem.seconds(c), problem.decibels(c)) for c in frontier(problem)]
-    points = fitted(choices, prediction, measurement)
+        known, measured = (best.seconds, best.decibels), (best.speedup, best.psnr_db)
+    choices = frontier(problem)
+    points = fitted([(problem.seconds(c), problem.decibels(c)) for c in choices], known, measured)
     limit = max(BEST_SHOWN, min(psnr for _, psnr in points) + SPAN_SHOWN)
     return tuple(point for point in points if point[1] <= limit)
-
-
-def measured(progress: Progress) -> Points:
-    """The verified plans."""
-    return tuple((plan.speedup, plan.psnr_db) for plan in progress.verified)

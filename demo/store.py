@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ajour.files import read_json
 from ajour.pipelines.files import read_arrays
 from ajour.pipelines.quality import BEST_DB, psnr, ssim
 from ajour.pipelines.video import write_mp4
@@ -35,6 +36,8 @@ MAPS = "maps.npz"
 
 MOST_MAP_BYTES = 16 * 2**20
 """Of captured maps, all heads together; larger maps are not kept."""
+
+MOST_REPORT_BYTES = 2**20
 
 FILES = ("views.mp4", "dense.mp4", "sparse.mp4", "report.json", "plan.json")
 
@@ -61,7 +64,7 @@ class Result:
         """Read a folder; None if a file is missing."""
         if not all((folder / name).is_file() for name in FILES):
             return None
-        report = json.loads((folder / "report.json").read_text())
+        report = read_json(folder / "report.json", MOST_REPORT_BYTES, "report")
         maps: Maps = {}
         if (folder / MAPS).is_file():
             limit = 2 * MOST_MAP_BYTES  # the archive's own entries included

@@ -10,14 +10,7 @@ import gradio as gr
 
 from ajour.demo.heads import ShownPlan
 from ajour.demo.render import small
-from ajour.demo.request import (
-    MOST_FRAMES,
-    MOST_SEED,
-    MOST_SIDE,
-    MOST_STEPS,
-    MOST_WORDS,
-    Request,
-)
+from ajour.demo.request import BOUNDS, MOST_WORDS, Request
 from ajour.demo.tabs import QUICK, JobButtons
 from ajour.demo.views import NO_EXAMPLE, comparison, run_cards, run_progress
 from ajour.pipelines.auto import SPEEDS, Auto
@@ -72,18 +65,12 @@ class GenerateTab:
             self.stop = gr.Button("Stop", interactive=False, elem_id="stop", min_width=100)
         preset = size_choice(self.site)
         with gr.Row():
-            steps = gr.Slider(2, MOST_STEPS, model.steps, step=1, label="Steps", min_width=140)
-            seed = _whole(0, "Seed", 0, MOST_SEED)
+            steps = gr.Slider(*BOUNDS["steps"], model.steps, step=1, label="Steps", min_width=140)
+            seed = _number("seed", 0)
         with gr.Accordion("Exact size and guidance", open=False), gr.Row():
             first = model.sizes[preset.value]
-            size = [
-                _whole(first.frames, "Frames", 1, MOST_FRAMES),
-                _whole(first.height, "Height", 32, MOST_SIDE),
-                _whole(first.width, "Width", 32, MOST_SIDE),
-            ]
-            guidance = gr.Number(
-                model.guidance, label="Guidance", minimum=0, maximum=30, min_width=90
-            )
+            size = [_number(name, value) for name, value in first._asdict().items()]
+            guidance = _number("guidance", model.guidance, precision=None)
         shipped = [("Comes with the model", SHIPPED)] if model.plan is not None else []
         self.kind = gr.Radio(
             [*shipped, ("Automatic", AUTO), ("From the Plan tab", SHOWN)],
@@ -184,5 +171,8 @@ def size_choice(site: Site) -> gr.Radio:
     return gr.Radio(choices, value=next(iter(sizes)), label="Size")
 
 
-def _whole(value: int, label: str, low: int, high: int) -> gr.Number:
-    return gr.Number(value, label=label, precision=0, minimum=low, maximum=high, min_width=90)
+def _number(name: str, value: float, precision: int | None = 0) -> gr.Number:
+    low, high = BOUNDS[name]
+    return gr.Number(
+        value, label=name.capitalize(), precision=precision, minimum=low, maximum=high, min_width=90
+    )

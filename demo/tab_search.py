@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from ajour.demo.charts import Series, chart
-from ajour.demo.render import cards, note, render
-from ajour.demo.request import MOST_STEPS, Request
+from ajour.demo.charts import frontier_chart
+from ajour.demo.render import note, render
+from ajour.demo.request import BOUNDS, Request
 from ajour.demo.searching import search
 from ajour.demo.tab_generate import about_shown, size_choice
 from ajour.demo.tabs import QUICK, JobButtons
@@ -57,7 +57,7 @@ class SearchTab:
                 )
                 size = size_choice(site)
                 usual = min(site.model.steps, 8)
-                steps = gr.Slider(4, MOST_STEPS, usual, step=1, label="Steps")
+                steps = gr.Slider(4, BOUNDS["steps"][1], usual, step=1, label="Steps")
                 gr.HTML(render("search_about"))
                 with gr.Row():
                     self.start = gr.Button(
@@ -103,12 +103,12 @@ class SearchTab:
 
         def show(job: Job) -> Updates:
             now = replace(job.progress, seconds=time.monotonic() - job.started)
-            return {self.status: search_progress(now), self.frontier: frontier_chart(now)}
+            return {self.status: search_progress(now), self.frontier: frontier(now)}
 
         def finish(result: SearchResult, *_: Any) -> Updates:
             return {
                 self.status: outcome(result),
-                self.frontier: frontier_chart(result.progress, result),
+                self.frontier: frontier(result.progress, result),
                 self.use: gr.Button(interactive=True),
                 self.look: gr.Button(interactive=True),
                 shown: result.shown,
@@ -155,28 +155,14 @@ def search_progress(now: SearchProgress) -> Markup:
 
 def outcome(result: SearchResult) -> Markup:
     """The end of a search in words and figures."""
-    boxes = [(f"{result.speedup:.2f}x", "speed-up, measured"), (f"{result.psnr_db:.1f} dB", "PSNR")]
-    if result.density is not None:
-        boxes.append((f"{result.density:.2f}", "density of all steps"))
-    if result.density is not None and result.density > 0.999:
-        text = "No sparse plan was faster than dense attention at this size; try a larger size."
-        kind = "bad"
-    elif result.met:
-        text, kind = f"The target of {result.target} is met.", "good"
-    else:
-        text, kind = f"The target of {result.target} is missed; this is the nearest plan.", "bad"
-    if not result.complete:
-        text = f"Ended early, with the best plan verified so far. {text}"
-    return note(text, kind) + cards(boxes)
+    return render("outcome", result=result)
 
 
-def frontier_chart(now: SearchProgress, result: SearchResult | None = None) -> Markup:
-    """The predicted frontier as a line, verified plans as dots, the chosen plan as a diamond."""
-    chosen = [] if result is None else [(result.speedup, result.psnr_db)]
-    verified = [point for point in now.verified if point not in chosen]
-    series = [Series("predicted frontier", now.frontier, "line")]
-    for name, points, kind in (("verified", verified, "dots"), ("chosen", chosen, "stars")):
-        labels = [f"{speedup:.2f}x, {psnr:.1f} dB" for speedup, psnr in points]
-        series.append(Series(name, points, kind, labels))
+def frontier(now: SearchProgress, result: SearchResult | None = None) -> Markup:
+    """The predicted frontier and the verified plans of a search."""
+    chosen = [] if result is None else [(result.chosen.speedup, result.chosen.psnr_db)]
+    others = [point for point in now.verified if point not in chosen]
+    groups = {"verified": others, "chosen": chosen}
+    plans = {name: [(name, *point) for point in points] for name, points in groups.items()}
     title = f"Speed-up against PSNR: {len(now.verified)} plans verified"
-    return chart(title, "speed-up of denoising", "PSNR, dB", series)
+    return frontier_chart(title, now.frontier, plans)

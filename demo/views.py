@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from ajour.demo.device import DONE, FAILED, RUNNING, STOPPED, WAITING
-from ajour.demo.render import cards, note, render
+from ajour.demo.render import note, render
 from ajour.demo.store import AMPLIFIED
 from ajour.pipelines.pages import image_url
 
@@ -63,11 +63,7 @@ def bar(text: str, label: str, value: float, most: float, **previews: Any) -> Ma
         previews: `strips`, addresses of pictures by name, and `coloured`, whether their colours
             are known.
     """
-    given = {"strips": {}, "coloured": True} | previews
-    words = f"{value:g} of {most:g}"
-    return render(
-        "progress", text=text, kind="", label=label, value=value, most=most, words=words, **given
-    )
+    return render("progress", text=text, kind="", label=label, value=value, most=most, **previews)
 
 
 def run_progress(now: RunProgress) -> Markup:
@@ -85,55 +81,21 @@ def run_progress(now: RunProgress) -> Markup:
 
 def run_cards(report: Mapping[str, Any]) -> Markup:
     """The figures of a run."""
-    boxes = [
-        (f"{report['dense_seconds']:.1f} s", "dense"),
-        (
-            f"{report['sparse_seconds']:.1f} s",
-            f"sparse, {report['sparse_steps']} of {report['steps']} steps",
-        ),
-        (f"{report['speedup']:.2f}x", "speed-up of denoising"),
-        (
-            f"{report['density']:.2f}",
-            f"density of sparse steps; {report['mean_density']:.2f} of all steps",
-        ),
-        (f"{report['psnr_db']:.1f} dB", "PSNR against dense"),
-        (f"{report['ssim']:.3f}", "SSIM"),
-    ]
-    boxes += [
-        (f"{100 * share:.0f} %", f"of {arm} time is self-attention")
-        for arm, share in report["attention_share"].items()
-        if share is not None
-    ]
-    frames, height, width = report["size"]
-    text = (
-        f"{frames} frames of {width} x {height}, grid {report['grid']}, seed {report['seed']}, "
-        f"backend {report['backend']} on {report['device']}. Seconds are of denoising, without "
-        "text encoding and decoding. The share of self-attention includes its projections and was "
-        "measured in this run."
-    )
-    if report["speedup"] < 1:
-        text += " At this size attention takes too little time to gain from; try a larger size."
-    return cards(boxes, text, report["fallbacks"])
+    return render("run_cards", **report)
 
 
 def comparison(result: Result, title: str) -> Markup:
     """The videos of a run for `<ajour-compare>`, and links to its files."""
     report = result.report
-    frames, height, width = report["size"]
+    names = [f"{arm.capitalize()}, {report[f'{arm}_seconds']:.1f} s" for arm in ("dense", "sparse")]
     facts = {
         "src": url(result.folder / "views.mp4"),
-        "frames": frames,
         "fps": report["fps"],
-        "width": width,
-        "height": height,
-        "names": [
-            f"Dense, {report['dense_seconds']:.1f} s",
-            f"Sparse, {report['sparse_seconds']:.1f} s",
-            f"Difference, {AMPLIFIED} times as strong",
-        ],
+        "names": [*names, f"Difference, {AMPLIFIED} times as strong"],
         "psnr": report["psnr_db_each"],
         "ssim": report["ssim_each"],
     }
+    facts |= zip(("frames", "height", "width"), report["size"], strict=True)
     files = {name: url(result.folder / name) for name in DOWNLOADS}
     return render(
         "comparison", title=title, prompt=report["prompt"], facts=json.dumps(facts), files=files

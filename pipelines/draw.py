@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ajour.lowering import density
+from ajour.patterns import GeometricPattern
 from ajour.pipelines.drawing import (
-    DENSE_COLOUR,
     KIND_COLOURS,
     LEVEL_COLOURS,
     head_densities,
@@ -14,6 +14,7 @@ from ajour.pipelines.drawing import (
     pattern_view,
     spans,
 )
+from ajour.schedule import DENSE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +43,7 @@ def draw_plan(plan: Plan, grid: TokenGrid, path: str | Path) -> None:
     import matplotlib.pyplot as plt
 
     heights = [max(2.2, 0.28 * plan.model["layers"])] * len(plan.assignments)
-    heights += [2.4] * len(plan.patterns)
+    heights += [2.4 if isinstance(p, GeometricPattern) else 0.8 for p in plan.patterns.values()]
     size = (11, sum(heights) + 0.5 * len(heights))
     figure = plt.figure(figsize=size, layout="constrained")
     panels = iter(figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0])
@@ -81,7 +82,7 @@ def _draw_assignment(panel: Any, plan: Plan, name: str, grid: TokenGrid) -> None
     patches = [Patch(color=colour, label=kind) for kind, colour in heads.legend.items()]
     strip.legend(handles=patches, loc="upper left", frameon=False, fontsize=9)
     for span in spans(plan.schedule):
-        strong = span.assignment == name or span.colour == DENSE_COLOUR
+        strong = span.assignment in (name, DENSE)
         strip.barh(
             0, span.start - span.end, left=span.end, color=span.colour, edgecolor="white",
             height=0.3, alpha=1 if strong else 0.3,
@@ -98,11 +99,11 @@ def _draw_pattern(panel: Any, name: str, pattern: Pattern, grid: TokenGrid) -> N
     """The block map and the keys of the middle query in a few frames."""
     panel.suptitle(
         f"{name}: {pattern}, order {pattern.order}, density {density(pattern, grid):.3f}",
-        fontsize=9,
-    )
+        fontsize=9, wrap=True,
+    )  # fmt: skip
     view = pattern_view(pattern, grid, frames=7)
     if view is None:
-        panel.text(0.5, 0.4, "measured while the pipeline runs", ha="center", fontsize=10)
+        panel.text(0.5, 0.1, "measured while the pipeline runs", ha="center", fontsize=10)
         return
     widths = [1.6] + [1] * len(view.frames)
     axes = panel.subplots(1, len(widths), width_ratios=widths, squeeze=False)[0]
@@ -114,17 +115,3 @@ def _draw_pattern(panel: Any, name: str, pattern: Pattern, grid: TokenGrid) -> N
         axis.set_title(f"frame {frame}", fontsize=8)
         if frame == view.query[0]:
             axis.plot(view.query[2], view.query[1], "r+")
-
-
-__all__ = ["KIND_COLOURS", "OTHER_COLOUR", "draw_plan", "selected_keys", "show_levels"]
-OTHER_COLOUR = KIND_COLOURS["full"]
-
-
-def selected_keys(pattern: Any, grid: TokenGrid, query: int) -> NDArray[Any]:
-    """The keys of a query, by its index in raster order; use `pattern_view`."""
-    import numpy as np
-
-    place = tuple(int(i) for i in np.unravel_index(query, grid.shape))
-    view = pattern_view(pattern, grid, query=place)  # type: ignore[arg-type]
-    assert view is not None
-    return view.keys

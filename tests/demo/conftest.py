@@ -66,7 +66,7 @@ def finish(job):
 def chromium():
     """A browser that is started once."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
         pytest.skip(f"no browser on PATH: none of {', '.join(BROWSERS)}")
     with sync_api.sync_playwright() as playwright:

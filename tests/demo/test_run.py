@@ -141,9 +141,9 @@ def test_the_clock_counts_attention_and_the_whole(pipe):
 
 def test_the_difference_is_amplified_and_clipped():
     dense = np.zeros((1, 2, 2, 3), np.float32)
-    found = views(dense, dense + np.array([0.05, 0.5, 0], np.float32))
-    assert found.shape == (1, 6, 2, 3)
-    assert np.allclose(found[0, 4:], [0.4, 1, 0])
+    video = views(dense, dense + np.array([0.05, 0.5, 0], np.float32))
+    assert video.shape == (1, 6, 2, 3)
+    assert np.allclose(video[0, 4:], [0.4, 1, 0])
 
 
 def test_old_runs_go_first_and_names_cannot_be_guessed(tmp_path):

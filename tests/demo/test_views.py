@@ -10,18 +10,18 @@ import pytest
 
 from ajour import Captured, Full, Phase, Plan, Pyramid, Schedule, Skip, TokenGrid
 from ajour.demo import heads
-from ajour.demo.charts import Series, bars, chart, panels, table, ticks
+from ajour.demo.charts import Series, chart, table, ticks
 from ajour.demo.device import Job
 from ajour.demo.heads import ShownPlan
 from ajour.demo.model import Model
-from ajour.demo.render import cards, note, small
+from ajour.demo.render import note, small
 from ajour.demo.results_page import section
 from ajour.demo.run import RunProgress
 from ajour.demo.searching import SearchProgress
 from ajour.demo.server import download, snippet
 from ajour.demo.store import Result
 from ajour.demo.tab_generate import about_shown
-from ajour.demo.tab_search import frontier_chart, search_progress
+from ajour.demo.tab_search import frontier, search_progress
 from ajour.demo.views import comparison, run_cards, run_progress, state_note
 from tests.pipelines.conftest import LATE, make_plan
 
@@ -111,9 +111,7 @@ def hostile_pages(tmp_path):
             Series(HOSTILE, points, kind, [HOSTILE] * 2) for kind in ("line", "dots", "stars")
         ]),
         "table": table([HOSTILE], [[HOSTILE]], HOSTILE),
-        "bars": bars(HOSTILE, [(HOSTILE, 1.0, HOSTILE)]),
-        "panels": panels([(HOSTILE, small(HOSTILE))]),
-        "boxes": cards([(HOSTILE, HOSTILE)], HOSTILE),
+        "small": small(HOSTILE),
         "results": section(HOSTILE, {"rows": rows, "gpu": HOSTILE, "commit": HOSTILE}),
     }  # fmt: skip
 
@@ -284,10 +282,10 @@ def test_a_search_while_it_runs():
     progress = SearchProgress(
         "Verifying plans", 7, 30.0, 120.0, ((1.0, 40.0), (1.5, 25.0)), ((1.2, 30.0),)
     )
-    Checker(frontier_chart(progress))
+    Checker(frontier(progress))
     text = search_progress(progress)
     assert "7 units of work done, 1 plans verified, 30 of at most 120 s" in text
-    assert frontier_chart(SearchProgress("x", 0, 0, 1)) == ""
+    assert frontier(SearchProgress("x", 0, 0, 1)) == ""
 
 
 def test_bad_news_is_read_out_at_once():
