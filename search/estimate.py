@@ -79,37 +79,27 @@ def estimate(pipe: Any, settings: Settings, processes: int = 1) -> list[Stage]:
     mixed = rows // layers * sparse_pass
     plan_timing = (ROUNDS + 1) * (dense_pass + bands * sparse_pass)
     prompts = -(-verification // processes)
-    stages = [
-        Stage(
-            "calibrate",
+    stages = {
+        "calibrate": (
             f"{calibration} prompts, {len(candidates)} candidates on {layers} x {heads} heads in "
             f"{bands} bands of steps",
             -(-calibration // processes) * per_prompt,
         ),
-        Stage(
-            "time",
+        "time": (
             f"{rows} layers of one pattern or mixed, in whole passes, {ROUNDS} times",
             (ROUNDS + 1) * (dense_pass + skip_pass + mixed),
         ),
-        Stage(
-            "dense",
-            f"{verification} verification prompts",
-            prompts * (dense_run + around),
-        ),
-        Stage(
-            "verify",
+        "dense": (f"{verification} verification prompts", prompts * (dense_run + around)),
+        "verify": (
             f"about {timed_plans} timed by passes, {verified_plans} run on {verification} "
             "verification prompts",
             timed_plans * plan_timing + verified_plans * prompts * sparse_run,
         ),
-        Stage(
-            "compare",
+        "compare": (
             f"{COMPARED} plans of one pattern each on the same prompts",
             COMPARED * (prompts * sparse_run + plan_timing / 2),
         ),
-    ]
-    return [
-        Stage(stage.stage, stage.work, round(stage.seconds, 1))
-        for stage in stages
-        if settings.costs is None or stage.stage != "time"
-    ]
+    }
+    if settings.costs is not None:
+        del stages["time"]
+    return [Stage(stage, work, round(spent, 1)) for stage, (work, spent) in stages.items()]
