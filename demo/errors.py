@@ -11,7 +11,6 @@ import numpy as np
 from ajour.patterns import Full
 from ajour.pipelines.enable import transformers_of
 from ajour.pipelines.generate import sample
-from ajour.search.bands import Bands
 from ajour.search.calibrate.errors import ErrorMeter
 from ajour.search.setup import Setup, uniform_plan
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from ajour.demo.model import Model
     from ajour.demo.request import Request
     from ajour.plan import Plan
+    from ajour.search.bands import Bands
     from ajour.search.calibrate.prompt import Calibration
 
 
@@ -75,18 +75,18 @@ def measure(pipe: Any, job: Job, shown: ShownPlan, request: Request, model: Mode
 
 
 def searched_errors(
-    calibration: Calibration, candidates: Sequence[str], plan: Plan
+    calibration: Calibration, bands: Bands, candidates: Sequence[str], plan: Plan
 ) -> dict[str, NDArray[np.float64]]:
     """The errors of a searched plan's heads, by assignment, as the search measured them.
 
     Args:
         calibration: the search's measurements on one prompt.
+        bands: of the run.
         candidates: names of the patterns that were measured.
         plan: the plan.
     """
-    errors, levels = calibration.errors, calibration.noise_levels
-    starts = Bands(tuple(levels), len(errors)).starts
-    names = np.array([plan.schedule.at(levels[start]) for start in starts])
+    errors = calibration.errors
+    names = np.array([plan.schedule.at(bands.noise_levels[start]) for start in bands.starts])
     return {
         name: _of_heads(errors[names == name].mean(axis=0), plan, name, candidates)
         for name in plan.assignments

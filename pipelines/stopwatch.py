@@ -69,4 +69,5 @@ class LayerTimer:
     def take(self) -> float:
         """Seconds in the operator since `take` was last called."""
         marks, self._marks = self._marks, []
-        return sum(map(elapsed, marks[::2], marks[1::2]), 0.0)
+        pairs = zip(marks[::2], marks[1::2], strict=True)
+        return sum((elapsed(*pair) for pair in pairs), 0.0)

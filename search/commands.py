@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shlex
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from ajour.pipelines.commands import add_call_arguments, call_options, positive, print_table
 
 if TYPE_CHECKING:
+    import argparse
+
     from ajour.search.results import Outcome
     from ajour.search.settings import Settings
 
@@ -27,24 +28,31 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Writes a plan, and beside it a report (.html), its figures (.json) and the "
         "measured costs. Size, steps and guidance are the model's own if left out. Start it under "
         "`accelerate launch` to share the prompts between processes.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     search.add_argument("model", help="pipeline folder or Hub id, or 'mini' for the bundled model")
     target = search.add_mutually_exclusive_group(required=True)
-    target.add_argument("--target-psnr", type=float, metavar="DB", help="against dense attention")
-    target.add_argument("--target-speedup", type=float, metavar="X", help="of denoising")
-    target.add_argument("--density", type=float, metavar="D", help="kept share of the attention")
+    for option, metavar, text in (
+        ("--target-psnr", "DB", "the fastest plan of this PSNR against dense attention, in dB"),
+        ("--target-speedup", "X", "the best plan that makes denoising X times as fast"),
+        ("--density", "D", "the best plan that keeps this share of the attention of all steps"),
+    ):
+        target.add_argument(option, type=float, metavar=metavar, help=text)
     _add_run_options(search)
-    search.add_argument("--calibrate", type=positive, default=2, help="prompts to measure on")
-    search.add_argument("--verify", type=positive, default=3, help="other prompts to verify on")
-    search.add_argument("--bands", type=positive, default=5, help="bands of steps")
+    for option, default, text in (
+        ("--calibrate", 2, "measure errors on the first N prompts"),
+        ("--verify", 3, "verify plans on the next N prompts"),
+        ("--bands", 5, "divide the steps into N bands that may get different assignments"),
+    ):
+        text = f"{text} (default: {default})"
+        search.add_argument(option, type=positive, default=default, metavar="N", help=text)
     search.add_argument(
         "--costs",
         type=Path,
+        metavar="FILE",
         help="costs of an earlier search on this device, used instead of measuring them again; a "
         "target speed-up is then met by prediction",
     )
-    search.add_argument("--out", type=Path, default=Path("plan.json"), help="plan file")
+    _add_out(search, "plan.json")
     search.add_argument(
         "--resume", action="store_true", help="continue an earlier search; the target may differ"
     )
@@ -59,27 +67,41 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "bench",
         help="verify a plan again: time, PSNR, SSIM, flicker",
         description="Size, steps and guidance are those of the plan's search if left out.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     bench.add_argument("plan", type=Path, help="plan file")
     bench.add_argument(
         "--model", help="pipeline folder or Hub id, or 'mini'; the plan's model if left out"
     )
     _add_run_options(bench)
-    bench.add_argument("--verify", type=positive, help="use at most this many prompts")
-    bench.add_argument("--out", type=Path, default=Path("bench.json"), help="JSON file")
+    bench.add_argument("--verify", type=positive, metavar="N", help="use at most N prompts")
+    _add_out(bench, "bench.json")
     bench.set_defaults(run=_bench)
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
     from ajour.backends import BACKENDS
 
-    parser.add_argument("--prompts", type=Path, help="text file, one prompt per line")
-    parser.add_argument("--seed", type=int, default=0, help="of the first prompt's noise")
+    parser.add_argument(
+        "--prompts",
+        type=Path,
+        metavar="FILE",
+        help="text file with one prompt per line; built-in prompts if left out",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="of the first prompt's noise; each further prompt has the next seed (default: 0)",
+    )
     add_call_arguments(parser)
     parser.add_argument("--backend", choices=BACKENDS, help="the fastest that can run if left out")
-    parser.add_argument("--device", help="for example cuda; a GPU if there is one, if left out")
+    parser.add_argument("--device", help="such as cuda; if left out, a GPU if there is one")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def _add_out(parser: argparse.ArgumentParser, name: str) -> None:
+    text = f"file to write (default: {name})"
+    parser.add_argument("--out", type=Path, default=Path(name), metavar="FILE", help=text)
 
 
 def _settings(args: argparse.Namespace) -> Settings:

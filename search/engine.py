@@ -92,6 +92,7 @@ class Search:
                 work, "probe", lambda: run_shape(self.setup, settings.calibration[0]).to_dict()
             )
         )
+        self.bands = Bands(self.shape.noise_levels, settings.bands)
         self.candidates = dict(candidates or default_candidates(self.shape.grid))
         patterns = {name: pattern.to_dict() for name, pattern in self.candidates.items()}
         workers.claim(work, "identity/candidates", {"candidates": patterns})
@@ -111,8 +112,8 @@ class Search:
             self._costs()  # raises before anything is measured
         calibrations = self._calibrate()
         costs = self._costs()
-        bands = Bands(tuple(calibrations[0].noise_levels.tolist()), settings.bands)
-        errors = weighted_errors(calibrations)
+        bands = self.bands
+        errors = weighted_errors(calibrations, bands)
         problem = time_problem(errors, bands, costs)
         densities = density_problem(errors, bands, self.densities)
         verified: dict[str, VerifiedPlan] = {}
@@ -134,7 +135,7 @@ class Search:
                 problem.seconds(choice),
                 problem.decibels(choice),
                 self.verifier.verify(plan),
-                self._time_plan(plan, bands) if timed else None,
+                self._time_plan(plan) if timed else None,
                 _attention_seconds(plan, choice, bands, costs) if timed else None,
             )
             report()
@@ -143,7 +144,7 @@ class Search:
         def measure_speedup(choice: Choice) -> float:
             if self._predicts:
                 return problem.dense_seconds / problem.seconds(choice)
-            return self._time_plan(build(choice), bands).speedup
+            return self._time_plan(build(choice)).speedup
 
         report()
         # For a target quality, only the passes of the chosen plan are timed.
@@ -187,7 +188,7 @@ class Search:
     def _calibrate(self) -> list[Calibration]:
         """The calibration of every prompt; the processes share the prompts."""
         settings = self.settings
-        calibrator = Calibrator(self.setup, self.candidates, self.densities, settings.bands)
+        calibrator = Calibrator(self.setup, self.candidates, self.densities, self.bands)
 
         def measure(number: int, tick: Callable[[], Any]) -> dict[str, Any]:
             def unit(part: str, compute: Callable[[], Any]) -> Any:
@@ -198,8 +199,8 @@ class Search:
             prompt, seed = settings.calibration[number], settings.seed + number
             return calibrator.measure(prompt, seed, unit).to_dict()
 
-        count, units = len(settings.calibration), calibrator.units(self.shape.steps)
-        values = self.workers.share(self.work, "prompt", count, measure, units)
+        count = len(settings.calibration)
+        values = self.workers.share(self.work, "prompt", count, measure, calibrator.units)
         return [Calibration.from_dict(value) for value in values]
 
     def _costs(self) -> Costs:
@@ -217,14 +218,12 @@ class Search:
 
         return Costs.from_dict(self.workers.first_only(self.work, "costs", measure))
 
-    def _time_plan(self, plan: Plan, bands: Bands) -> PassTimes:
+    def _time_plan(self, plan: Plan) -> PassTimes:
         """Times of a plan's passes, measured by the first process."""
 
         def measure() -> dict[str, Any]:
-            prompt = self.settings.calibration[0]
-            return asdict(
-                time_plan(self.setup, plan, bands.noise_levels, prompt, self.shape.passes)
-            )
+            prompt, levels = self.settings.calibration[0], self.bands.noise_levels
+            return asdict(time_plan(self.setup, plan, levels, prompt, self.shape.passes))
 
         key = f"{plan_key(plan)}/passes"
         return PassTimes(**self.workers.first_only(self.work, key, measure))

@@ -6,6 +6,8 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
@@ -147,3 +149,9 @@ def _cut_off(file: Path) -> None:
         if kept < len(raw):
             with file.open("r+b") as opened:
                 opened.truncate(kept)
+
+
+def rounded(values: Any, digits: int = 5) -> Any:
+    """Numbers with a few significant digits: enough, and the same however threads added them up."""
+    flat = [float(f"{float(x):.{digits}g}") for x in np.asarray(values).flat]
+    return np.array(flat).reshape(np.shape(values)).tolist()

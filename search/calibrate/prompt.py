@@ -16,6 +16,7 @@ from ajour.search.setup import uniform_plan
 from ajour.search.solve.knapsack import solve
 from ajour.search.solve.plan import build_plan
 from ajour.search.solve.problem import DENSE_BAND, Problem
+from ajour.search.work import rounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -40,7 +41,6 @@ class Calibration:
     """What was measured on one prompt, as arrays.
 
     Attributes:
-        noise_levels: (steps,), of the run's steps.
         errors: (bands, layers, heads, C), of every candidate on every head.
         trial: (bands, layers), sums of errors of the heads under the trial choice.
         influence: (probed steps, layers), relative squared error of the transformer's output per
@@ -49,7 +49,6 @@ class Calibration:
             each band to the end.
     """
 
-    noise_levels: NDArray[np.float64]
     errors: NDArray[np.float64]
     trial: NDArray[np.float64]
     influence: NDArray[np.float64]
@@ -66,9 +65,9 @@ class Calibration:
 
 
 class DenseRun(NamedTuple):
-    """One dense run: `errors` and `noise_levels` as JSON, final latents, and the recording."""
+    """One dense run: errors of all candidates, final latents, and the recording."""
 
-    scores: dict[str, Any]
+    errors: NDArray[np.float64]
     latents: torch.Tensor
     trajectory: Trajectory
 
@@ -80,7 +79,7 @@ class Calibrator:
         setup: the pipeline.
         candidates: patterns by name, C of them.
         densities: (C,), on the pipeline's grid.
-        bands: number of bands of steps.
+        bands: of the run.
     """
 
     def __init__(
@@ -88,16 +87,18 @@ class Calibrator:
         setup: Setup,
         candidates: Mapping[str, Pattern],
         densities: NDArray[np.float64],
-        bands: int,
+        bands: Bands,
     ) -> None:
         self.setup = setup
         self.candidates = candidates
         self.densities = densities
         self.bands = bands
+        self.steps = probed_steps(len(bands.noise_levels))
 
-    def units(self, steps: int) -> int:
+    @property
+    def units(self) -> int:
         """Units of work of a prompt, for a progress bar."""
-        return 1 + len(probed_steps(steps)) + min(steps, self.bands)
+        return 1 + len(self.steps) + len(self.bands.starts)
 
     def measure(
         self, prompt: str, seed: int, unit: Callable[[str, Callable[[], Any]], Any]
@@ -110,16 +111,14 @@ class Calibrator:
             unit: gives the value of a unit of work by its key, computed if it is not known yet.
         """
         dense = cache(partial(self._run_dense, prompt, seed))
-        scores = unit("errors", lambda: dense().scores)
-        errors, levels = np.array(scores["errors"]), tuple(scores["noise_levels"])
-        bands = Bands(levels, self.bands)
+        errors = np.array(unit("errors", lambda: rounded(dense().errors)))
+        steps = len(self.bands.noise_levels)
         choice = self._trial_choice(errors)
         trial = np.take_along_axis(errors, choice[..., None], -1)[..., 0].sum(axis=-1)
-        steps = probed_steps(len(levels))
 
         def influence(number: int) -> Any:
-            band, trajectory = bands.of(steps[number]), dense().trajectory
-            passes = len(trajectory.outputs) // len(levels)
+            band, trajectory = self.bands.of(self.steps[number]), dense().trajectory
+            passes = len(trajectory.outputs) // steps
             call = trajectory.calls[number * passes]  # one pass of the step is enough
             ratios = np.zeros(trial.shape[1])
             for group in layer_groups(len(ratios)):
@@ -130,29 +129,26 @@ class Calibrator:
         def onset(band: int) -> Any:
             late = choice.copy()
             late[:band] = DENSE_BAND
-            share = bands.starts[band] / len(levels)
-            plan = build_plan(self.setup.model, self.candidates, late, bands)
+            share = self.bands.starts[band] / steps
+            plan = build_plan(self.setup.model, self.candidates, late, self.bands)
             trajectory, exact = dense().trajectory, dense().latents
             with self.setup.enabled(plan), trajectory.replay(share):
                 return rounded(relative_error(self.setup.latents(prompt, seed), exact))
 
-        influences = [unit(f"influence/{i}", partial(influence, i)) for i in range(len(steps))]
+        influences = [unit(f"influence/{i}", partial(influence, i)) for i in range(len(self.steps))]
         onsets = [unit(f"onset/{band}", partial(onset, band)) for band in range(len(trial))]
-        return Calibration(np.array(levels), errors, trial, np.array(influences), np.array(onsets))
+        return Calibration(errors, trial, np.array(influences), np.array(onsets))
 
     def _run_dense(self, prompt: str, seed: int) -> DenseRun:
         trajectory = Trajectory(self.setup.pipe)
         with self.setup.enabled(uniform_plan(self.setup.transformer, Full())) as session:
-            meter = ErrorMeter(session, list(self.candidates.values()), self.bands)
-
-            def probed() -> bool:
-                return session.step in probed_steps(len(session.noise_levels))
-
-            with session.runtimes[0].listen(meter), trajectory.record(probed):
+            meter = ErrorMeter(session, list(self.candidates.values()), self.bands.most)
+            with (
+                session.runtimes[0].listen(meter),
+                trajectory.record(lambda: session.step in self.steps),
+            ):
                 latents = self.setup.latents(prompt, seed)
-            levels = rounded(session.noise_levels)
-        scores = {"errors": rounded(meter.errors()), "noise_levels": levels}
-        return DenseRun(scores, latents, trajectory)
+            return DenseRun(meter.errors(), latents, trajectory)
 
     def _change(
         self, trajectory: Trajectory, call: Call, trial: Choice, layers: NDArray[np.int64]
@@ -192,9 +188,3 @@ def layer_groups(layers: int) -> list[NDArray[np.int64]]:
 def probed_steps(steps: int) -> list[int]:
     """The steps in which each layer's influence is measured: one early, one late."""
     return sorted({steps // 4, 3 * steps // 4})
-
-
-def rounded(values: Any, digits: int = 5) -> Any:
-    """Numbers with a few significant digits: enough, and the same however threads added them up."""
-    flat = [float(f"{float(x):.{digits}g}") for x in np.asarray(values).flat]
-    return np.array(flat).reshape(np.shape(values)).tolist()

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ajour.search.bands import Bands
 from ajour.search.calibrate.prompt import probed_steps
 
 if TYPE_CHECKING:
@@ -14,16 +13,17 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ajour.search.bands import Bands
     from ajour.search.calibrate.prompt import Calibration
 
 
-def weighted_errors(calibrations: Sequence[Calibration]) -> NDArray[np.float64]:
+def weighted_errors(calibrations: Sequence[Calibration], bands: Bands) -> NDArray[np.float64]:
     """Mean errors over the prompts, in a unit that adds up: (bands, layers, heads, C)."""
     errors = np.mean([calibration.errors for calibration in calibrations], axis=0)
-    return np.asarray(errors * weights(calibrations)[:, :, None, None])
+    return np.asarray(errors * weights(calibrations, bands)[:, :, None, None])
 
 
-def weights(calibrations: Sequence[Calibration]) -> NDArray[np.float64]:
+def weights(calibrations: Sequence[Calibration], bands: Bands) -> NDArray[np.float64]:
     """Squared error of the result per unit of a head's error: (bands, layers).
 
     A layer counts by its influence on the transformer's output at the nearest probed step, a band
@@ -31,12 +31,11 @@ def weights(calibrations: Sequence[Calibration]) -> NDArray[np.float64]:
 
     Args:
         calibrations: of one prompt each.
+        bands: of the run.
     """
     onset = np.mean([calibration.onset for calibration in calibrations], axis=0)
-    noise_levels = calibrations[0].noise_levels
-    middles = np.array(Bands(tuple(noise_levels), len(onset)).middles)
-    probed = np.array(probed_steps(len(noise_levels)))
-    nearest = np.abs(middles[:, None] - probed).argmin(axis=1)
+    probed = np.array(probed_steps(len(bands.noise_levels)))
+    nearest = np.abs(np.array(bands.middles)[:, None] - probed).argmin(axis=1)
     influences = np.maximum([calibration.influence for calibration in calibrations], 1e-9)
     influence = np.exp(np.log(influences).mean(axis=0))[nearest]
     trials = np.mean([calibration.trial for calibration in calibrations], axis=0)

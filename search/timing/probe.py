@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ajour.grid import TokenGrid
 from ajour.patterns import Skip
 from ajour.search.setup import uniform_plan
+from ajour.search.work import rounded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,7 +67,7 @@ def run_shape(setup: Setup, prompt: str, decode: bool = False) -> RunShape:
 
     with setup.enabled(uniform_plan(setup.transformer, Skip()), strict=True) as session:
         setup.first_call(prompt)
-        noise_levels = session.noise_levels
+        noise_levels = tuple(rounded(session.noise_levels))
         hook = setup.transformer.register_forward_pre_hook(count)
         short = dict(setup.call) | {"num_inference_steps": STEPS}
         try:

@@ -142,10 +142,10 @@ def test_kept_calls_are_computed_again(pipe):
 
 def test_weights_of_bands_are_the_errors_that_starting_there_adds():
     calibration = Calibration.from_dict({
-        "noise_levels": [1.0, 0.8, 0.5, 0.2], "onset": [0.7, 0.1], "errors": [],
+        "onset": [0.7, 0.1], "errors": [],
         "trial": [[1.0, 1.0], [2.0, 2.0]], "influence": [[1.0, 3.0], [2.0, 2.0]],
     })  # fmt: skip
     expected = np.array([[0.15, 0.45], [0.025, 0.025]])
-    assert weights([calibration]) == pytest.approx(expected)
+    assert weights([calibration], bands_of(4, 2)) == pytest.approx(expected)
     # The trial choice is then predicted to lose what it did.
     assert (expected * calibration.trial).sum() == pytest.approx(0.7)
