@@ -160,7 +160,8 @@ def search(
         else:
             plan, met, chosen, density = outcome.plan, outcome.met, outcome.chosen, outcome.density
     assert latest is not None  # reported once errors were measured
-    errors = searched_errors(latest.calibrations[0], engine.bands, list(engine.candidates), plan)
+    calibration = latest.calibrations[0]
+    errors = searched_errors(calibration, engine.bands, list(engine.candidates), plan)
     text = f"Errors measured during the search, seed {request.seed}: {request.prompt}"
     grid = replace(engine.shape.grid, before=0, after=0)
     shown = ShownPlan(plan, "Result of a search", grid, errors, text)
