@@ -86,15 +86,16 @@ def test_files_stay_small(folder):
 
 def test_import_is_light():
     code = (
-        "import sys, torch, time; start = time.perf_counter(); import ajour; "
-        "spent = time.perf_counter() - start; "
-        "bad = {'diffusers', 'triton', 'transformers', 'cv2', 'xformers'} & set(sys.modules); "
-        "assert not torch.cuda.is_initialized(); print(spent, sorted(bad))"
+        "import sys, torch; before = set(sys.modules); import ajour; "
+        "assert not torch.cuda.is_initialized(); "
+        "print({name.partition('.')[0] for name in set(sys.modules) - before})"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    spent, loaded = out.stdout.split(" ", 1)
-    assert loaded.strip() == "[]"
-    assert float(spent) < 0.3
+    heavy = {"diffusers", "triton", "transformers", "cv2", "xformers", "accelerate", "scipy"}
+    heavy |= {"matplotlib", "skimage", "gradio", "pandas"}
+    loaded = ast.literal_eval(out.stdout)
+    assert "ajour" in loaded
+    assert not loaded & heavy
 
 
 def test_the_folder_cannot_be_imported_under_its_own_name():
