@@ -106,15 +106,15 @@ class Prologue:
         cls, tensors: Sequence[torch.Tensor | None], places: Sequence[int], eps: Sequence[float]
     ) -> Prologue:
         """The prologue that has these `parts`."""
-        norms = [
+        q_norm, k_norm = (
             None if weight is None else Norm(weight, small, second, split)
-            for weight, second, split, small in zip(
-                tensors[:2], tensors[2:4], places[:2], eps, strict=True
+            for weight, small, second, split in zip(
+                tensors[:2], eps, tensors[2:4], places[:2], strict=True
             )
-        ]
+        )
         cosines, sines = tensors[4:]
         rope = None if cosines is None or sines is None else Rope(cosines, sines, places[2])
-        return cls(*norms, rope)
+        return cls(q_norm, k_norm, rope)
 
     def apply(self, q: torch.Tensor, k: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Queries and keys (batch, tokens, heads, head_dim), normalised and rotated, eagerly."""

@@ -1,7 +1,7 @@
-r"""A search's plan beside what is simple, on held-out prompts and in one run.
+r"""A searched plan beside simple plans, on held-out prompts and in one run.
 
-The others are the plan made by hand and the search's own baselines: the best single patterns for
-all heads of about the same predicted time.
+Simple plans are a plan made by hand and the search's baselines: the best single patterns for all
+heads of about the same predicted time.
 
     python -m benchmarks.search_mini --prompts 16 --repeats 5 \
         --out benchmarks/results/search-mini.json
@@ -23,16 +23,16 @@ BY_HAND = Path(__file__).parent / "plans" / "mini-by-hand.json"
 
 
 def main() -> None:
-    """Runs the plan that was searched, then the others."""
+    """Runs the searched plan, then the others."""
     parser = arguments(__doc__)
     parser.add_argument("--plan", type=Path, default=FOLDER / "plan.json")
     parser.add_argument(
         "--figures", type=Path, default="benchmarks/results/search-mini-figures.json"
     )
     args = parser.parse_args()
-    found = json.loads(args.figures.read_text())
-    chosen = found["chosen"]
-    single = [(one["name"], Plan.from_dict(one["plan"])) for one in found["baselines"]]
+    figures = json.loads(args.figures.read_text())
+    chosen = figures["chosen"]
+    single = [(row["name"], Plan.from_dict(row["plan"])) for row in figures["baselines"]]
     others = [*single, read_plan(str(BY_HAND))]
 
     def conclude(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 r"""A whole search at Wan 2.1 1.3B's real configuration: how long, how much memory, how well timed.
 
-Weights are random, so its qualities mean nothing; VAE and tokenizer are the bundled model's. It
-goes on where an interrupted run stopped, whose seconds `--spent` adds.
+Weights are random, so the qualities mean nothing; VAE and tokenizer are the bundled model's. An
+interrupted run is resumed; `--spent` adds its seconds.
 
     python -m benchmarks.search_wan --work build/search-wan \
         --out benchmarks/results/search-wan-h100.json
@@ -10,7 +10,6 @@ goes on where an interrupted run stopped, whose seconds `--spent` adds.
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from transformers import UMT5Config, UMT5EncoderModel
 import ajour
 from ajour.pipelines.bundled import load_pipeline
 from ajour.pipelines.generate import sample
+from ajour.pipelines.stopwatch import now
 from ajour.search.engine import Search
 from ajour.search.settings import GENERAL_PROMPTS, Settings, Target, split
 from ajour.search.workers import Workers
@@ -28,35 +28,35 @@ from benchmarks.cases import CASES
 from benchmarks.record import save
 
 if TYPE_CHECKING:
-    from ajour.search.engine import Outcome
+    from ajour.search.results import Outcome
 
 CASE = CASES["wan2.1-1.3b-480p"]
 
 
 def pipeline(device: str, dtype: torch.dtype, layers: int | None) -> Any:
     """The pipeline, with a text encoder of one layer and the real width."""
-    own = load_pipeline(None, "cpu")
+    mini = load_pipeline(None, "cpu")
     torch.manual_seed(0)
     config = UMT5Config(
-        vocab_size=len(own.tokenizer), d_model=4096, d_kv=64, d_ff=256, num_heads=4, num_layers=1
+        vocab_size=len(mini.tokenizer), d_model=4096, d_kv=64, d_ff=256, num_heads=4, num_layers=1
     )
     transformer = as_loaded(CASE.build(torch.float32, device), dtype)
     if layers is not None:
         transformer.blocks = transformer.blocks[:layers]
         transformer.register_to_config(num_layers=layers)
     pipe = WanPipeline(
-        tokenizer=own.tokenizer,
+        tokenizer=mini.tokenizer,
         text_encoder=UMT5EncoderModel(config).to(device, dtype).eval(),
         transformer=transformer,
-        vae=own.vae.to(device),
-        scheduler=own.scheduler,
+        vae=mini.vae.to(device),
+        scheduler=mini.scheduler,
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
 def as_loaded(transformer: Any, dtype: torch.dtype) -> Any:
-    """Weights in a dtype, but for those that a checkpoint's loading keeps in float32."""
+    """Weights in a dtype; weights that a loaded checkpoint keeps in float32 stay in float32."""
     kept = set(transformer._keep_in_fp32_modules)
     for name, weight in transformer.named_parameters():
         if kept.isdisjoint(name.split(".")):
@@ -65,28 +65,29 @@ def as_loaded(transformer: Any, dtype: torch.dtype) -> Any:
 
 
 def figures(outcome: Outcome, seconds: float) -> dict[str, Any]:
-    """What the search itself says of its times."""
-    facts = outcome.facts
-    attention = [
-        {
-            "plan": one.get("name", "searched"),
-            "predicted": one["predicted_attention_seconds"],
-            "measured": one["attention_seconds"],
-        }
-        for one in (facts["chosen"], *facts["baselines"])
-    ]
+    """Times that the search predicted and measured."""
+    attention = []
+    for plan in (outcome.chosen, *outcome.baselines):
+        assert plan.times is not None  # rejected plans only are not timed
+        attention.append(
+            {
+                "plan": plan.name or "searched",
+                "predicted": plan.predicted_attention_seconds,
+                "measured": plan.times.attention_seconds,
+            }
+        )
     return {
         "search_seconds": seconds,
-        "cost_model_error": facts["cost_model_error"],
-        "speedup": facts["chosen"]["speedup"],
-        "density": facts["density"],
+        "cost_model_error": outcome.costs.error,
+        "speedup": outcome.chosen.speedup,
+        "density": outcome.density,
         "attention_seconds": attention,
-        "attention_error": max(abs(one["predicted"] / one["measured"] - 1) for one in attention),
+        "attention_error": max(abs(row["predicted"] / row["measured"] - 1) for row in attention),
     }
 
 
 def main() -> None:
-    """Searches, then runs dense, with the plan and with an automatic one, at one seed."""
+    """Searches, then runs dense, with the plan and with an automatic plan, at one seed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder of finished work")
     parser.add_argument("--device", default="cuda")
@@ -109,13 +110,13 @@ def main() -> None:
         "wan2.1-1.3b, random weights", Target("density", args.density), calibration,
         verification[:1], call,
     )  # fmt: skip
-    begun = time.perf_counter()
+    start = now(torch.device(args.device))
     pipe = pipeline(args.device, dtype, args.layers)
     workers = Workers()
     work = workers.open(args.work, settings.identity(), (args.work / "work-0.jsonl").exists())
     outcome = Search(pipe, settings, work, workers).run()
-    spent = args.spent + time.perf_counter() - begun
-    row = figures(outcome, spent) | call | {"grid": outcome.facts["grid"]}
+    seconds = args.spent + now(torch.device(args.device)) - start
+    row = figures(outcome, seconds) | call | {"grid": str(outcome.grid)}
     row["dense_seconds"] = sample(pipe, verification[0], 0, "dense", **call).seconds
     for name, plan in (("sparse", outcome.plan), ("auto", "auto")):
         with ajour.sparse(pipe, plan, strict=True):

@@ -1,4 +1,4 @@
-"""The page: its tabs, what ties them together, and the server."""
+"""The page with its tabs, and the server."""
 
 from __future__ import annotations
 
@@ -11,20 +11,26 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# Before gradio is imported: nothing is sent or fetched, and files have one folder of their own.
+# Before gradio is imported, so that it sends nothing.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import gradio as gr
 
-from ajour.demo import pieces, results_page, tab_generate, tab_plan, tab_search
+from ajour.demo import results_page
 from ajour.demo.device import Device
 from ajour.demo.guard import guards
-from ajour.demo.heads import Shown  # noqa: TC001 - gradio reads annotations at run time
+from ajour.demo.heads import ShownPlan  # noqa: TC001 - gradio reads annotations at run time
 from ajour.demo.model import sizes_of, steps_of
 from ajour.demo.preview import Colours
+from ajour.demo.render import note, render
 from ajour.demo.run import Runner
 from ajour.demo.server import Site
 from ajour.demo.store import EXAMPLE, Store
+from ajour.demo.tab_generate import SHOWN, GenerateTab, about_shown
+from ajour.demo.tab_plan import PlanTab
+from ajour.demo.tab_search import SearchTab
+from ajour.demo.tabs import QUICK
+from ajour.pipelines.drawing import KIND_COLOURS, LEVEL_COLOURS
 from ajour.plan import MAX_BYTES, PlanError
 
 if TYPE_CHECKING:
@@ -36,7 +42,7 @@ MONO = ("ui-monospace", "DejaVu Sans Mono", "monospace")
 
 
 def open_site(model: Model, root: Path) -> Site:
-    """Start loading a model; one that was given by path is waited for.
+    """Start loading a model; wait for a model that was given by path.
 
     Args:
         model: the model.
@@ -55,39 +61,38 @@ def open_site(model: Model, root: Path) -> Site:
         sizes = sizes_of(device.pipe)
         model = replace(model, sizes=sizes, steps=steps, guidance=guidance)
     store = Store(root)
-    known = EXAMPLE / "colours.json"
-    colours = Colours.load(known) if model.path is None and known.is_file() else None
+    file = EXAMPLE / "colours.json"
+    colours = Colours.load(file) if model.path is None and file.is_file() else None
     return Site(model, device, store, Runner(model, store, colours), store.example())
 
 
 def build(site: Site) -> gr.Blocks:
     """The page of a site."""
     with gr.Blocks(title="ajour", analytics_enabled=False, fill_width=False) as page:
-        gr.HTML(
-            '<header class="aj-head"><h1>ajour</h1><p>Video transformers, faster: every attention '
-            "head gets only the part of the attention map that it needs.</p></header>"
-        )
+        gr.HTML(render("header"))
         state = gr.HTML(site.state(), elem_id="model-state", elem_classes="aj-live")
         shown = gr.State(site.first_plan())
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Generate", id="generate"):
-                generate = tab_generate.build(site)
+                generate = GenerateTab(site)
             with gr.Tab("Plan", id="plan"):
-                plan = tab_plan.build(site)
+                plan = PlanTab(site)
             with gr.Tab("Search", id="search"):
-                search = tab_search.build(site)
+                search = SearchTab(site)
             with gr.Tab("Benchmark", id="benchmark"):
                 gr.HTML(results_page.page(results_page.results_folder()), elem_id="results")
-        finished = tab_generate.wire(site, generate, shown)
-        follow = tab_plan.wire(site, plan, shown, generate.form)
-        found = tab_search.wire(site, search, shown, generate.form, generate.mine)
-        follow(finished)
-        follow(found)
-        _wire_uploads(site, generate, plan, shown, follow)
-        quick = tab_generate.quick()
-        to_generate = (lambda: (gr.Tabs(selected="generate"), tab_generate.MINE), None)
-        search.use.click(*to_generate, [tabs, generate.kind], **quick)
-        search.look.click(lambda: gr.Tabs(selected="plan"), None, tabs, **quick)
+        plan.wire(shown, generate.form)
+        for event in (
+            generate.wire(shown),
+            search.wire(shown, generate.form, generate.shown_line),
+            *(_wire_upload(site, tab.upload, generate, plan, shown) for tab in (generate, plan)),
+        ):
+            plan.refresh_after(event, shown)
+        search.use.click(
+            lambda: (gr.Tabs(selected="generate"), SHOWN), None,
+            [tabs, generate.kind], **QUICK,
+        )  # fmt: skip
+        search.look.click(lambda: gr.Tabs(selected="plan"), None, tabs, **QUICK)
 
         def loading() -> Iterator[str]:
             yield site.state()
@@ -106,30 +111,29 @@ def build(site: Site) -> gr.Blocks:
     return page
 
 
-def _wire_uploads(
+def _wire_upload(
     site: Site,
-    generate: tab_generate.GenerateTab,
-    plan: tab_plan.PlanTab,
+    button: gr.UploadButton,
+    generate: GenerateTab,
+    plan: PlanTab,
     shown: gr.State,
-    follow: Any,
-) -> None:
-    def upload(path: str, before: Shown | None) -> list[Any]:
+) -> Any:
+    def upload(path: str, before: ShownPlan | None) -> list[Any]:
         try:
-            found, said = site.read_upload(path)
+            uploaded, text = site.read_upload(path)
         except PlanError as error:
-            said = pieces.note(str(error), "bad")
-            return [before, said, said, tab_generate.about(before), gr.skip()]
+            text = note(str(error), "bad")
+            return [before, text, text, about_shown(before), gr.skip()]
         finally:
             Path(path).unlink(missing_ok=True)
-        return [found, said, said, tab_generate.about(found), tab_generate.MINE]
+        return [uploaded, text, text, about_shown(uploaded), SHOWN]
 
-    for button in (generate.upload, plan.upload):
-        outputs = [shown, generate.note, plan.note, generate.mine, generate.kind]
-        follow(button.upload(upload, [button, shown], outputs, **tab_generate.quick()))
+    outputs = [shown, generate.note, plan.note, generate.shown_line, generate.kind]
+    return button.upload(upload, [button, shown], outputs, **QUICK)
 
 
 def serve(model: Model, host: str, port: int | None, share: bool, open_browser: bool) -> None:
-    """Serve the page until Ctrl-C; arguments as of `serving`."""
+    """Serve the page until Ctrl-C; see `serving` for the arguments."""
     with serving(model, host, port, share, open_browser, quiet=False) as (page, _):
         page.block_thread()
 
@@ -146,12 +150,12 @@ def serving(
     """Serve the page within the block.
 
     Args:
-        model: what it is for.
+        model: the model.
         host: address to listen on.
-        port: the first free one from 7860 on if None.
+        port: the first free port from 7860 on if None.
         share: also at a public address, through gradio's servers.
-        open_browser: open it.
-        quiet: print no address.
+        open_browser: open the page in a browser.
+        quiet: do not print the address.
 
     Raises:
         RuntimeError: if a model given by path cannot be loaded.
@@ -165,12 +169,13 @@ def serving(
         page = build(site)
         static = files("ajour.demo").joinpath("static")
         scripts = (f"<script>{static.joinpath(name).read_text()}</script>" for name in SCRIPTS)
+        css = colour_css() + static.joinpath("demo.css").read_text()
         try:
             page.launch(
                 server_name=host, server_port=port, share=share, inbrowser=open_browser,
                 prevent_thread_lock=True, show_error=True, quiet=quiet, footer_links=[],
                 run_history=False, max_file_size=MAX_BYTES, ssr_mode=False, pwa=False,
-                mcp_server=False, theme=theme(), css=static.joinpath("demo.css").read_text(),
+                mcp_server=False, theme=theme(), css=css,
                 head="".join(scripts), app_kwargs={"middleware": guards()},
             )  # fmt: skip
             yield page, site
@@ -183,8 +188,17 @@ def serving(
                     os.environ[name] = value
 
 
+def colour_css() -> str:
+    """The colours of `ajour.pipelines.drawing`: as variables, and as backgrounds of classes."""
+    colours = {f"k-{kind}": colour for kind, colour in KIND_COLOURS.items()}
+    colours |= {f"l-{index}": colour for index, colour in enumerate(LEVEL_COLOURS)}
+    variables = "".join(f"--{name}: {colour}; " for name, colour in colours.items())
+    classes = "".join(f".{name} {{ background: var(--{name}); }}\n" for name in colours)
+    return f".gradio-container {{ {variables}}}\n{classes}"
+
+
 def theme() -> gr.themes.Base:
-    """System fonts, so that nothing is fetched; colours of the reports."""
+    """System fonts, so that nothing is fetched."""
     return gr.themes.Base(
         primary_hue=gr.themes.colors.blue,
         neutral_hue=gr.themes.colors.slate,

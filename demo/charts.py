@@ -1,18 +1,21 @@
-"""Small charts as SVG text: they follow the page's colours and need no library."""
+"""Small charts as SVG: they follow the page's colours and need no library."""
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from markupsafe import Markup
+
+from ajour.demo.render import render
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 WIDTH, HEIGHT = 560, 320
-LEFT, RIGHT, TOP, BOTTOM = 58, 16, 14, 46
+LEFT, RIGHT, TOP, BOTTOM = 72, WIDTH - 28, 14, HEIGHT - 46
+"""Edges of the drawn area."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +23,10 @@ class Series:
     """Points with a name.
 
     Args:
-        name: for the legend; `s-NAME` of `kind` is its look.
+        name: for the legend.
         points: (x, y) each.
         kind: `line`, `dots` or `stars`.
-        labels: of the points, shown on hover; none if empty.
+        labels: of the points, shown on hover; the name if empty.
     """
 
     name: str
@@ -34,75 +37,64 @@ class Series:
 
 def chart(
     title: str, x_name: str, y_name: str, series: Sequence[Series], zero: bool = False
-) -> str:
-    """A chart of several series.
+) -> Markup:
+    """A chart of several series; empty without points.
 
     Args:
-        title: read out by screen readers.
+        title: for screen readers.
         x_name: of the horizontal axis.
-        y_name: of the vertical one.
-        series: what to draw; those without points are left out.
+        y_name: of the vertical axis.
+        series: what to draw; a series without points is left out.
         zero: let the vertical axis begin at 0.
     """
-    series = [one for one in series if len(one.points)]
-    points = np.array([point for one in series for point in one.points], float)
-    if not len(points):
-        return ""
+    series = [line for line in series if len(line.points)]
+    if not series:
+        return Markup()
+    points = np.concatenate([np.array(line.points, float) for line in series])
     (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
     x_ticks, y_ticks = ticks(x0, x1), ticks(0.0 if zero else y0, y1)
-    x0, x1 = min(x0, x_ticks[0]), max(x1, x_ticks[-1])
-    y0, y1 = min(y_ticks[0], y0), max(y1, y_ticks[-1])
 
-    def across(x: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * (x - x0) / ((x1 - x0) or 1)
+    def scaled(values: Any, marks: list[float], start: int, end: int) -> list[float]:
+        share = (np.asarray(values) - marks[0]) / ((marks[-1] - marks[0]) or 1)
+        return [round(float(place), 1) for place in start + (end - start) * share]
 
-    def down(y: float) -> float:
-        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (y - y0) / ((y1 - y0) or 1)
+    def places(points: Any) -> list[tuple[float, float]]:
+        x, y = np.array(points, float).T
+        across, down = scaled(x, x_ticks, LEFT, RIGHT), scaled(y, y_ticks, BOTTOM, TOP)
+        return list(zip(across, down, strict=True))
 
-    parts = []
-    for tick in y_ticks:
-        y = down(tick)
-        parts.append(
-            f'<line class="rule" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        )
-        parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
-    for tick in x_ticks:
-        place = f'x="{across(tick):.1f}" y="{HEIGHT - BOTTOM + 18}"'
-        parts.append(f'<text {place} text-anchor="middle">{tick:g}</text>')
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(
-        f'<text x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{html.escape(x_name)}</text>'
-    )
-    parts.append(
-        f'<text transform="translate(14 {HEIGHT / 2}) rotate(-90)" text-anchor="middle">'
-        f"{html.escape(y_name)}</text>"
-    )
-    for index, one in enumerate(series):
-        drawn = [(across(x), down(y)) for x, y in one.points]
-        parts.append(_marks(one, drawn, index))
-    legend = "".join(
-        f'<li><i class="s-{index} {one.kind}"></i>{html.escape(one.name)}</li>'
-        for index, one in enumerate(series)
-    )
-    return (
-        f'<figure class="aj-chart"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="{html.escape(title)}">{"".join(parts)}</svg>'
-        f'<ul class="aj-legend">{legend}</ul></figure>'
-    )
+    return render(
+        "chart", title=title, x_name=x_name, y_name=y_name, width=WIDTH, height=HEIGHT,
+        left=LEFT, right=RIGHT, bottom=BOTTOM,
+        x_ticks=list(zip(scaled(x_ticks, x_ticks, LEFT, RIGHT), x_ticks, strict=True)),
+        y_ticks=list(zip(scaled(y_ticks, y_ticks, BOTTOM, TOP), y_ticks, strict=True)),
+        series=[(line, places(line.points)) for line in series],
+    )  # fmt: skip
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> str:
-    """A table that scrolls sideways on narrow pages."""
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in columns)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    name = html.escape(caption or columns[0])
-    return (
-        f'<div class="aj-table" role="region" tabindex="0" aria-label="{name}"><table>'
-        f"<caption>{html.escape(caption)}</caption><thead><tr>{head}</tr></thead>"
-        f"<tbody>{body}</tbody></table></div>"
-    )
+def frontier_chart(
+    title: str,
+    predicted: Sequence[tuple[float, float]],
+    plans: Mapping[str, Sequence[tuple[str, float, float]]],
+) -> Markup:
+    """Quality against speed-up: the predicted frontier as a line, plans as dots.
+
+    Args:
+        title: for screen readers.
+        predicted: (speed-up, PSNR in dB) each.
+        plans: groups of (name, speed-up, PSNR in dB); the group `chosen` is drawn as a diamond.
+    """
+    series = [Series("predicted frontier", predicted, "line")]
+    for group, rows in plans.items():
+        labels = [f"{name}: {speedup:.2f}x, {psnr:.1f} dB" for name, speedup, psnr in rows]
+        kind = "stars" if group == "chosen" else "dots"
+        series.append(Series(group, [row[1:] for row in rows], kind, labels))
+    return chart(title, "speed-up of denoising", "PSNR, dB", series)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> Markup:
+    """A table that scrolls sideways on narrow pages; screen readers read out its caption."""
+    return render("table", columns=columns, rows=rows, caption=caption)
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
@@ -112,22 +104,3 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     step = next(float(power * n) for n in (1, 2, 5, 10) if span / (power * n) <= about)
     first, last = np.floor(low / step + 1e-9), np.ceil(high / step - 1e-9)
     return [round(float(n) * step, 10) for n in np.arange(first, last + 1)]
-
-
-def _marks(one: Series, drawn: list[tuple[float, float]], index: int) -> str:
-    if one.kind == "line":
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in drawn)
-        return f'<polyline class="s-{index}" points="{path}"/>'
-    labels = one.labels or [one.name] * len(drawn)
-    shapes = []
-    for (x, y), label in zip(drawn, labels, strict=True):
-        said = f"<title>{html.escape(label)}</title>"
-        if one.kind == "stars":
-            shapes.append(
-                f'<path class="s-{index}" d="M{x:.1f} {y - 9:.1f}l9 9l-9 9l-9 -9z">{said}</path>'
-            )
-        else:
-            shapes.append(
-                f'<circle class="s-{index}" cx="{x:.1f}" cy="{y:.1f}" r="5">{said}</circle>'
-            )
-    return "".join(shapes)

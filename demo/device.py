@@ -1,10 +1,11 @@
-"""One device, one line: jobs run one after another in a thread of their own."""
+"""One queue for the device: jobs run one after another in a background thread."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -19,31 +20,27 @@ WAITING, RUNNING, DONE, FAILED, STOPPED = "waiting", "running", "done", "failed"
 
 
 class Stopped(Exception):
-    """Ends a job: it was told to stop."""
-
-
-class TimeUp(Stopped):
-    """Ends a job: its time limit has passed."""
+    """Ends a job that was stopped, or whose time limit has passed."""
 
 
 class Refused(RuntimeError):
-    """A job was not taken; the message says why."""
+    """A job was not accepted; the message gives the reason."""
 
 
 class Job:
-    """A piece of work for the device, and what is known of it.
+    """A piece of work for the device.
 
     Attributes:
-        owner: whose it is; an owner has one job at a time.
         state: `waiting`, `running`, `done`, `failed` or `stopped`.
-        news: what the work told last.
+        progress: what the work reported last.
         result: what the work returned.
-        error: why it failed, for people.
+        error: why it failed, in words.
+        started: when the work began, by `time.monotonic`.
 
     Args:
-        owner: see above.
+        owner: whose job it is; an owner has one job at a time.
         work: called with the pipeline and the job.
-        seconds: time limit from the start of the work; None for none.
+        seconds: time limit from the start of the work; None for no limit.
     """
 
     def __init__(
@@ -53,7 +50,7 @@ class Job:
         self.work = work
         self.seconds = seconds
         self.state = WAITING
-        self.news: Any = None
+        self.progress: Any = None
         self.result: Any = None
         self.error = ""
         self.started = 0.0
@@ -62,14 +59,14 @@ class Job:
         self._version = 0
 
     @property
-    def over(self) -> bool:
-        """Whether nothing more will come."""
+    def ended(self) -> bool:
+        """Whether the job is done, failed or stopped."""
         return self.state in (DONE, FAILED, STOPPED)
 
     @property
     def stopping(self) -> bool:
-        """Whether it was told to stop and has not ended yet."""
-        return self._stop.is_set() and not self.over
+        """Whether it was stopped and has not ended yet."""
+        return self._stop.is_set() and not self.ended
 
     def stop(self) -> None:
         """Ask the work to end at its next forward pass."""
@@ -77,41 +74,40 @@ class Job:
         self._touch()
 
     def check(self) -> None:
-        """Called by the work, often.
+        """Raise if the work has to end; the work calls this often.
 
         Raises:
-            Stopped: if the job was told to stop.
-            TimeUp: if its time is up.
+            Stopped: if the job was stopped or its time is up.
         """
         if self._stop.is_set():
             raise Stopped("stopped")
         if self.seconds is not None and time.monotonic() - self.started > self.seconds:
-            raise TimeUp("the time is up")
+            raise Stopped("the time is up")
 
-    def tell(self, news: Any) -> None:
-        """Called by the work: replace what is known of it."""
-        self.news = news
+    def report(self, progress: Any) -> None:
+        """Replace the job's progress; called by the work."""
+        self.progress = progress
         self._touch()
 
     def watch(self, every: float = 0.25) -> Iterator[Job]:
-        """The job itself after each change, and once more when it is over.
+        """Yield the job after each change, the last time when it has ended.
 
         Args:
-            every: least seconds between two changes that are shown; what lies between is left out.
+            every: at least so many seconds lie between two changes; changes between are left out.
         """
         seen = -1
         while True:
             with self._changed:
                 if self._version == seen:
                     self._changed.wait(timeout=5.0)
-                seen, over = self._version, self.over
+                seen, ended = self._version, self.ended
             yield self
-            if over:
+            if ended:
                 return
             time.sleep(every)
 
     def run(self, pipe: Any) -> None:
-        """Do the work; whatever it raises becomes the job's state."""
+        """Do the work; an exception becomes the job's state."""
         self.started = time.monotonic()
         self._become(RUNNING)
         try:
@@ -145,10 +141,15 @@ class Job:
 
 
 class Device:
-    """Loads a pipeline in the background, then runs jobs in the order in which they came.
+    """Loads a pipeline in the background, then runs jobs in the order of their submission.
+
+    Attributes:
+        pipe: the pipeline; None until it is loaded.
+        error: why it could not be loaded; empty if it could.
+        ready: set once the pipeline is loaded, or could not be.
 
     Args:
-        load: makes the pipeline.
+        load: loads the pipeline.
         most: jobs that may wait or run at the same time.
     """
 
@@ -156,90 +157,92 @@ class Device:
         self.pipe: Any = None
         self.error = ""
         self.ready = threading.Event()
-        """Set once the pipeline is loaded, or has failed to."""
-        self._load = load
         self._most = most
         self._jobs: list[Job] = []
-        self._changed = threading.Condition()
-        self._closed = False
-        self._thread = threading.Thread(target=self._work, name="ajour device", daemon=True)
-        self._thread.start()
+        self._lock = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, "ajour device")
+        self._thread.submit(self._load, load)
 
     def submit(
         self, owner: str, work: Callable[[Any, Job], Any], seconds: float | None = None
     ) -> Job:
-        """Put a job at the end of the line.
+        """Put a job at the end of the queue.
+
+        Args:
+            owner: whose job it is.
+            work: called with the pipeline and the job.
+            seconds: time limit from the start of the work; None for no limit.
 
         Raises:
-            Refused: if the owner has a job already, or the line is full.
+            Refused: if the owner has a job already, or the queue is full.
         """
-        with self._changed:
-            if any(job.owner == owner and not job.over for job in self._jobs):
-                raise Refused("a run of yours is under way; stop it first, or wait for it")
+        job = Job(owner, work, seconds)
+        with self._lock:
+            if any(other.owner == owner and not other.ended for other in self._jobs):
+                raise Refused("a run of yours is still in the queue; stop it first, or wait for it")
             if len(self._jobs) >= self._most:
                 raise Refused(f"{len(self._jobs)} runs are waiting already; try again in a minute")
-            job = Job(owner, work, seconds)
+            self._thread.submit(self._run, job)
             self._jobs.append(job)
-            self._changed.notify_all()
         return job
 
     def stop(self, owner: str) -> bool:
-        """Stop the jobs whose owner is this, or begins with this and a slash; of nobody else.
+        """Stop the jobs of an owner, and of owners whose name begins with this one and a slash.
 
         Returns:
-            Whether there was one.
+            Whether there were any.
         """
-        with self._changed:
-            own = [j for j in self._jobs if j.owner == owner or j.owner.startswith(f"{owner}/")]
-            for job in own:
+        with self._lock:
+            jobs = [j for j in self._jobs if f"{j.owner}/".startswith(f"{owner}/")]
+            for job in jobs:
                 job.stop()
                 if job.state == WAITING:
                     self._jobs.remove(job)
                     job._become(STOPPED)
-        return bool(own)
+        return bool(jobs)
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """The jobs that run or wait, in their order."""
+        with self._lock:
+            return tuple(self._jobs)
 
     def ahead(self, job: Job) -> int:
-        """Jobs that come before one."""
-        with self._changed:
+        """How many jobs run before a job."""
+        with self._lock:
             return self._jobs.index(job) if job in self._jobs else 0
 
     def close(self) -> None:
-        """Stop everything and end the thread."""
-        with self._changed:
-            self._closed = True
-            for job in self._jobs:
-                job.stop()
-            self._changed.notify_all()
-        self._thread.join()
+        """Stop all jobs and wait for their end."""
+        for job in self.jobs:
+            job.stop()
+        self._thread.shutdown()
 
-    def _work(self) -> None:
+    def _load(self, load: Callable[[], Any]) -> None:
         try:
-            self.pipe = self._load()
+            self.pipe = load()
         except Exception as error:
             logger.exception("the model could not be loaded")
             self.error = str(error) or type(error).__name__
         self.ready.set()
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._jobs or self._closed)
-                if self._closed:
-                    return
-                job = self._jobs[0]
-            if self.error:
-                job.fail(f"the model could not be loaded: {self.error}")
-            else:
-                job.run(self.pipe)
-            with self._changed:
-                if job in self._jobs:  # it was not stopped while it waited
-                    self._jobs.remove(job)
-                self._changed.notify_all()
-            for other in list(self._jobs):
-                other._touch()  # the line has moved
+
+    def _run(self, job: Job) -> None:
+        if job.ended:  # it was stopped while it waited
+            return
+        if self.error:
+            job.fail(f"the model could not be loaded: {self.error}")
+        else:
+            job.run(self.pipe)
+        with self._lock:
+            if job in self._jobs:
+                self._jobs.remove(job)
+        for other in self.jobs:
+            other._touch()  # the queue has moved
 
 
 @contextmanager
 def stoppable(pipe: Any, job: Job) -> Iterator[None]:
-    """Within the block, no forward pass of a pipeline's transformers begins after a stop."""
+    """Within the block, a stopped job raises at the next forward pass of a transformer."""
 
     def check(*_: Any) -> None:
         job.check()

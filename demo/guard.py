@@ -1,4 +1,4 @@
-"""What the server refuses beyond gradio's own checks, and what pages are told not to load."""
+"""What the server refuses beyond gradio's checks, and what browsers may load."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model that the page is for: how to load it, its sizes, its plan."""
+"""The model of the page: how to load it, its sizes, its plan."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
     from ajour.demo.request import Request
     from ajour.plan import Plan
 
-OWN = Defaults()
+BUNDLED = Defaults()
 
 
 @dataclass(frozen=True)
 class Model:
-    """What is known of a model before it is loaded.
+    """A model, before it is loaded.
 
     Args:
         path: a pipeline's folder or Hub id; None for the bundled model.
-        plan: the plan that comes with it, if one does.
-        device: for example `cuda`; None for a CUDA device where there is one, else the CPU.
+        plan: the plan that comes with it, if any.
+        device: for example `cuda`; None for a CUDA device if there is one, else the CPU.
         backend: the operator's backend; None chooses.
         sizes: offered sizes by name, the default first.
         steps: denoising steps by default.
         guidance: classifier-free guidance scale by default.
-        prompts: examples.
+        prompts: example prompts.
     """
 
     path: str | None = None
@@ -44,23 +44,23 @@ class Model:
         default_factory=lambda: {
             "Small": Size(17, 128, 128),
             "Medium": Size(25, 192, 192),
-            "Full": Size(OWN.frames, OWN.height, OWN.width),
+            "Full": Size(BUNDLED.frames, BUNDLED.height, BUNDLED.width),
         }
     )
     steps: int = 10
-    guidance: float = OWN.guidance
+    guidance: float = BUNDLED.guidance
     prompts: tuple[str, ...] = MINI_PROMPTS
 
     @property
     def name(self) -> str:
-        """For people."""
+        """The name to show."""
         return "bundled mini model" if self.path is None else self.path.rstrip("/").split("/")[-1]
 
     def load(self) -> Any:
         """The pipeline.
 
         Raises:
-            TypeError: if the page cannot drive it.
+            TypeError: if the page cannot run it.
         """
         pipe = load_pipeline(self.path, self.device)
         pipe.set_progress_bar_config(disable=True)
@@ -68,7 +68,7 @@ class Model:
         return pipe
 
     def call(self, pipe: Any, request: Request) -> dict[str, Any]:
-        """Arguments of the pipeline's call, as far as it takes them, prompt and seed aside."""
+        """The arguments that the pipeline's call takes, without prompt and seed."""
         wanted = {
             "num_frames": request.size.frames,
             "height": request.size.height,
@@ -77,9 +77,9 @@ class Model:
             "guidance_scale": request.guidance,
         }
         if self.path is None:
-            wanted["max_sequence_length"] = OWN.text_length
-        known = call_parameters(pipe)
-        return {name: value for name, value in wanted.items() if name in known}
+            wanted["max_sequence_length"] = BUNDLED.text_length
+        taken = call_parameters(pipe)
+        return {name: value for name, value in wanted.items() if name in taken}
 
 
 def find_model(
@@ -92,23 +92,23 @@ def find_model(
 
     Args:
         path: a pipeline's folder or Hub id; None for the bundled model.
-        plan: a plan file or repository for it; the bundled model has its own.
-        device: as of `Model`.
-        backend: as of `Model`.
+        plan: a plan file or repository for it; the bundled model comes with a plan.
+        device: see `Model`.
+        backend: see `Model`.
 
     Raises:
         PlanError: if the plan cannot be read.
     """
-    own = None if plan is None else load_plan(plan)
-    if path is None:
-        if own is None and (FOLDER / "plan.json").is_file():
-            own = bundled_plan()
-        return Model(plan=own, device=device, backend=backend)
-    return Model(path, own, device, backend, prompts=GENERAL_PROMPTS)
+    loaded = None if plan is None else load_plan(plan)
+    if path is not None:
+        return Model(path, loaded, device, backend, prompts=GENERAL_PROMPTS)
+    if loaded is None and (FOLDER / "plan.json").is_file():
+        loaded = bundled_plan()
+    return Model(plan=loaded, device=device, backend=backend)
 
 
 def check_pipeline(pipe: Any) -> None:
-    """Raise TypeError unless the page can drive a pipeline, saying what is missing."""
+    """Raise TypeError, with the reason, if the page cannot run a pipeline."""
     name = type(pipe).__name__
     if name not in supported_pipelines():
         raise TypeError(
@@ -119,32 +119,26 @@ def check_pipeline(pipe: Any) -> None:
 
 
 def sizes_of(pipe: Any) -> dict[str, Size]:
-    """Sizes to offer for a pipeline that is not the bundled one: its own, and smaller ones."""
-    known = call_parameters(pipe)
-
-    def default(name: str, otherwise: int) -> int:
-        value = known[name].default if name in known else None
-        return value if isinstance(value, int) else otherwise
-
-    frames = default("num_frames", 1) if "num_frames" in known else 1
+    """Sizes to offer for a pipeline: its default and smaller ones, small first on a CPU."""
+    frames = _default(pipe, "num_frames", 1)
     side = 480 if frames > 1 else 1024
-    full = Size(frames, default("height", side), default("width", side))
+    full = Size(frames, _default(pipe, "height", side), _default(pipe, "width", side))
 
     def smaller(factor: int) -> Size:
-        sides = [max(64, round(x / factor / 32) * 32) for x in full[1:]]
-        return Size(1 + (frames - 1) // factor // 8 * 8, *sides)
+        height, width = (max(64, round(x / factor / 32) * 32) for x in full[1:])
+        return Size(1 + (frames - 1) // factor // 8 * 8, height, width)
 
     sizes = {"Full": full, "Half": smaller(2), "Quarter": smaller(4)}
-    fast = pipe.device.type == "cuda"
-    return sizes if fast else dict(reversed(sizes.items()))
+    return sizes if pipe.device.type == "cuda" else dict(reversed(sizes.items()))
 
 
 def steps_of(pipe: Any) -> tuple[int, float]:
-    """A pipeline's own steps and guidance."""
-    known = call_parameters(pipe)
-    steps, guidance = (
-        known[name].default if name in known else None
-        for name in ("num_inference_steps", "guidance_scale")
-    )
-    scale = float(guidance) if isinstance(guidance, int | float) else 5.0
-    return steps if isinstance(steps, int) else 20, scale
+    """A pipeline's default steps and guidance."""
+    return _default(pipe, "num_inference_steps", 20), _default(pipe, "guidance_scale", 5.0)
+
+
+def _default(pipe: Any, name: str, otherwise: Any) -> Any:
+    """The default of a parameter of the pipeline's call; `otherwise` if it has no number."""
+    parameter = call_parameters(pipe).get(name)
+    value = None if parameter is None else parameter.default
+    return type(otherwise)(value) if isinstance(value, int | float) else otherwise

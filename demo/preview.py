@@ -1,7 +1,7 @@
-"""A preview of the frames as they form: the clean video that the last step headed for.
+"""A preview of the frames as they form: the clean video that the last step predicted.
 
-Its latents follow from those before and after the step and their noise levels; colours are a linear
-reading of the latents, fitted to a finished video of the same pipeline. Before there is one, the
+The clean latents follow from the latents before and after the step and their noise levels. Colours
+are a linear map of the latents, fitted to a finished video of the same pipeline. Before that, the
 strongest component is shown in gray. Nothing is decoded, so a preview costs milliseconds.
 """
 
@@ -12,6 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from ajour.files import read_json
+from ajour.pipelines.drawing import spread
+from ajour.pipelines.steps import noise_levels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,19 +31,22 @@ FRAMES = 6
 SIDE = 128
 """Longer side of a frame in a strip, pixels."""
 
+MOST_BYTES = 2**20
+"""Of a file of colours."""
+
 MEMORY = (1, 4, 6, 8)
 """Video frames per latent frame in the autoencoders of supported models."""
 
 PATCHES = (8, 16, 32, 64)
-"""Pixels per latent row and column, packed ones included."""
+"""Pixels per latent row and column, also of packed latents."""
 
 
 @dataclass(frozen=True)
 class Colours:
-    """A linear reading of latents as RGB.
+    """A linear map of latents to RGB.
 
     Attributes:
-        weight: (C + 1, 3); the last row is added.
+        weight: (C + 1, 3); the last row is the bias.
     """
 
     weight: NDArray[np.float32]
@@ -71,16 +78,16 @@ class Colours:
     @classmethod
     def load(cls, path: Path) -> Colours:
         """Read what `save` wrote."""
-        return cls(np.array(json.loads(path.read_text()), np.float32))
+        return cls(np.array(read_json(path, MOST_BYTES, "colours"), np.float32))
 
 
 class Preview:
-    """Follows the latents of one run.
+    """Follows the latents of a run.
 
     Args:
-        scheduler: the pipeline's, whose noise levels are read after each step.
+        scheduler: the pipeline's scheduler; its noise levels are read after each step.
         size: (frames, height, width) of the video.
-        colours: a reading of these latents, if one is known.
+        colours: of these latents, if they are known.
     """
 
     def __init__(
@@ -91,27 +98,27 @@ class Preview:
         self.colours = colours
         self.latents: Latents | None = None
         """The latents after the last step, (f,h,w,C)."""
-        self._before: Latents | None = None
 
     def step(self, index: int, latents: Any) -> NDArray[np.uint8] | None:
         """A strip of frames after a step, (h,w,3); None if the layout of the latents is unknown."""
-        found = on_grid(latents, self.size)
-        if found is None:
+        after = on_grid(latents, self.size)
+        if after is None:
             return None
-        before = self.latents if index > 0 else None
-        self.latents = found
-        clean = found if before is None else heading(before, found, scales(self.scheduler), index)
+        before, self.latents = self.latents if index > 0 else None, after
+        clean = after
+        if before is not None:
+            clean = clean_latents(before, after, scales(self.scheduler), index)
         if self.colours is not None and len(self.colours.weight) == clean.shape[-1] + 1:
             return strip(self.colours(clean))
         return strip(gray(clean))
 
 
 def on_grid(latents: Any, size: tuple[int, int, int]) -> Latents | None:
-    """Latents of the first sample as (f,h,w,C), whatever layout a pipeline keeps them in.
+    """Latents of the first sample as (f,h,w,C); None if the layout is unknown.
 
     Args:
         latents: (B,C,f,h,w), (B,f,C,h,w), (B,C,h,w), or packed (B, f*h*w, C).
-        size: (frames, height, width) of the video that they stand for.
+        size: (frames, height, width) of their video.
     """
     values = latents[0].detach().float().cpu().numpy()
     frames, height, width = size
@@ -130,27 +137,27 @@ def on_grid(latents: Any, size: tuple[int, int, int]) -> Latents | None:
 
 def scales(scheduler: Any) -> list[tuple[float, float]]:
     """(s, n) before each step and after the last, where x = s * data + n * noise."""
-    if hasattr(scheduler, "sigmas"):
-        sigmas = [float(x) for x in scheduler.sigmas]
-        if getattr(scheduler.config, "invert_sigmas", False):
-            sigmas = [1 - x for x in sigmas]
-        flow = max(sigmas) <= 1 + 1e-6
-        return [(1 - x if flow else 1.0, x) for x in sigmas]
-    kept = [float(scheduler.alphas_cumprod[int(t)]) for t in scheduler.timesteps]
-    return [(x**0.5, (1 - x) ** 0.5) for x in [*kept, 1.0]]
+    noise = np.array([*noise_levels(scheduler), 0.0])
+    if not hasattr(scheduler, "sigmas"):  # s * s + n * n = 1
+        total = 1 / np.hypot(1 - noise, noise)
+    elif float(max(scheduler.sigmas)) > 1 + 1e-6:  # s = 1
+        total = 1 / (1 - noise)
+    else:  # s + n = 1
+        total = np.ones_like(noise)
+    return list(zip((1 - noise) * total, noise * total, strict=True))
 
 
-def heading(
+def clean_latents(
     before: Latents, after: Latents, levels: Sequence[tuple[float, float]], index: int
 ) -> Latents:
-    """The data that a step headed for.
+    """The clean latents that a step predicted.
 
-    Before and after are two mixtures of the same data and noise; solved for the data.
+    Before and after are two mixtures of the same data and noise; this solves for the data.
 
     Args:
         before: latents before the step.
         after: latents after it.
-        levels: what `scales` gave.
+        levels: from `scales`.
         index: of the step.
     """
     if index + 1 >= len(levels):
@@ -175,19 +182,19 @@ def gray(latents: Latents) -> NDArray[np.float32]:
 
 def strip(frames: NDArray[np.float32]) -> NDArray[np.uint8]:
     """A few frames side by side, enlarged: (h,w,3)."""
-    picked = np.unique(np.linspace(0, len(frames) - 1, FRAMES).round().astype(int))
     factor = SIDE / max(frames.shape[1:3])
     size = (max(1, round(frames.shape[2] * factor)), max(1, round(frames.shape[1] * factor)))
-    row = np.concatenate([_resized(frames[i], *size) for i in picked], axis=1)
+    row = np.concatenate([_resized(frames[i], *size) for i in spread(len(frames), FRAMES)], axis=1)
     return (np.clip(row, 0, 1) * 255).round().astype(np.uint8)
 
 
 def _resized(frame: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
     import cv2
 
-    smaller = width < frame.shape[1]
-    way = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(np.ascontiguousarray(frame), (width, height), interpolation=way))
+    method = cv2.INTER_AREA if width < frame.shape[1] else cv2.INTER_CUBIC
+    return np.asarray(
+        cv2.resize(np.ascontiguousarray(frame), (width, height), interpolation=method)
+    )
 
 
 def _with_ones(flat: NDArray[np.float32]) -> NDArray[np.float32]:

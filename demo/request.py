@@ -1,22 +1,23 @@
-"""What a user may ask for: bounded and checked before anything runs."""
+"""What a user may request: bounded and checked before anything runs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-MOST_STEPS = 100
 MOST_WORDS = 1000
 """Characters of a prompt."""
-MOST_SEED = 2**31 - 1
-MOST_FRAMES = 257
-MOST_SIDE = 2048
 MOST_PIXELS = 129 * 720 * 1280
 """Frames x height x width of a video."""
+BOUNDS = {
+    "seed": (0, 2**31 - 1), "steps": (2, 100), "frames": (1, 257), "height": (32, 2048),
+    "width": (32, 2048), "guidance": (0, 30),
+}  # fmt: skip
+"""Lowest and highest value of each number of a request."""
 
 
 class Size(NamedTuple):
-    """Of a video: frames, and height and width in pixels."""
+    """The size of a video: frames, and height and width in pixels."""
 
     frames: int
     height: int
@@ -39,7 +40,7 @@ class Request:
         guidance: classifier-free guidance scale.
 
     Raises:
-        ValueError: saying which bound is broken, by what.
+        ValueError: if a value is out of its bounds.
     """
 
     prompt: str
@@ -53,18 +54,11 @@ class Request:
         if not prompt or len(prompt) > MOST_WORDS:
             raise ValueError(f"a prompt has 1 to {MOST_WORDS} characters, got {len(prompt)}")
         object.__setattr__(self, "prompt", prompt)
-        bounds = {
-            "seed": (self.seed, 0, MOST_SEED),
-            "steps": (self.steps, 2, MOST_STEPS),
-            "frames": (self.size.frames, 1, MOST_FRAMES),
-            "height": (self.size.height, 32, MOST_SIDE),
-            "width": (self.size.width, 32, MOST_SIDE),
-        }
-        for name, (value, low, high) in bounds.items():
+        values = {"seed": self.seed, "steps": self.steps, "guidance": self.guidance}
+        for name, value in (values | self.size._asdict()).items():
+            low, high = BOUNDS[name]
             if not low <= value <= high:
                 raise ValueError(f"{name} must be from {low} to {high}, got {value}")
-        if not 0 <= self.guidance <= 30:
-            raise ValueError(f"guidance must be from 0 to 30, got {self.guidance:g}")
         pixels = self.size.frames * self.size.height * self.size.width
         if pixels > MOST_PIXELS:
             raise ValueError(
@@ -72,24 +66,24 @@ class Request:
             )
 
     @classmethod
-    def of(
-        cls, prompt: Any, seed: Any, steps: Any, frames: Any, height: Any, width: Any, guidance: Any
-    ) -> Request:
-        """From the fields of a form, each of which may be empty or no number.
+    def of(cls, prompt: Any, seed: Any, steps: Any, *size_and_guidance: Any) -> Request:
+        """A request from the fields of a form, which may be empty or no numbers.
+
+        Args:
+            prompt: the prompt.
+            seed: of the initial noise.
+            steps: denoising steps.
+            size_and_guidance: frames, height, width and guidance.
 
         Raises:
-            ValueError: as the class does.
+            ValueError: if a value is no number, or out of its bounds.
         """
-        numbers = {}
-        given = {"seed": seed, "steps": steps, "frames": frames, "height": height, "width": width}
-        for name, value in given.items():
+        numbers: list[Any] = []
+        for name, value in zip(BOUNDS, (seed, steps, *size_and_guidance), strict=True):
+            kind, article = (float, "a") if name == "guidance" else (int, "a whole")
             try:
-                numbers[name] = int(value)
+                numbers.append(kind(value))
             except (TypeError, ValueError, OverflowError):
-                raise ValueError(f"{name} must be a whole number, got {value!r}") from None
-        try:
-            scale = float(guidance)
-        except (TypeError, ValueError):
-            raise ValueError(f"guidance must be a number, got {guidance!r}") from None
-        size = Size(numbers["frames"], numbers["height"], numbers["width"])
-        return cls(prompt, numbers["seed"], numbers["steps"], size, scale)
+                raise ValueError(f"{name} must be {article} number, got {value!r}") from None
+        seed, steps, *size, guidance = numbers
+        return cls(prompt, seed, steps, Size(*size), guidance)

@@ -2,98 +2,96 @@
 
 from __future__ import annotations
 
-import html
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jinja2 import UndefinedError
+from markupsafe import Markup
+
 from ajour.demo.charts import table
-from ajour.demo.results_charts import KINDS, OTHER, kind_of, rows_of
+from ajour.demo.render import note, render
+from ajour.demo.result_kinds import KINDS, OTHER, kind_of, rows_of
+from ajour.files import read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from ajour.demo.results_charts import Rows
+    from ajour.demo.result_kinds import Row, Rows
 
 PACKED = Path(__file__).parent / "results"
-TREE = Path(__file__).parents[1] / "benchmarks" / "results"
+TREE = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
 
 MOST_BYTES = 4 * 2**20
 MOST_ROWS = 200
 
 
 def results_folder() -> Path:
-    """Where the results are: in the package, or in the tree that it is installed from."""
+    """The folder of the results: in the package, or in the tree that it is installed from."""
     return PACKED if PACKED.is_dir() else TREE
 
 
-def page(folder: Path) -> str:
-    """All result files of a folder, by kind, those of fewest rows first.
+def page(folder: Path) -> Markup:
+    """All result files of a folder, by kind, and by number of rows within a kind.
 
     Args:
-        folder: of JSON files as `benchmarks.record` writes them, and figures of searches; others
-            are passed over.
+        folder: of JSON files that `benchmarks.record` wrote, and of searches' figures; other
+            files are left out.
     """
     parts = []
     for path in sorted(folder.glob("*.json")):
-        if path.stat().st_size > MOST_BYTES:
-            continue
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = read_json(path, MOST_BYTES, "results")
             rows = rows_of(data)
-            if rows and isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
-                place = [*KINDS, OTHER].index(kind_of(rows))
-                parts.append((place, len(rows), path.name, section(path.name, data)))
-        except (ValueError, KeyError, TypeError):
+            place = [*KINDS, OTHER].index(kind_of(rows))
+            parts.append((place, len(rows), path.name, section(path.name, data)))
+        except (LookupError, AttributeError, TypeError, ValueError, UndefinedError):
             continue
     if not parts:
-        return '<p class="aj-note">No stored results come with this installation.</p>'
-    return "".join(text for *_, text in sorted(parts))
+        return note("No stored results come with this installation.")
+    return Markup("").join(text for *_, text in sorted(parts))
 
 
-def section(name: str, data: Mapping[str, Any]) -> str:
+def section(name: str, data: Row) -> Markup:
     """One result file: what it is, where it was measured, its charts, and its rows.
 
     Args:
         name: of the file.
-        data: what is in it.
+        data: its contents.
     """
     rows = rows_of(data)
     kind = kind_of(rows)
-    about = f'<p class="aj-note">{html.escape(kind.about)}</p>' if kind.about else ""
-    return (
-        f'<section class="aj-results"><h3>{html.escape(kind.title)}</h3>{about}'
-        f'<p class="aj-small">{html.escape(", ".join([name, *_where(data)]))}</p>{kind.draw(data)}'
-        f"{_rows(rows, name)}</section>"
-    )
+    shown = rows[:MOST_ROWS]
+    count = f"First {len(shown)} of {len(rows)} rows" if len(rows) > len(shown) else "All rows"
+    return render(
+        "results", kind=kind, where=[name, *_where(data)], count=count, data=data, rows=rows,
+        table=_rows(shown, f"Rows of {name}"), **kind.values(data),
+    )  # fmt: skip
 
 
-def _where(data: Mapping[str, Any]) -> list[str]:
+def _where(data: Row) -> list[str]:
     """The machine, the versions and the commit."""
-    gpu, cpu, threads = data.get("gpu"), data.get("cpu"), data.get("threads")
-    told = [str(gpu)] if gpu else [f"CPU {cpu}, {threads} threads"] if cpu and threads else []
-    told += [f"{key} {value}" for key, value in (data.get("versions") or {}).items()]
-    return told + ([f"commit {data['commit']}"] if data.get("commit") else [])
+    facts = []
+    if data.get("gpu"):
+        facts.append(str(data["gpu"]))
+    elif data.get("cpu") and data.get("threads"):
+        facts.append(f"CPU {data['cpu']}, {data['threads']} threads")
+    facts += [f"{key} {value}" for key, value in (data.get("versions") or {}).items()]
+    return facts + ([f"commit {data['commit']}"] if data.get("commit") else [])
 
 
-def _rows(rows: Rows, name: str) -> str:
-    flat = [_flat(row) for row in rows[:MOST_ROWS]]
+def _rows(rows: Rows, caption: str) -> Markup:
+    flat = [_flat(row) for row in rows]
     columns = list(dict.fromkeys(key for row in flat for key in row))
-    cells = [[_cell(row.get(key)) for key in columns] for row in flat]
-    many = f"All {len(rows)}" if len(rows) <= MOST_ROWS else f"The first {MOST_ROWS} of {len(rows)}"
-    drawn = table(columns, cells, f"Rows of {name}")
-    return f"<details><summary>{many} rows</summary>{drawn}</details>"
+    return table(columns, [[_cell(row.get(key)) for key in columns] for row in flat], caption)
 
 
-def _flat(row: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """A row's single values; those of a dict as `key.inner`, lists left out."""
-    found: dict[str, Any] = {}
+def _flat(row: Row, prefix: str = "") -> dict[str, Any]:
+    """A row's single values, those of a dict as `key.inner`; lists are left out."""
+    flat: dict[str, Any] = {}
     for key, value in row.items():
         if isinstance(value, dict):
-            found |= _flat(value, f"{before}{key}.")
+            flat |= _flat(value, f"{prefix}{key}.")
         elif not isinstance(value, list):
-            found[before + key] = value
-    return found
+            flat[prefix + key] = value
+    return flat
 
 
 def _cell(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""One run for the page: dense and sparse at the same seed, with news after every step."""
+"""One run for the page: dense and sparse at the same seed, with progress after every step."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from ajour.demo.attention_time import AttentionClock
 from ajour.demo.preview import Colours, Preview
-from ajour.demo.share import AttentionClock
-from ajour.demo.store import save
-from ajour.pipelines.enable import session_of
+from ajour.demo.store import MOST_MAP_BYTES, save
 from ajour.pipelines.generate import compare
+from ajour.pipelines.session import session_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,18 +25,15 @@ if TYPE_CHECKING:
 
 ARMS = ("dense", "sparse")
 
-MOST_MAP_BYTES = 16 * 2**20
-"""Of captured maps, all heads together; more are not kept."""
-
 
 @dataclass(frozen=True)
-class News:
-    """Where a run is.
+class RunProgress:
+    """How far a run is.
 
     Attributes:
         done: steps done, all arms together.
         total: steps in all.
-        label: the arm under way.
+        label: the arm that runs now.
         step: steps of it that are done.
         steps: steps of an arm.
         left: expected seconds until the last step; None before the second step.
@@ -55,12 +52,12 @@ class News:
 
 
 class Runner:
-    """Makes runs of one model, and remembers how to colour its previews.
+    """Makes runs of one model, and learns the colours of its previews.
 
     Args:
         model: the model.
         store: where results go.
-        colours: a reading of the model's latents, if one is known.
+        colours: the colours of the model's latents, if they are known.
         fps: frames per second of the videos.
     """
 
@@ -74,11 +71,11 @@ class Runner:
         self._warm: Size | None = None
 
     def run(self, pipe: Any, job: Job, request: Request, plan: Plan | Auto) -> Result:
-        """Generate twice and write the files; `job` is told after every step.
+        """Generate twice and write the files; reports `RunProgress` after every step.
 
         Args:
             pipe: the pipeline.
-            job: the job that this is.
+            job: this job.
             request: what to generate.
             plan: the plan, or how to choose one.
 
@@ -86,71 +83,66 @@ class Runner:
             Stopped: if the job was stopped.
             PlanError: if the plan is for another model.
         """
-        warm_ups = pipe.device.type == "cuda"  # as in `compare`: an untimed run of each arm first
-        runs = 2 * (1 + warm_ups)
-        news = News(0, runs * request.steps, ARMS[0], 0, request.steps)
-        job.tell(news)
         call = self.model.call(pipe, request)
-        if not warm_ups and self._warm != request.size:  # or the first steps would count as slow
-            few = {"num_inference_steps": 2, "output_type": "latent"}
-            pipe(request.prompt, **call | few)
+        # On a GPU `compare` runs each arm once before it is timed.
+        warm_ups = pipe.device.type == "cuda"
+        runs = 2 * (1 + warm_ups)
+        now = RunProgress(0, runs * request.steps, ARMS[0], 0, request.steps)
+        job.report(now)
+        if not warm_ups and self._warm != request.size:  # else the first steps would count as slow
+            pipe(request.prompt, **call | {"num_inference_steps": 2, "output_type": "latent"})
             self._warm = request.size
-        clock, preview = AttentionClock(pipe), self._preview(pipe, request)
-        begun = time.perf_counter()
+        clock = AttentionClock(pipe)
+        preview = Preview(pipe.scheduler, request.size, self.colours)
+        start = 0.0
         maps: Maps = {}
 
         def on_step(label: str, step: int, latents: Any) -> None:
-            nonlocal news, begun, maps
+            nonlocal now, start, maps
             if label == ARMS[1] and step == request.steps - 1:
                 maps = captured_maps(pipe)
             clock.close_step(label, step)
             job.check()
-            done = news.done + 1
+            done, left = now.done + 1, None
             if done == 1:
-                begun = time.perf_counter()
-            shown = preview.step(step, latents)
-            strips = news.strips | ({} if shown is None else {label: shown})
-            pace = (time.perf_counter() - begun) / (done - 1) if done > 1 else None
-            left = None if pace is None else pace * (news.total - done)
-            coloured = preview.colours is not None
-            news = News(done, news.total, label, step + 1, request.steps, left, strips, coloured)
-            job.tell(news)
+                start = time.perf_counter()
+            else:
+                left = (time.perf_counter() - start) / (done - 1) * (now.total - done)
+            strip = preview.step(step, latents)
+            now = replace(
+                now, done=done, label=label, step=step + 1, left=left,
+                strips=now.strips | ({} if strip is None else {label: strip}),
+                coloured=preview.colours is not None,
+            )  # fmt: skip
+            job.report(now)
 
         with clock.listen():
-            found = compare(
-                pipe,
-                plan,
-                request.prompt,
-                request.seed,
-                self.model.backend,
-                on_step,
-                **call,
+            comparison = compare(
+                pipe, plan, request.prompt, request.seed, self.model.backend, on_step, **call
             )
-        job.tell(replace(news, left=0.0))
+        job.report(replace(now, left=0.0))
         if preview.latents is not None:
-            self.colours = Colours.fit(preview.latents, found.sparse.video)
+            self.colours = Colours.fit(preview.latents, comparison.sparse.video)
         shares = {arm: clock.share(arm) for arm in ARMS}
-        return save(self.store.new(), found, self.fps, shares, maps)
-
-    def _preview(self, pipe: Any, request: Request) -> Preview:
-        return Preview(pipe.scheduler, request.size, self.colours)
+        return save(self.store.new(), comparison, self.fps, shares, maps)
 
 
 def captured_maps(pipe: Any) -> Maps:
-    """The level maps of an enabled pipeline's captured heads, by assignment, layer and head.
+    """The level maps of an enabled pipeline's captured heads; none if they are too big to keep.
 
-    Of its first transformer, and none if they are too big to keep.
+    Where a pipeline has two transformers, of the first one.
     """
     runtime = session_of(pipe).runtimes[0]
     grid, plan = runtime.grid, runtime.plan
     if grid is None or plan is None:
         return {}
-    heads = len(plan.assignments) * plan.model["layers"] * plan.model["heads"]
+    layers = range(plan.model["layers"])
+    heads = len(plan.assignments) * len(layers) * plan.model["heads"]
     if heads * grid.video_blocks**2 > MOST_MAP_BYTES:
         return {}
     return {
         (name, layer, head): levels.numpy()
         for name in plan.assignments
-        for layer in range(plan.model["layers"])
+        for layer in layers
         for head, levels in runtime.captured(name, layer).items()
     }

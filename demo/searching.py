@@ -1,4 +1,4 @@
-"""A small search for the page: a time limit, news as it goes, and the best plan found so far."""
+"""A small search for the page: a time limit, progress, and the best plan verified so far."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ajour.demo.device import Stopped
-from ajour.demo.heads import Shown, parse_grid
-from ajour.demo.measure import from_search
-from ajour.search.balance import USUAL_OFFSET_DB, best_of, decibels, meets
+from ajour.demo.errors import searched_errors
+from ajour.demo.heads import ShownPlan
 from ajour.search.engine import Progress, Search
-from ajour.search.figures import fitted
+from ajour.search.report.figures import fitted
 from ajour.search.settings import Settings, Target
-from ajour.search.solve import frontier
+from ajour.search.solve.knapsack import frontier
+from ajour.search.solve.target import USUAL_OFFSET_DB, best_of, meets
 from ajour.search.work import Work
 from ajour.search.workers import Workers
 
@@ -25,177 +23,159 @@ if TYPE_CHECKING:
     from ajour.demo.device import Job
     from ajour.demo.model import Model
     from ajour.demo.request import Request
-    from ajour.plan import Plan
+    from ajour.search.results import VerifiedPlan
+
+    Points = tuple[tuple[float, float], ...]
+    """(speed-up, PSNR) each."""
 
 BANDS = 3
 """Bands of steps that may get different assignments."""
 
 BEST_SHOWN, SPAN_SHOWN = 60.0, 20.0
-"""Decibels: predictions above both the first and the least plus the second are not drawn."""
+"""Decibels: a prediction is not drawn above 60 dB, unless it is at most 20 dB above the lowest."""
 
 STAGES = {
-    "identity": "Looking at the model",
+    "identity": "Reading the model",
     "probe": "Measuring the error of every pattern on every head",
     "prompt": "Measuring the error of every pattern on every head",
-    "costs": "Making dense videos to compare with",
+    "costs": "Generating dense videos to compare with",
     "dense": "Verifying plans",
     "plan": "Verifying plans",
 }
-"""What comes after a unit of work whose key begins so."""
+"""The stage after a unit of work, by the first part of its key."""
 
 
 @dataclass(frozen=True)
-class SearchNews:
-    """Where a search is.
+class SearchProgress:
+    """How far a search is.
 
     Attributes:
-        stage: what is being done.
-        units: finished pieces of work.
+        stage: what it does now.
+        units: finished units of work.
         seconds: since the start.
-        limit: the time limit.
-        frontier: (speed-up, PSNR), predicted.
-        tried: (speed-up, PSNR), measured, of each verified plan.
+        limit: the time limit, in seconds.
+        frontier: predicted.
+        verified: measured, of each verified plan.
     """
 
     stage: str
     units: int
     seconds: float
     limit: float
-    frontier: tuple[tuple[float, float], ...] = ()
-    tried: tuple[tuple[float, float], ...] = ()
+    frontier: Points = ()
+    verified: Points = ()
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a search ended with.
+class SearchResult:
+    """The result of a search.
 
     Attributes:
         shown: the plan and the errors of its heads.
-        speedup: measured, of denoising.
-        psnr_db: measured.
-        density: over all steps, if the search came to its end.
-        target: what was asked for.
-        met: whether it holds.
-        ended: whether the search came to its end, or was stopped or out of time.
-        news: the last of it.
+        chosen: the plan's measured figures.
+        density: of all steps; None if the search was stopped or out of time.
+        target: the target of the search.
+        met: whether the plan meets the target.
+        progress: the last progress.
     """
 
-    shown: Shown
-    speedup: float
-    psnr_db: float
+    shown: ShownPlan
+    chosen: VerifiedPlan
     density: float | None
     target: Target
     met: bool
-    ended: bool
-    news: SearchNews
+    progress: SearchProgress
 
 
 class _WatchedWork(Work):
-    """Tells a job of each finished unit, and lets it end there."""
+    """Reports each finished unit to a job, which may end there."""
 
     def __init__(self, folder: Path, settings: Settings, job: Job, limit: float) -> None:
         self.job = job
-        self.news = SearchNews(STAGES["identity"], 0, 0.0, limit)
-        self.begun = time.monotonic()
+        self.progress = SearchProgress(STAGES["identity"], 0, 0.0, limit)
+        self.start = time.monotonic()
         super().__init__(folder, settings.identity())
 
     def put(self, key: str, value: Any) -> None:
         super().put(key, value)
-        stage = STAGES[key.split("/")[0]]
-        self.tell(stage=stage, units=self.news.units + 1)
-        self.job.check()
+        self.report(stage=STAGES[key.split("/")[0]], units=self.progress.units + 1)
 
-    def tell(self, **changes: Any) -> None:
-        spent = time.monotonic() - self.begun
-        self.news = replace(self.news, seconds=spent, **changes)
-        self.job.tell(self.news)
+    def report(self, **changes: Any) -> None:
+        seconds = time.monotonic() - self.start
+        self.progress = replace(self.progress, seconds=seconds, **changes)
+        self.job.report(self.progress)
+        self.job.check()
 
 
 def search(
     pipe: Any, job: Job, target: Target, request: Request, model: Model, limit: float
-) -> Found:
-    """Search until the target holds, the time is up or the job is stopped.
+) -> SearchResult:
+    """Search until the target is met, the time is up or the job is stopped.
 
-    One prompt is measured on and another one verified on.
+    Errors are measured on one prompt and plans are verified on another.
 
     Args:
         pipe: a pipeline with one transformer, not enabled.
-        job: the job that this is, with its time limit.
-        target: what to reach.
-        request: seed, size and steps; its prompt is measured on.
-        model: whose pipeline it is.
-        limit: the job's time limit, to be shown.
+        job: this job, with its time limit; its progress is `SearchProgress`.
+        target: the target.
+        request: seed, size and steps, and the prompt to measure errors on.
+        model: the model of the pipeline.
+        limit: the job's time limit in seconds, to be shown.
 
     Returns:
-        The plan of the search, or where it did not end the best one verified.
+        The plan of the search; if it was stopped early, the best plan verified by then.
 
     Raises:
         Stopped: if no plan was verified by then.
     """
-    call = model.call(pipe, request)
-    other = next(prompt for prompt in model.prompts if prompt != request.prompt)
     settings = Settings(
         model=model.path or "mini",
         target=target,
         calibration=(request.prompt,),
-        verification=(other,),
-        call=call,
+        verification=(next(prompt for prompt in model.prompts if prompt != request.prompt),),
+        call=model.call(pipe, request),
         seed=request.seed,
         bands=BANDS,
         backend=model.backend,
     )
-    seen: list[Progress] = []
+    latest: Progress | None = None
     with TemporaryDirectory() as folder:
         work = _WatchedWork(Path(folder), settings, job, limit)
 
-        def watch(progress: Progress) -> None:
-            seen.append(progress)
-            work.tell(frontier=predicted(progress, target), tried=measured(progress))
-            job.check()
+        def on_progress(progress: Progress) -> None:
+            nonlocal latest
+            latest = progress
+            verified = tuple((plan.speedup, plan.psnr_db) for plan in progress.verified)
+            work.report(frontier=predicted(progress, target), verified=verified)
 
-        plan: Plan | None = None
+        density = None
         try:
-            engine = Search(pipe, settings, work, Workers(), watch=watch)
+            engine = Search(pipe, settings, work, Workers(), on_progress=on_progress)
             outcome = engine.run()
         except Stopped:
-            if not seen or not seen[-1].tried:
+            if latest is None or not latest.verified:
                 raise
-            best = best_of(seen[-1].tried, target)
-            plan, density = seen[-1].plan(best.choice), None
-            figures, met, ended = best.found, meets(best, target), False
+            chosen = best_of(latest.verified, target)
+            plan, met = chosen.plan, meets(chosen, target)
         else:
-            plan, met, ended = outcome.plan, outcome.met, True
-            figures, density = outcome.facts["chosen"], outcome.facts["density"]
-        measurements = work["prompt/0"]
-        errors = from_search(
-            [np.array(measurements["errors"])], list(engine.candidates),
-            measurements["levels"], plan,
-        )  # fmt: skip
-    grid = parse_grid(str(engine.grid))
-    assert grid is not None
-    note = f"Errors measured during the search, seed {request.seed}: {request.prompt}"
-    shown = Shown(plan, "Found by search", grid, errors, note)
-    return Found(
-        shown, figures["speedup"], figures["psnr_db"], density, target, met, ended, work.news
-    )
+            plan, met, chosen, density = outcome.plan, outcome.met, outcome.chosen, outcome.density
+    assert latest is not None  # reported once errors were measured
+    calibration = latest.calibrations[0]
+    errors = searched_errors(calibration, engine.bands, list(engine.candidates), plan)
+    text = f"Errors measured during the search, seed {request.seed}: {request.prompt}"
+    grid = replace(engine.shape.grid, before=0, after=0)
+    shown = ShownPlan(plan, "Result of a search", grid, errors, text)
+    return SearchResult(shown, chosen, density, target, met, work.progress)
 
 
-def predicted(progress: Progress, target: Target) -> tuple[tuple[float, float], ...]:
-    """The frontier as (speed-up, PSNR), through the best verified plan."""
+def predicted(progress: Progress, target: Target) -> Points:
+    """The predicted frontier, moved so that it runs through the best verified plan."""
     problem = progress.problem
-    if progress.tried:
-        known = best_of(progress.tried, target).facts
-    else:
-        known = {
-            "seconds": float(problem.dense.sum()), "decibels": 0.0,
-            "speedup": 1.0, "psnr_db": USUAL_OFFSET_DB,
-        }  # fmt: skip
+    known, measured = (problem.dense_seconds, 0.0), (1.0, USUAL_OFFSET_DB)
+    if progress.verified:
+        best = best_of(progress.verified, target)
+        known, measured = (best.seconds, best.decibels), (best.speedup, best.psnr_db)
     choices = frontier(problem)
-    points = fitted([(problem.seconds(c), decibels(problem, c)) for c in choices], known)
-    limit = max(BEST_SHOWN, min(point[1] for point in points) + SPAN_SHOWN)
+    points = fitted([(problem.seconds(c), problem.decibels(c)) for c in choices], known, measured)
+    limit = max(BEST_SHOWN, min(psnr for _, psnr in points) + SPAN_SHOWN)
     return tuple(point for point in points if point[1] <= limit)
-
-
-def measured(progress: Progress) -> tuple[tuple[float, float], ...]:
-    """The verified plans as (speed-up, PSNR)."""
-    return tuple((one.found["speedup"], one.found["psnr_db"]) for one in progress.tried)

@@ -1,4 +1,4 @@
-"""Finished runs as files: the example that comes with the package, and those of this server."""
+"""Finished runs as files: the example that comes with the package, and the runs of this server."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ajour.files import read_json
+from ajour.pipelines.files import read_arrays
 from ajour.pipelines.quality import BEST_DB, psnr, ssim
 from ajour.pipelines.video import write_mp4
 from ajour.plan import Plan
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from ajour.pipelines.generate import Comparison
 
     Maps = dict[tuple[str, int, int], NDArray[np.int8]]
+    """Level maps of captured heads, int8 (Nv, Nv), by assignment, layer and head."""
 
 EXAMPLE = Path(__file__).parent / "examples"
 """The stored example: what `save` writes, made by `python -m tools.demo_example`."""
@@ -31,6 +34,11 @@ AMPLIFIED = 8
 
 MAPS = "maps.npz"
 
+MOST_MAP_BYTES = 16 * 2**20
+"""Of captured maps, all heads together; larger maps are not kept."""
+
+MOST_REPORT_BYTES = 2**20
+
 FILES = ("views.mp4", "dense.mp4", "sparse.mp4", "report.json", "plan.json")
 
 
@@ -39,11 +47,11 @@ class Result:
     """A finished run.
 
     Attributes:
-        folder: where its files lie.
-        report: what `ajour generate` reports, and `fps`, `size`, `psnr_db_each` and `ssim_each` by
-            frame, and `attention_share` of the dense and the sparse arm.
+        folder: where its files are.
+        report: the report of `ajour generate`, and `fps`, `size`, `psnr_db_each` and `ssim_each`
+            by frame, and `attention_share` of the dense and the sparse arm.
         plan: the plan that ran.
-        maps: level maps of its captured heads, int8 (Nv, Nv), by assignment, layer and head.
+        maps: level maps of its captured heads.
     """
 
     folder: Path
@@ -56,37 +64,35 @@ class Result:
         """Read a folder; None if a file is missing."""
         if not all((folder / name).is_file() for name in FILES):
             return None
-        report = json.loads((folder / "report.json").read_text())
+        report = read_json(folder / "report.json", MOST_REPORT_BYTES, "report")
         maps: Maps = {}
         if (folder / MAPS).is_file():
-            with np.load(folder / MAPS, allow_pickle=False) as kept:
-                for key in kept.files:
-                    name, layer, head = key.split("/")
-                    maps[name, int(layer), int(head)] = kept[key]
+            limit = 2 * MOST_MAP_BYTES  # the archive's own entries included
+            for key, levels in read_arrays(folder / MAPS, limit, "maps").items():
+                name, layer, head = key.rsplit("/", 2)
+                maps[name, int(layer), int(head)] = levels
         return cls(folder, report, Plan.load(folder / "plan.json"), maps)
 
 
 def save(
-    folder: Path, found: Comparison, fps: int, shares: dict[str, float | None], maps: Maps
+    folder: Path, comparison: Comparison, fps: int, shares: dict[str, float | None], maps: Maps
 ) -> Result:
     """Write a run's files.
 
     Args:
         folder: created.
-        found: both arms and their report.
+        comparison: both arms and their report.
         fps: frames per second of the videos.
         shares: self-attention's share of the transformer's time, by arm.
         maps: of the captured heads.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    dense, thin = found.dense.video, found.sparse.video
-    write_mp4(folder / "views.mp4", views(dense, thin), fps)
-    write_mp4(folder / "dense.mp4", dense, fps)
-    write_mp4(folder / "sparse.mp4", thin, fps)
-    pairs = [(thin[i : i + 1], dense[i : i + 1]) for i in range(len(dense))]
-    report = found.report.to_dict()
-    report |= {
-        "psnr_db": found.report.psnr_db,
+    dense, sparse = comparison.dense.video, comparison.sparse.video
+    videos = {"views": views(dense, sparse), "dense": dense, "sparse": sparse}
+    for name, video in videos.items():
+        write_mp4(folder / f"{name}.mp4", video, fps)
+    pairs = [(sparse[i : i + 1], dense[i : i + 1]) for i in range(len(dense))]
+    report = comparison.report.to_dict() | {
         "fps": fps,
         "size": list(dense.shape[:3]),
         "psnr_db_each": [round(min(psnr(*pair), BEST_DB), 3) for pair in pairs],
@@ -94,24 +100,24 @@ def save(
         "attention_share": shares,
     }
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n")
-    found.plan.save(folder / "plan.json")
+    comparison.plan.save(folder / "plan.json")
     if maps:
         arrays: dict[str, Any] = {"/".join(map(str, key)): value for key, value in maps.items()}
         np.savez_compressed(folder / MAPS, **arrays)
-    return Result(folder, report, found.plan, maps)
+    return Result(folder, report, comparison.plan, maps)
 
 
-def views(dense: NDArray[np.float32], thin: NDArray[np.float32]) -> NDArray[np.float32]:
+def views(dense: NDArray[np.float32], sparse: NDArray[np.float32]) -> NDArray[np.float32]:
     """Dense, sparse and their amplified difference, one above the other.
 
-    In one video they cannot fall out of step, and the difference is taken before compression.
+    In one video they cannot get out of step, and the difference is taken before compression.
     """
-    difference = np.clip(np.abs(thin - dense) * AMPLIFIED, 0, 1)
-    return np.concatenate([dense, thin, difference], axis=1)
+    difference = np.clip(np.abs(sparse - dense) * AMPLIFIED, 0, 1)
+    return np.concatenate([dense, sparse, difference], axis=1)
 
 
 class Store:
-    """Folders of finished runs under names that cannot be guessed; the oldest go first.
+    """Folders of finished runs under names that cannot be guessed; the oldest is deleted first.
 
     Args:
         root: the only folder whose files are served.
@@ -131,8 +137,8 @@ class Store:
         with self._lock:
             self._folders.append(folder)
             old, self._folders = self._folders[: -self._most], self._folders[-self._most :]
-        for one in old:
-            shutil.rmtree(one, ignore_errors=True)
+        for outdated in old:
+            shutil.rmtree(outdated, ignore_errors=True)
         return folder
 
     def example(self, source: Path = EXAMPLE) -> Result | None:

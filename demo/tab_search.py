@@ -1,162 +1,129 @@
-"""The Search tab: a small search with a time limit, and its frontier as it fills in."""
+"""The Search tab: a small search with a time limit, and its frontier while it runs."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator  # noqa: TC003 - gradio reads annotations at run time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from ajour.demo import pieces
-from ajour.demo.charts import Series, chart
-from ajour.demo.device import DONE, RUNNING, STOPPED, Refused
-from ajour.demo.request import MOST_STEPS, Request
-from ajour.demo.searching import Found, SearchNews, search
-from ajour.demo.tab_generate import about, owner_of, quick, show, stop_run
+from ajour.demo.charts import frontier_chart
+from ajour.demo.render import note, render
+from ajour.demo.request import BOUNDS, Request
+from ajour.demo.searching import search
+from ajour.demo.tab_generate import about_shown, size_choice
+from ajour.demo.tabs import QUICK, JobButtons
+from ajour.demo.views import bar
 from ajour.search.settings import Target
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
+
+    from ajour.demo.device import Job
+    from ajour.demo.searching import SearchProgress, SearchResult
     from ajour.demo.server import Site
+    from ajour.demo.tabs import Updates
 
 MOST_MINUTES = 30
-KINDS = {"speedup": ("Speed-up", 1.3), "psnr": ("PSNR, dB", 28), "density": ("Density", 0.4)}
-"""Targets by kind: name and usual value."""
+KINDS = {
+    "speedup": ("Speed-up", 1.3), "psnr": ("PSNR, dB", 28), "density": ("Density, all steps", 0.4)
+}  # fmt: skip
+"""Targets by kind: label and first value."""
+
+START = note("A search takes a few minutes at the smallest size. Its plan can be used at once.")
 
 
-@dataclass(frozen=True)
 class SearchTab:
-    """What the page needs of this tab."""
+    """Lays the tab out, within a `gr.Tab`.
 
-    fields: list[Any]
-    start: gr.Button
-    stop: gr.Button
-    use: gr.Button
-    look: gr.Button
-    status: gr.HTML
-    frontier: gr.HTML
-
-
-def build(site: Site) -> SearchTab:
-    """Lay the tab out, within a `gr.Tab`."""
-    model = site.model
-    with gr.Row(elem_classes="aj-columns"):
-        with gr.Column(scale=2, min_width=300):
-            kind = gr.Radio(
-                [(name, key) for key, (name, _) in KINDS.items()], value="density", label="Target"
-            )
-            value = gr.Number(KINDS["density"][1], label="Value", elem_id="target")
-            minutes = gr.Slider(
-                0.5, MOST_MINUTES, 5, step=0.5, label="Time limit, minutes", elem_id="minutes"
-            )
-            size = gr.Radio(
-                [(f"{name}: {one}", name) for name, one in model.sizes.items()],
-                value=next(iter(model.sizes)), label="Size",
-            )  # fmt: skip
-            steps = gr.Slider(4, MOST_STEPS, min(model.steps, 8), step=1, label="Steps")
-            gr.HTML(
-                '<p class="aj-small">The errors of every pattern on every head are measured on the '
-                "prompt and the seed of the Generate tab, plans are verified on another one. For a "
-                "plan to keep, give the command <code>ajour search</code> more prompts.</p>"
-            )
-            with gr.Row():
-                start = gr.Button("Search", variant="primary", elem_id="search", min_width=140)
-                stop = gr.Button("Stop", interactive=False, elem_id="stop-search", min_width=100)
-        with gr.Column(scale=3, min_width=320):
-            status = gr.HTML(
-                '<p class="aj-note">A search takes a few minutes at the smallest size. What it '
-                "finds can be used at once.</p>",
-                elem_id="search-status", elem_classes="aj-live",
-            )  # fmt: skip
-            frontier = gr.HTML(elem_id="frontier")
-            with gr.Row():
-                use = gr.Button(
-                    "Use it in Generate", interactive=False, elem_id="use-found", min_width=140
-                )
-                look = gr.Button(
-                    "Look at it in Plan", interactive=False, elem_id="look-found", min_width=140
-                )
-    kind.input(lambda key: KINDS.get(key, ("", 1.0))[1], kind, value, **quick())
-    return SearchTab([kind, value, minutes, size, steps], start, stop, use, look, status, frontier)
-
-
-def wire(site: Site, tab: SearchTab, shown: gr.State, form: list[Any], mine: gr.HTML) -> Any:
-    """Connect the buttons.
+    Attributes:
+        use: uses the plan of the search in the Generate tab.
+        look: shows it in the Plan tab.
 
     Args:
         site: the server.
-        tab: what `build` gave.
-        shown: the plan that is shown, which a search replaces.
-        form: fields of the Generate tab.
-        mine: its line on the plan that is shown.
-
-    Returns:
-        The event of a finished search.
     """
 
-    def run(request: gr.Request, *values: Any) -> Iterator[dict[Any, Any]]:
-        kind, value, minutes, size, steps, prompt, seed, *_, guidance = values
-        try:
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        with gr.Row(elem_classes="aj-columns"):
+            with gr.Column(scale=2, min_width=300):
+                choices = [(name, key) for key, (name, _) in KINDS.items()]
+                kind = gr.Radio(choices, value="density", label="Target")
+                value = gr.Number(KINDS["density"][1], label="Value", elem_id="target")
+                minutes = gr.Slider(
+                    0.5, MOST_MINUTES, 5, step=0.5, label="Time limit, minutes", elem_id="minutes"
+                )
+                size = size_choice(site)
+                usual = min(site.model.steps, 8)
+                steps = gr.Slider(4, BOUNDS["steps"][1], usual, step=1, label="Steps")
+                gr.HTML(render("search_about"))
+                with gr.Row():
+                    self.start = gr.Button(
+                        "Search", variant="primary", elem_id="search", min_width=140
+                    )
+                    self.stop = gr.Button(
+                        "Stop", interactive=False, elem_id="stop-search", min_width=100
+                    )
+            with gr.Column(scale=3, min_width=320):
+                self.status = gr.HTML(START, elem_id="search-status", elem_classes="aj-live")
+                self.frontier = gr.HTML(elem_id="frontier")
+                with gr.Row():
+                    self.use, self.look = (
+                        gr.Button(text, interactive=False, elem_id=name, min_width=140)
+                        for text, name in (
+                            ("Use it in Generate", "use-plan"),
+                            ("Look at it in Plan", "look-plan"),
+                        )
+                    )
+        self._fields = [kind, value, minutes, size, steps]
+        kind.input(lambda key: KINDS.get(key, ("", 1.0))[1], kind, value, **QUICK)
+
+    def wire(self, shown: gr.State, form: list[Any], shown_line: gr.HTML) -> Any:
+        """Connect the buttons.
+
+        Args:
+            shown: the plan that is shown, which a search replaces.
+            form: fields of the Generate tab.
+            shown_line: its line on the plan that is shown.
+
+        Returns:
+            The event of a search that has ended.
+        """
+        model = self.site.model
+
+        def submit(*values: Any) -> Any:
+            kind, value, minutes, size, steps, prompt, seed, *_, guidance = values
             target, limit = checked_target(kind, value), checked_limit(minutes)
-            if size not in site.model.sizes:
+            if size not in model.sizes:
                 raise ValueError(f"unknown size {size!r}")
-            asked = Request.of(prompt, seed, steps, *site.model.sizes[size], guidance)
-            job = site.device.submit(
-                owner_of(request, "search"),
-                lambda pipe, job: search(pipe, job, target, asked, site.model, limit),
-                limit,
-            )
-        except (Refused, TypeError, ValueError) as error:
-            yield {tab.status: pieces.note(str(error), "bad")}
-            return
-        yield {tab.start: gr.Button(interactive=False), tab.stop: gr.Button(interactive=True)}
-        last: dict[Any, Any] = {}
-        try:
-            for now in job.watch():
-                news: SearchNews | None = now.news
-                line, level = pieces.state_line(now, site.device.ahead(now))
-                if now.state == RUNNING and news is not None and not now.stopping:
-                    news = replace(news, seconds=time.monotonic() - now.started)
-                    yield {tab.status: progress(news), tab.frontier: figure(news, target)}
-                else:
-                    yield {tab.status: pieces.note(line, level)}
-        finally:
-            job.stop()
-        if job.state == DONE:
-            found: Found = job.result
-            last = {
-                tab.status: outcome(found),
-                tab.frontier: figure(found.news, target, found),
-                tab.use: gr.Button(interactive=True),
-                tab.look: gr.Button(interactive=True),
-                shown: found.shown,
-                mine: about(found.shown),
+            request = Request.of(prompt, seed, steps, *model.sizes[size], guidance)
+            return lambda pipe, job: search(pipe, job, target, request, model, limit), limit
+
+        def show(job: Job) -> Updates:
+            now = replace(job.progress, seconds=time.monotonic() - job.started)
+            return {self.status: search_progress(now), self.frontier: frontier(now)}
+
+        def finish(result: SearchResult, *_: Any) -> Updates:
+            return {
+                self.status: outcome(result),
+                self.frontier: frontier(result.progress, result),
+                self.use: gr.Button(interactive=True),
+                self.look: gr.Button(interactive=True),
+                shown: result.shown,
+                shown_line: about_shown(result.shown),
             }
-        elif job.state == STOPPED:
-            text = "Stopped, or out of time, before a plan was verified: give it more time."
-            last = {tab.status: pieces.note(text)}
-        buttons = {tab.start: gr.Button(interactive=True), tab.stop: gr.Button(interactive=False)}
-        yield last | buttons
 
-    def stop(request: gr.Request) -> Any:
-        return stop_run(site, owner_of(request, "search"))
-
-    tab.start.click(None, js=show("search-status"))
-    tab.stop.click(stop, None, tab.status, **quick())
-    return tab.start.click(
-        run,
-        [*tab.fields, *form],
-        [tab.status, tab.frontier, tab.start, tab.stop, tab.use, tab.look, shown, mine],
-        show_progress="hidden",
-        concurrency_limit=16,
-        concurrency_id="runs",
-        api_visibility="private",
-    )
+        return JobButtons(
+            "search", self.start, self.stop, self.status, [*self._fields, *form],
+            [self.frontier, self.use, self.look, shown, shown_line],
+            "No plan was verified by then; after a time limit, try a longer limit.",
+        ).wire(self.site, submit, show, finish)  # fmt: skip
 
 
 def checked_target(kind: Any, value: Any) -> Target:
-    """A target of the form's fields.
+    """A target from the form's fields.
 
     Raises:
         ValueError: if it is out of range.
@@ -177,45 +144,25 @@ def checked_limit(minutes: Any) -> float:
     return 60.0 * minutes
 
 
-def progress(news: SearchNews) -> str:
-    """Where a search is."""
-    share = min(1.0, news.seconds / news.limit)
-    line = (
-        f"{news.stage}: {news.units} pieces of work done, {len(news.tried)} plans verified, "
-        f"{news.seconds:.0f} of at most {news.limit:.0f} s."
+def search_progress(now: SearchProgress) -> Markup:
+    """How far a search is."""
+    text = (
+        f"{now.stage}: {now.units} units of work done, {len(now.verified)} plans verified, "
+        f"{now.seconds:.0f} of at most {now.limit:.0f} s."
     )
-    return (
-        f'{pieces.note(line)}<progress aria-label="time spent" max="1" value="{share:.3f}">'
-        "</progress>"
-    )
+    return bar(text, "seconds", round(min(now.seconds, now.limit)), round(now.limit))
 
 
-def outcome(found: Found) -> str:
-    """What a search ended with."""
-    boxes = [(f"{found.speedup:.2f}x", "speed-up, measured"), (f"{found.psnr_db:.1f} dB", "PSNR")]
-    if found.density is not None:
-        boxes.append((f"{found.density:.2f}", "density over all steps"))
-    items = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for value, name in boxes)
-    if found.density is not None and found.density > 0.999:
-        line = "Nothing sparse was faster than dense attention at this size; try a larger one."
-        kind = "bad"
-    elif found.met:
-        line, kind = f"The target of {found.target} is met.", "good"
-    else:
-        line, kind = f"The target of {found.target} is missed; this is the nearest plan.", "bad"
-    if not found.ended:
-        line = f"Ended early, with the best plan so far. {line}"
-    return f'{pieces.note(line, kind)}<dl class="aj-cards">{items}</dl>'
+def outcome(result: SearchResult) -> Markup:
+    """The end of a search in words and figures."""
+    return render("outcome", result=result)
 
 
-def figure(news: SearchNews, target: Target, found: Found | None = None) -> str:
-    """The frontier: predicted as a line, verified plans as dots, the chosen one as a diamond."""
-    chosen = [] if found is None else [(found.speedup, found.psnr_db)]
-    tried = [point for point in news.tried if point not in chosen]
-    series = [
-        Series("predicted frontier", news.frontier, "line"),
-        Series("verified", tried, "dots", [f"{x:.2f}x, {y:.1f} dB" for x, y in tried]),
-        Series("chosen", chosen, "stars", [f"{x:.2f}x, {y:.1f} dB" for x, y in chosen]),
-    ]
-    title = f"Speed-up against PSNR, for a target of {target}: {len(news.tried)} plans verified"
-    return chart(title, "speed-up of denoising", "PSNR, dB", series)
+def frontier(now: SearchProgress, result: SearchResult | None = None) -> Markup:
+    """The predicted frontier and the verified plans of a search."""
+    chosen = [] if result is None else [(result.chosen.speedup, result.chosen.psnr_db)]
+    others = [point for point in now.verified if point not in chosen]
+    groups = {"verified": others, "chosen": chosen}
+    plans = {name: [(name, *point) for point in points] for name, points in groups.items()}
+    title = f"Speed-up against PSNR: {len(now.verified)} plans verified"
+    return frontier_chart(title, now.frontier, plans)

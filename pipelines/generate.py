@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from ajour.pipelines.enable import current_plan, is_enabled, sparse
 from ajour.pipelines.machine import device_name, versions
 from ajour.pipelines.quality import BEST_DB, psnr, ssim
 from ajour.pipelines.session import session_of
+from ajour.pipelines.stopwatch import now
 from ajour.pipelines.summary import summary
 from ajour.schedule import DENSE
 
@@ -148,17 +148,15 @@ def sample(
             "timed; use ajour.enable(pipe) and call it yourself"
         )
     device = pipeline_device(pipe)
-    end = start = time.perf_counter()
+    end = start = now(device)
     steps = 0
 
     def on_step_end(_pipe: Any, _step: int, _time: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
         nonlocal start, end, steps
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        end = time.perf_counter()
+        end = now(device)
         if on_step is not None:
             on_step(label, steps, kwargs["latents"])
-            waited = time.perf_counter() - end
+            waited = now(device) - end
             start, end = start + waited, end + waited
         steps += 1
         return kwargs

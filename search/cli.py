@@ -30,12 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand.
 
     Args:
-        argv: arguments without the program's name; those of the process by default.
+        argv: arguments without the program's name; the arguments of the process by default.
 
     Returns:
         0; 1 if the job failed, with the reason on stderr; 3 if a search missed its target and
-        wrote the best plan that it found; 130 after Ctrl-C. Bad usage exits with 2, as in all of
-        argparse.
+        wrote its best plan; 130 after Ctrl-C. Bad usage exits with 2, see argparse.
     """
     parser = argparse.ArgumentParser(prog="ajour", description="Sparse attention for diffusers.")
     commands = parser.add_subparsers(dest="command", required=True)

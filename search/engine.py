@@ -7,24 +7,27 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
-from ajour.grid import TokenGrid
 from ajour.lowering import density
-from ajour.pipelines.auto import model_of
 from ajour.schedule import DENSE
-from ajour.search.balance import Tried, balance, decibels
-from ajour.search.baselines import single_families
-from ajour.search.build import build_plan
-from ajour.search.calibrate import band_starts
-from ajour.search.candidates import default_candidates
-from ajour.search.costs import Costs, conditions, measure_costs
-from ajour.search.measure import Calibration, gains
-from ajour.search.passes import MEASURING, steps_run, time_passes
-from ajour.search.probe import look, searched
+from ajour.search.bands import Bands
+from ajour.search.calibrate.prompt import Calibration, Calibrator
+from ajour.search.calibrate.weights import weighted_errors
 from ajour.search.provenance import origin, provenance
-from ajour.search.solve import Group, Problem, frontier
-from ajour.search.verify import Verifier, plan_key
+from ajour.search.results import Outcome, VerifiedPlan
+from ajour.search.setup import Setup
+from ajour.search.solve.candidates import default_candidates
+from ajour.search.solve.knapsack import frontier
+from ajour.search.solve.plan import build_plan
+from ajour.search.solve.problem import density_problem, time_problem
+from ajour.search.solve.single import single_patterns
+from ajour.search.solve.target import reach
+from ajour.search.timing.costs import Costs, conditions
+from ajour.search.timing.layers import measure_costs
+from ajour.search.timing.passes import PassTimes, time_plan
+from ajour.search.timing.probe import RunShape, run_shape
+from ajour.search.verify.runs import Verifier, plan_key
+from ajour.steps import run_steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -32,47 +35,24 @@ if TYPE_CHECKING:
     from ajour.patterns import Pattern
     from ajour.plan import Plan
     from ajour.search.settings import Settings
-    from ajour.search.solve import Choice
+    from ajour.search.solve.problem import Choice, Problem
     from ajour.search.work import Work
     from ajour.search.workers import Workers
 
 
-MOST_SHARED = 20_000
-"""Errors up to which first heads of a pattern are told from further ones; solving takes longer
-then. Beyond, all cost as much as first ones."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a search found.
-
-    Attributes:
-        plan: the chosen plan, with its provenance.
-        met: whether the target holds: as measured, or where times were given for a target of
-            speed, as predicted by them (`met_by` of the facts).
-        costs: the cost model that was used.
-        facts: everything else that the report shows, as JSON.
-    """
-
-    plan: Plan
-    met: bool
-    costs: Costs
-    facts: dict[str, Any]
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Progress:
-    """What a search knows so far.
+    """The state of a search that has its errors and times.
 
     Attributes:
-        problem: what it chooses from.
-        tried: verified plans, in order.
-        plan: makes the plan of a choice.
+        calibrations: of every prompt.
+        problem: errors and seconds.
+        verified: verified plans, in order.
     """
 
+    calibrations: Sequence[Calibration]
     problem: Problem
-    tried: tuple[Tried, ...]
-    plan: Callable[[Choice], Plan]
+    verified: tuple[VerifiedPlan, ...]
 
 
 class Search:
@@ -80,11 +60,11 @@ class Search:
 
     Args:
         pipe: a supported pipeline with one transformer, not enabled.
-        settings: what is asked for.
+        settings: of the search.
         work: where finished units are kept.
         workers: the processes that share the work.
         candidates: patterns by name, `full` first; the default list of the grid if None.
-        watch: called once the choices are known, and after each verified plan.
+        on_progress: called when errors and times are known, and after each verified plan.
 
     Raises:
         TypeError: if the pipeline has no supported transformer, or more than one.
@@ -99,239 +79,162 @@ class Search:
         work: Work,
         workers: Workers,
         candidates: Mapping[str, Pattern] | None = None,
-        watch: Callable[[Progress], None] = lambda _: None,
+        on_progress: Callable[[Progress], None] = lambda _: None,
     ) -> None:
-        self.pipe = pipe
-        self.watch = watch
+        self.setup = Setup(pipe, settings.call, settings.backend)
         self.settings = settings
         self.work = work
         self.workers = workers
-        self.model = model_of(searched(pipe))
-        workers.claim(work, "identity/origin", origin(pipe))
-        self.facts = self.workers.first_only(work, "probe", self._probe)
-        self.grid = TokenGrid(*self.facts["grid"])
-        self.candidates = dict(candidates or default_candidates(self.grid))
-        known = {name: pattern.to_dict() for name, pattern in self.candidates.items()}
-        workers.claim(work, "identity/candidates", {"candidates": known})
-        self.verifier = Verifier(
-            pipe,
-            settings.verification,
-            settings.seed + len(settings.calibration),
-            work,
-            workers,
-            settings.backend,
-            settings.call,
+        self.on_progress = on_progress
+        workers.claim(work, "identity/origin", origin(self.setup))
+        self.shape = RunShape.from_dict(
+            workers.first_only(
+                work, "probe", lambda: run_shape(self.setup, settings.calibration[0]).to_dict()
+            )
         )
+        self.bands = Bands(self.shape.noise_levels, settings.bands)
+        self.candidates = dict(candidates or default_candidates(self.shape.grid))
+        patterns = {name: pattern.to_dict() for name, pattern in self.candidates.items()}
+        workers.claim(work, "identity/candidates", {"candidates": patterns})
+        self.densities = np.array([density(p, self.shape.grid) for p in self.candidates.values()])
+        first_seed = settings.seed + len(settings.calibration)
+        self.verifier = Verifier(self.setup, settings.verification, first_seed, work, workers)
 
     def run(self) -> Outcome:
         """Do everything that is not done yet.
 
         Raises:
-            ValueError: if the target cannot be met by any choice, or the costs that were given
-                are of another device, grid or the like.
+            ValueError: if no choice can meet the target, or the given costs are of another device,
+                grid or the like.
         """
-        if self.settings.costs is not None:
-            self._costs()  # refuses what does not fit before anything is measured
-        found = self._calibrate()
+        settings, target = self.settings, self.settings.target
+        if settings.costs is not None:
+            self._costs()  # raises before anything is measured
+        calibrations = self._calibrate()
         costs = self._costs()
-        problem, densities = self._problems(found, costs)
-        levels = found[0]["levels"]
+        bands = self.bands
+        errors = weighted_errors(calibrations, bands)
+        problem = time_problem(errors, bands, costs)
+        densities = density_problem(errors, bands, self.densities)
+        verified: dict[str, VerifiedPlan] = {}
 
-        build = partial(build_plan, self.model, self.candidates, levels=levels)
-        verified: dict[str, Tried] = {}
+        def build(choice: Choice) -> Plan:
+            return build_plan(self.setup.model, self.candidates, choice, bands)
 
-        def tell() -> None:
-            self.watch(Progress(problem, tuple(verified.values()), build))
+        def report() -> None:
+            self.on_progress(Progress(calibrations, problem, tuple(verified.values())))
 
-        def verify(choice: Choice, timed: bool = True) -> Tried:
-            seen = self._verify(choice, build(choice), levels, costs, timed)
-            one = Tried(choice, problem.seconds(choice), decibels(problem, choice), seen)
-            verified[seen["key"]] = one
-            tell()
-            return one
+        def verify(choice: Choice, timed: bool = True, name: str = "") -> VerifiedPlan:
+            plan = build(choice)
+            key = plan_key(plan)
+            verified[key] = VerifiedPlan(
+                name,
+                plan,
+                choice,
+                key,
+                problem.seconds(choice),
+                problem.decibels(choice),
+                self.verifier.verify(plan),
+                self._time_plan(plan) if timed else None,
+                _attention_seconds(plan, choice, bands, costs) if timed else None,
+            )
+            report()
+            return verified[key]
 
-        tell()
-
-        def clock(choice: Choice) -> float:
+        def measure_speedup(choice: Choice) -> float:
             if self._predicts:
-                return float(problem.dense.sum()) / problem.seconds(choice)
-            return float(self._clock(build(choice), levels)["speedup"])
+                return problem.dense_seconds / problem.seconds(choice)
+            return self._time_plan(build(choice)).speedup
 
-        target = self.settings.target
+        report()
+        # For a target quality, only the passes of the chosen plan are timed.
         attempt = partial(verify, timed=target.kind != "psnr")
-        best, tried, met = balance(problem, target, attempt, clock, densities)
-        if target.kind == "psnr":
-            best = verify(best.choice)  # its passes were not timed yet
-        baselines = []
-        for name, choice in single_families(problem, list(self.candidates), best.seconds):
-            simple = build(choice).to_dict()
-            baselines.append(verify(choice).facts | {"name": name, "plan": simple})
-        facts = {
-            "target": asdict(target),
-            "met": met,
-            "met_by": "prediction" if self._predicts else "measurement",
-            "grid": str(self.grid),
-            "steps": len(levels),
-            "levels": levels,
-            "bands": band_starts(len(levels), self.settings.bands),
-            "onset": np.mean([one["onset"] for one in found], axis=0).tolist(),
-            "together": float(np.mean([one["together"] for one in found])),
-            "errors": self._band_errors(problem, best.choice),
-            "dense_seconds": float(problem.dense.sum()),
-            "frontier": [
-                {"seconds": problem.seconds(c), "decibels": decibels(problem, c)}
-                for c in frontier(problem)
-            ],
-            "tried": [verified[one.found["key"]].facts for one in tried],
-            "chosen": best.facts,
-            "baselines": baselines,
-            "density": densities.seconds(best.choice) / float(densities.dense.sum()),
-            "cost_model_error": costs.error,
-            "settings": self.settings.to_dict(),
-        }
-        return Outcome(
-            replace(build(best.choice), provenance=provenance(self.pipe, self.settings, facts)),
-            met,
-            costs,
-            facts,
+        chosen, plans, met = reach(target, problem, densities, attempt, measure_speedup)
+        if chosen.times is None:
+            chosen = verify(chosen.choice)
+        attempts = tuple(verified[plan.key] for plan in plans)
+        baselines = tuple(
+            verify(choice, name=name)
+            for name, choice in single_patterns(problem, list(self.candidates), chosen.seconds)
         )
+        outcome = Outcome(
+            plan=chosen.plan,
+            settings=settings,
+            met=met,
+            met_by="prediction" if self._predicts else "measurement",
+            costs=costs,
+            grid=self.shape.grid,
+            bands=bands,
+            onset=tuple(np.mean([c.onset for c in calibrations], axis=0).tolist()),
+            band_errors=tuple(problem.band_errors(chosen.choice).tolist()),
+            dense_seconds=problem.dense_seconds,
+            frontier=tuple((problem.seconds(c), problem.decibels(c)) for c in frontier(problem)),
+            verified=attempts,
+            chosen=chosen,
+            baselines=baselines,
+            density=densities.seconds(chosen.choice) / densities.dense_seconds,
+        )
+        plan = replace(chosen.plan, provenance=provenance(self.setup, outcome))
+        return replace(outcome, plan=plan)
 
     @property
     def _predicts(self) -> bool:
-        """Whether the target is one of speed and times are given, which are taken as true.
+        """Whether a target of speed is judged by given costs, which count as true.
 
-        What they predict leaves out the measuring of captured maps.
+        Their prediction leaves out the measuring of captured maps.
         """
         return self.settings.costs is not None and self.settings.target.kind == "speedup"
 
-    def _probe(self) -> dict[str, Any]:
+    def _calibrate(self) -> list[Calibration]:
+        """The calibration of every prompt; the processes share the prompts."""
         settings = self.settings
-        found = look(self.pipe, settings.calibration[0], settings.backend, **settings.call)
-        return asdict(found) | {"grid": list(asdict(found.grid).values())}
+        calibrator = Calibrator(self.setup, self.candidates, self.densities, self.bands)
 
-    def _calibrate(self) -> list[dict[str, Any]]:
-        settings = self.settings
-        shares = [density(p, self.grid) for p in self.candidates.values()]
-        calibration = Calibration(
-            self.pipe,
-            self.candidates,
-            np.array(shares),
-            settings.bands,
-            lambda choice, levels: build_plan(self.model, self.candidates, choice, levels),
-            self.work,
-            settings.backend,
-            settings.call,
-        )
-        keys = [f"prompt/{index}" for index in range(len(settings.calibration))]
-        own = len(self.workers.missing(self.work, keys)[1])
-        units = own * calibration.units(self.facts["steps"])
+        def measure(number: int, tick: Callable[[], Any]) -> dict[str, Any]:
+            def unit(part: str, compute: Callable[[], Any]) -> Any:
+                value = self.work.once(f"prompt/{number}/{part}", compute)
+                tick()
+                return value
 
-        def measure(key: str) -> dict[str, Any]:
-            index = int(key.rsplit("/")[-1])
-            prompt, seed = settings.calibration[index], settings.seed + index
-            return calibration.measure(key, prompt, seed, bar.update)
+            prompt, seed = settings.calibration[number], settings.seed + number
+            return calibrator.measure(prompt, seed, unit).to_dict()
 
-        hidden = None if self.workers.first else True
-        with tqdm(total=units, desc="calibrate", unit="run", disable=hidden) as bar:
-            return list(self.workers.share(self.work, keys, measure).values())
+        count = len(settings.calibration)
+        values = self.workers.share(self.work, "prompt", count, measure, calibrator.units)
+        return [Calibration.from_dict(value) for value in values]
 
     def _costs(self) -> Costs:
         """The cost model: given, or measured by the first process."""
-        if self.settings.costs is not None:
-            costs = Costs.from_dict(self.settings.costs)
-            here = conditions(self.pipe, self.model, self.grid, self.settings.backend)
-            costs.check(here, tuple(self.candidates), self.facts["passes"])
+        shape, costs = self.shape, self.settings.costs
+        if costs is not None:
+            here = conditions(self.setup, shape.grid)
+            costs.check(here, tuple(self.candidates), shape.passes)
             return costs
-        return Costs.from_dict(self.workers.first_only(self.work, "costs", self._time))
 
-    def _time(self) -> dict[str, Any]:
-        settings = self.settings
-        costs = measure_costs(
-            self.pipe,
-            self.model,
-            self.candidates,
-            self.grid,
-            self.facts["passes"],
-            settings.calibration[0],
-            settings.backend,
-            settings.call,
-        )
-        return costs.to_dict()
+        def measure() -> dict[str, Any]:
+            prompt = self.settings.calibration[0]
+            measured = measure_costs(self.setup, self.candidates, shape.grid, shape.passes, prompt)
+            return measured.to_dict()
 
-    def _problems(
-        self, found: Sequence[Mapping[str, Any]], costs: Costs
-    ) -> tuple[Problem, Problem]:
-        """What to choose from, in seconds and in shares of dense attention."""
-        errors = np.mean([one["errors"] for one in found], axis=0)
-        errors = errors * gains(found)[:, :, None, None]
-        layers, heads = errors.shape[1:3]
-        steps = len(found[0]["levels"])
-        starts = band_starts(steps, len(errors))
-        passes = np.diff([*starts, steps]) * float(costs.passes)
-        times = np.outer(passes, costs.heads)
-        groups = [Group(np.array(costs.pooled), passes * costs.pooling)]
-        if costs.first and errors.size <= MOST_SHARED:
-            every = range(len(costs.names))
-            groups += [Group(np.array(every) == one, costs.first * times[:, one]) for one in every]
-        elif costs.first:
-            times *= 1 + costs.first
-        problem = Problem(
-            errors,
-            times,
-            passes * (costs.other + layers * costs.layer),
-            passes * costs.dense_pass,
-            tuple(group for group in groups if group.members.any() and group.seconds.any()),
-        )
-        shares = [density(p, self.grid) for p in self.candidates.values()]
-        densities = Problem(
-            errors,
-            np.outer(passes, shares),
-            np.zeros(len(passes)),
-            passes * layers * heads,
-            unit="density",
-        )
-        return problem, densities
+        return Costs.from_dict(self.workers.first_only(self.work, "costs", measure))
 
-    def _verify(
-        self, choice: Choice, plan: Plan, levels: Sequence[float], costs: Costs, timed: bool
-    ) -> dict[str, Any]:
-        """Runs of a choice's plan. If timed, its attention's time too, predicted and measured.
+    def _time_plan(self, plan: Plan) -> PassTimes:
+        """Times of a plan's passes, measured by the first process."""
 
-        `speedup` is that of passes if timed, else that of the runs.
-        """
-        found = self.verifier.check(plan)
-        if not timed:
-            return found | {"speedup": found["run_speedup"]}
-        starts = np.array(band_starts(len(levels), len(choice)))
-        expected = [
-            costs.attention(choice[band])
-            for step, use in enumerate(steps_run(plan, levels))
-            if use not in (DENSE, MEASURING)
-            for band in [int((starts <= step).sum()) - 1]
-        ]
-        predicted = {"predicted_attention_seconds": float(np.mean(expected or [0.0]))}
-        return found | self._clock(plan, levels) | predicted
-
-    def _clock(self, plan: Plan, levels: Sequence[float]) -> dict[str, Any]:
-        """Passes of a plan, timed in turns with dense ones by the first process."""
-        settings = self.settings
-
-        def timed() -> dict[str, Any]:
-            return time_passes(
-                self.pipe,
-                plan,
-                levels,
-                settings.calibration[0],
-                settings.backend,
-                passes=self.facts["passes"],
-                **settings.call,
-            )
+        def measure() -> dict[str, Any]:
+            prompt, levels = self.settings.calibration[0], self.bands.noise_levels
+            return asdict(time_plan(self.setup, plan, levels, prompt, self.shape.passes))
 
         key = f"{plan_key(plan)}/passes"
-        return dict(self.workers.first_only(self.work, key, timed))
+        return PassTimes(**self.workers.first_only(self.work, key, measure))
 
-    def _band_errors(self, problem: Problem, choice: Choice) -> list[float]:
-        """Predicted squared error that each band adds."""
-        bands = range(len(choice))
-        one = [np.where(np.arange(len(choice))[:, None, None] == b, choice, -1) for b in bands]
-        return [problem.error(band) for band in one]
+
+def _attention_seconds(plan: Plan, choice: Choice, bands: Bands, costs: Costs) -> float:
+    """Predicted seconds in the operator of a run's mean sparse pass."""
+    steps = run_steps(plan.schedule, bands.noise_levels, plan.is_captured)
+    seconds = [
+        costs.attention(choice[bands.of(index)])
+        for index, step in enumerate(steps)
+        if step.assignment != DENSE and not step.measures
+    ]
+    return float(np.mean(seconds or [0.0]))

@@ -1,101 +1,105 @@
-"""What a search will do and how long it will take, from a short probe."""
+"""The stages of a search and how long they will take, from a short probe."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 
-from ajour.pipelines.auto import model_of
-from ajour.pipelines.devices import pipeline_device
-from ajour.search.baselines import SHOWN
-from ajour.search.calibrate import SAMPLES, band_starts, score
-from ajour.search.candidates import default_candidates
-from ajour.search.costs import layer_rows
-from ajour.search.measure import layer_groups, probed_steps
-from ajour.search.passes import ROUNDS
-from ajour.search.probe import probe
-from ajour.search.timing import seconds
+from ajour.patterns import Skip
+from ajour.pipelines.stopwatch import timed
+from ajour.search.calibrate.errors import score
+from ajour.search.calibrate.prompt import layer_groups, probed_steps
+from ajour.search.setup import Setup, uniform_plan
+from ajour.search.solve.candidates import default_candidates
+from ajour.search.solve.single import COMPARED
+from ajour.search.timing.layers import layer_rows
+from ajour.search.timing.passes import ROUNDS, time_passes
+from ajour.search.timing.probe import STEPS, run_shape
 
 if TYPE_CHECKING:
     from ajour.search.settings import Settings
 
 USUAL_TRIES = {"psnr": (1, 2), "speedup": (3, 1), "density": (1, 1)}
-"""Plans that are timed, and that are verified, until a target holds, as a rule."""
+"""Plans that are usually timed, and verified, until a target holds."""
 
 SPARSE_SHARE = 0.45
-"""Attention time of the plans that are run, relative to dense, as a rule."""
+"""Usual attention time of the plans that are run, relative to dense."""
 
 
-def estimate(pipe: Any, settings: Settings, processes: int = 1) -> list[dict[str, Any]]:
+PROBE_ROUNDS = 3
+"""Timings of a dense pass and of a pass without attention."""
+
+
+class Stage(NamedTuple):
+    """A stage of a search: its name, what it does in words, and the seconds that it takes."""
+
+    stage: str
+    work: str
+    seconds: float
+
+
+def estimate(pipe: Any, settings: Settings, processes: int = 1) -> list[Stage]:
     """The stages of a search with their expected seconds.
 
     Args:
         pipe: a supported pipeline with one transformer, not enabled.
-        settings: what is asked for.
-        processes: that share the prompts.
-
-    Returns:
-        `stage`, `work` (in words) and `seconds` of each.
+        settings: of the search.
+        processes: number of processes that share the prompts.
     """
-    found = probe(pipe, settings.calibration[0], settings.backend, **settings.call)
-    grid = found.grid
-    model = model_of(pipe.transformer)
+    setup = Setup(pipe, settings.call, settings.backend)
+    model, prompt = setup.model, settings.calibration[0]
+    run, run_seconds = timed(lambda: run_shape(setup, prompt, decode=True), setup.device)
+    grid, steps, passes = run.grid, run.steps, run.passes
+    times = time_passes(setup, uniform_plan(setup.transformer, Skip()), prompt, PROBE_ROUNDS)
+    dense_pass, skip_pass = (float(np.median(seconds)) for seconds in times.passes.values())
+    around = max(0.0, run_seconds - STEPS * passes * skip_pass)  # text encoder and VAE
+    layers, heads = model["layers"], model["heads"]
     candidates = default_candidates(grid)
-    dtype, device = pipe.transformer.dtype, pipeline_device(pipe)
-    shape = (1, grid.seq_len, model["heads"], model["head_dim"])
-    q, k, v = (torch.randn(shape, device=device, dtype=dtype) for _ in range(3))
+    shape = (1, grid.seq_len, heads, model["head_dim"])
+    q, k, v = (torch.randn(shape, device=setup.device, dtype=setup.dtype) for _ in range(3))
     patterns = list(candidates.values())
-
-    def scored() -> object:
-        return score(q, k, v, grid, patterns, None, SAMPLES)
-
-    scoring = min(seconds(scored, device) for _ in range(2))
-    steps = found.steps
-    starts = band_starts(steps, settings.bands)
-    attention = max(0.0, found.dense_pass - found.skip_pass)
-    sparse_pass = found.skip_pass + SPARSE_SHARE * attention
-    step = found.passes * found.dense_pass
-    sparse_run = steps * found.passes * sparse_pass + found.around
-    calibration, verification = len(settings.calibration), len(settings.verification)
-    timed, verified = USUAL_TRIES[settings.target.kind]
-    each = (
-        steps * step
-        + len(probed_steps(steps)) * (len(layer_groups(model["layers"])) + 1) * found.dense_pass
-        + len(starts) * found.passes * model["layers"] * scoring
-        + sum(steps - start for start in starts) * found.passes * sparse_pass
+    scoring = min(
+        timed(lambda: score(q, k, v, grid, patterns, None), setup.device)[1] for _ in range(2)
     )
-    rows = len(layer_rows(len(candidates), model["layers"], model["heads"]))
-    mixed = rows // model["layers"] * sparse_pass
-    timing = (ROUNDS + 1) * (found.dense_pass + found.skip_pass + mixed)
-    plan_timing = (ROUNDS + 1) * (found.dense_pass + len(starts) * sparse_pass)
-    shared = -(-verification // processes)
-    stages = [
-        (
-            "calibrate",
-            f"{calibration} prompts, {len(candidates)} candidates on "
-            f"{model['layers']} x {model['heads']} heads in {len(starts)} bands of steps",
-            -(-calibration // processes) * each,
+    bands = min(settings.bands, steps)
+    sparse_pass = skip_pass + SPARSE_SHARE * max(0.0, dense_pass - skip_pass)
+    dense_run = steps * passes * dense_pass
+    sparse_run = steps * passes * sparse_pass + around
+    calibration, verification = len(settings.calibration), len(settings.verification)
+    timed_plans, verified_plans = USUAL_TRIES[settings.target.kind]
+    per_prompt = (
+        dense_run
+        + len(probed_steps(steps)) * len(layer_groups(layers)) * dense_pass
+        + bands * passes * layers * scoring
+        + (bands + 1) / 2 * steps * passes * sparse_pass  # from the start of each band on
+    )
+    rows = len(layer_rows(len(candidates), layers, heads))
+    mixed = rows // layers * sparse_pass
+    plan_timing = (ROUNDS + 1) * (dense_pass + bands * sparse_pass)
+    prompts = -(-verification // processes)
+    stages = {
+        "calibrate": (
+            f"{calibration} prompts, {len(candidates)} candidates on {layers} x {heads} heads in "
+            f"{bands} bands of steps",
+            -(-calibration // processes) * per_prompt,
         ),
-        (
-            "time",
+        "time": (
             f"{rows} layers of one pattern or mixed, in whole passes, {ROUNDS} times",
-            timing,
+            (ROUNDS + 1) * (dense_pass + skip_pass + mixed),
         ),
-        ("dense", f"{verification} verification prompts", shared * (steps * step + found.around)),
-        (
-            "verify",
-            f"about {timed} timed by passes, {verified} run on {verification} verification prompts",
-            timed * plan_timing + verified * shared * sparse_run,
+        "dense": (f"{verification} verification prompts", prompts * (dense_run + around)),
+        "verify": (
+            f"about {timed_plans} timed by passes, {verified_plans} run on {verification} "
+            "verification prompts",
+            timed_plans * plan_timing + verified_plans * prompts * sparse_run,
         ),
-        (
-            "compare",
-            f"{SHOWN} plans of one pattern each on the same prompts",
-            SHOWN * (shared * sparse_run + plan_timing / 2),
+        "compare": (
+            f"{COMPARED} plans of one pattern each on the same prompts",
+            COMPARED * (prompts * sparse_run + plan_timing / 2),
         ),
-    ]
+    }
     if settings.costs is not None:
-        stages = [stage for stage in stages if stage[0] != "time"]
-    return [
-        {"stage": stage, "work": work, "seconds": round(spent, 1)} for stage, work, spent in stages
-    ]
+        del stages["time"]
+    return [Stage(stage, work, round(spent, 1)) for stage, (work, spent) in stages.items()]

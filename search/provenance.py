@@ -1,22 +1,20 @@
-"""Where a plan came from: model, device, versions."""
+"""Where a plan comes from: model, device, versions, settings, figures."""
 
 from __future__ import annotations
 
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from ajour.pipelines.devices import pipeline_device
 from ajour.pipelines.machine import device_name, versions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import torch
 
-    from ajour.search.settings import Settings
+    from ajour.search.results import Outcome
+    from ajour.search.setup import Setup
 
 SAMPLED = 64
-"""Values of each parameter that the fingerprint reads."""
+"""Values of each parameter that go into the fingerprint."""
 
 
 def fingerprint(transformer: torch.nn.Module) -> str:
@@ -24,56 +22,56 @@ def fingerprint(transformer: torch.nn.Module) -> str:
 
     Weights that are offloaded out of the module count by their shape alone.
     """
-    found = hashlib.sha256()
+    hashed = hashlib.sha256()
     for name, value in sorted(transformer.state_dict().items()):
-        found.update(f"{name} {tuple(value.shape)} ".encode())
+        hashed.update(f"{name} {tuple(value.shape)} ".encode())
         if value.is_meta:
             continue
         flat = value.flatten()
         step = max(1, len(flat) // SAMPLED)
-        found.update(flat[::step][:SAMPLED].float().cpu().numpy().tobytes())
-    return found.hexdigest()[:16]
+        hashed.update(flat[::step][:SAMPLED].float().cpu().numpy().tobytes())
+    return hashed.hexdigest()[:16]
 
 
-def origin(pipe: Any) -> dict[str, Any]:
-    """Model, device and versions of this process."""
-    transformer = pipe.transformer
+def origin(setup: Setup) -> dict[str, Any]:
+    """Pipeline, weights, device and versions of this process, as JSON."""
     return {
-        "pipeline": type(pipe).__name__,
-        "fingerprint": fingerprint(transformer),
-        "device": device_name(pipeline_device(pipe)),
-        "dtype": str(transformer.dtype).removeprefix("torch."),
+        "pipeline": type(setup.pipe).__name__,
+        "fingerprint": fingerprint(setup.transformer),
+        "device": device_name(setup.device),
+        "dtype": str(setup.dtype).removeprefix("torch."),
         "versions": versions(),
     }
 
 
-def provenance(pipe: Any, settings: Settings, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What a searched plan says about itself.
-
-    Args:
-        pipe: the pipeline that was searched.
-        settings: what was asked for.
-        facts: of the outcome.
-    """
-    chosen = facts["chosen"]
-    verified = ("psnr_db", "ssim", "warp", "dense_warp", "speedup", "run_seconds")
+def provenance(setup: Setup, outcome: Outcome) -> dict[str, Any]:
+    """The provenance of a searched plan, as JSON."""
+    settings, chosen = outcome.settings, outcome.chosen
+    verified = {
+        "psnr_db": chosen.psnr_db,
+        "ssim": chosen.quality.ssim,
+        "warp": chosen.quality.warp,
+        "dense_warp": chosen.quality.dense_warp,
+        "speedup": chosen.speedup,
+        "run_seconds": chosen.quality.run_seconds,
+    }
     return {
         "made_by": "ajour search",
         "model": settings.model,
-        **origin(pipe),
-        "grid": facts["grid"],
+        **origin(setup),
+        "grid": str(outcome.grid),
         "call": dict(settings.call),
-        "steps": facts["steps"],
+        "steps": len(outcome.bands.noise_levels),
         "seed": settings.seed,
         "prompts": settings.prompts_digest,
-        "target": facts["target"],
-        "target_met": facts["met"],
-        "target_met_by": facts["met_by"],
-        "density": round(facts["density"], 4),
+        "target": settings.target.to_dict(),
+        "target_met": outcome.met,
+        "target_met_by": outcome.met_by,
+        "density": round(outcome.density, 4),
         "predicted": {
-            "seconds": round(chosen["seconds"], 4),
-            "speedup": round(facts["dense_seconds"] / chosen["seconds"], 4),
+            "seconds": round(chosen.seconds, 4),
+            "speedup": round(outcome.predicted_speedup, 4),
         },
-        "verified": {name: float(f"{chosen[name]:.5g}") for name in verified}
+        "verified": {name: float(f"{value:.5g}") for name, value in verified.items()}
         | {"prompts": len(settings.verification)},
     }

@@ -1,4 +1,4 @@
-"""What a search is asked for: model, prompts, sizes, target; and reading prompt files."""
+"""Settings of a search: model, prompts, sizes, target; and reading prompt files."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ajour.plan import MAX_BYTES
-
 if TYPE_CHECKING:
     from pathlib import Path
 
-KINDS = ("psnr", "speedup", "density")
+    from ajour.search.timing.costs import Costs
+
+KINDS = {
+    "psnr": ("{:g} dB", 5, 100),
+    "speedup": ("{:g}x", 1, 100),
+    "density": ("density {:g}", 0, 1),
+}
+"""Kinds of targets: in words, above which value, and up to which."""
 
 MINI_PROMPTS = (
     "A large striped white cross on the left moves down and to the right on a gray background.",
@@ -23,7 +28,7 @@ MINI_PROMPTS = (
     "A large red square in the top left moves down on a gray background.",
     "A cyan circle on the right moves up and to the left on a brown background.",
 )
-"""For the bundled model, in the words that it knows."""
+"""For the bundled model, in the words of its training."""
 
 GENERAL_PROMPTS = (
     "A brown dog runs along a beach at sunset, waves rolling in behind it.",
@@ -38,7 +43,7 @@ GENERAL_PROMPTS = (
 
 @dataclass(frozen=True)
 class Target:
-    """What the plan has to reach.
+    """The figure that a plan has to reach.
 
     Args:
         kind: `psnr`, `speedup` or `density`.
@@ -54,14 +59,16 @@ class Target:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"a target is one of {', '.join(KINDS)}, got {self.kind!r}")
-        low, high = {"psnr": (5, 100), "speedup": (1, 100), "density": (0, 1)}[self.kind]
+        _, low, high = KINDS[self.kind]
         if not low < self.value <= high:
             raise ValueError(f"a target {self.kind} is over {low} up to {high}, got {self.value:g}")
 
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return asdict(self)
+
     def __str__(self) -> str:
-        return {"psnr": "{:g} dB", "speedup": "{:g}x", "density": "density {:g}"}[self.kind].format(
-            self.value
-        )
+        return KINDS[self.kind][0].format(self.value)
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,7 @@ class Settings:
         seed: the first seed.
         bands: bands of steps that may get different assignments.
         backend: the operator's backend; None chooses.
-        costs: table of times to use instead of measuring, as `Costs.to_dict` gives it.
+        costs: the cost model to use; None measures it.
     """
 
     model: str
@@ -88,11 +95,11 @@ class Settings:
     seed: int = 0
     bands: int = 5
     backend: str | None = None
-    costs: dict[str, Any] | None = None
+    costs: Costs | None = None
 
     @property
     def prompts_digest(self) -> str:
-        """Of all prompts, in order."""
+        """Digest of all prompts, in order."""
         return digest([self.calibration, self.verification])
 
     def to_dict(self) -> dict[str, Any]:
@@ -100,7 +107,7 @@ class Settings:
         return dict(json.loads(json.dumps(asdict(self))))
 
     def identity(self) -> dict[str, Any]:
-        """What measurements depend on: all but the target, which may change between runs.
+        """The settings that measurements depend on: all but the target.
 
         A `Search` adds the pipeline's origin and the candidates.
         """
@@ -111,6 +118,13 @@ def digest(data: Any) -> str:
     """Twelve hex digits that stand for JSON data."""
     text = json.dumps(data, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def prompts_of(path: Path | None, model: Any) -> tuple[str, ...]:
+    """The prompts of a file, see `read_prompts`; without one, the built-in prompts of a model."""
+    if path is not None:
+        return read_prompts(path)
+    return MINI_PROMPTS if model == "mini" else GENERAL_PROMPTS
 
 
 def read_prompts(path: Path) -> tuple[str, ...]:
@@ -134,31 +148,6 @@ def read_prompts(path: Path) -> tuple[str, ...]:
             f"measure on, others to verify on), got {len(prompts)}"
         )
     return prompts
-
-
-def read_costs(path: Path) -> dict[str, Any]:
-    """The table of costs that an earlier search wrote.
-
-    Raises:
-        ValueError: if the file cannot be read, is larger than 16 MiB, or holds no such table.
-    """
-    from ajour.search.costs import Costs
-
-    try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise ValueError(f"cannot read costs {str(path)!r}: {error.strerror}") from error
-    if len(raw) > MAX_BYTES:
-        raise ValueError(f"costs {str(path)!r} are larger than {MAX_BYTES >> 20} MiB")
-    try:
-        data = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"costs {str(path)!r} are not JSON: {error}") from error
-    try:
-        return Costs.from_dict(data).to_dict()
-    except ValueError as error:
-        raise ValueError(f"costs {str(path)!r}: {error}") from error
 
 
 def split(prompts: tuple[str, ...], calibration: int) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""What a search has finished, on disk: one line per unit of work, so that it can go on later."""
+"""Finished units of work on disk, one line each, so that a search can be resumed."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
 
 SHORT = 60
-"""Characters up to which a differing value is shown."""
+"""Differing values of at most this many characters are shown."""
 
 MOST = 4
-"""Differing entries of a value that are told one by one."""
+"""Differing entries of a value that are listed."""
 
 
 class WorkError(ValueError):
@@ -25,18 +27,17 @@ class WorkError(ValueError):
 class Work:
     """Finished units by key, appended to a file as they finish.
 
-    An interruption at any moment loses no more than the unit under way: a line that was cut off
-    is dropped on the next start. Each process of a distributed search writes a file of its own
-    and reads all.
+    An interruption loses only the unit under way: a line that was cut off is dropped on the next
+    start. Each process of a distributed search writes its own file and reads all files.
 
     Args:
-        folder: where the files lie; created.
+        folder: of the files; created if it does not exist.
         identity: what the work is for, as JSON; work for anything else is refused.
-        resume: go on with the folder's work; otherwise it must not hold any.
+        resume: go on with the folder's work; otherwise the folder must not hold any.
         rank: number of this process.
 
     Raises:
-        WorkError: if there is work that cannot be gone on with, saying what to do.
+        WorkError: if there is work that cannot be resumed; the message says what to do.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Work:
         files = sorted(folder.glob("work-*.jsonl"))
         if files and not resume:
             raise WorkError(
-                f"{folder} holds the work of an earlier search; go on with it (--resume), or "
+                f"{folder} holds the work of an earlier search; resume it (--resume), or "
                 "delete the folder to start over"
             )
         for file in files:
@@ -66,14 +67,14 @@ class Work:
         return self._done[key]
 
     def claim(self, key: str, identity: Mapping[str, Any]) -> None:
-        """Note more of what the work is for; later starts must give the same.
+        """Note another part of what the work is for; later starts must give the same.
 
         Args:
             key: of this part of the identity.
             identity: as JSON.
 
         Raises:
-            WorkError: if the work was begun for something else, saying what differs.
+            WorkError: if the work was begun for something else; the message says what differs.
         """
         self._check(key, identity)
         if key not in self._done:
@@ -99,17 +100,17 @@ class Work:
         differing = _differences(self._done.get(key, wanted), wanted)
         if differing:
             raise WorkError(
-                f"the work in {self.folder} was begun with another {', '.join(differing)}; go on "
+                f"the work in {self.folder} was begun with another {', '.join(differing)}; resume "
                 "with the same arguments, weights, device and versions, or start over with "
                 "another --out"
             )
 
 
-def _differences(found: Any, wanted: Any) -> list[str]:
-    """What differs between two JSON objects, with its values where they are short."""
+def _differences(before: Any, after: Any) -> list[str]:
+    """Entries that differ between two JSON objects, with their values if those are short."""
     differing = []
-    for name in sorted(wanted.keys() | found.keys()):
-        then, now = found.get(name), wanted.get(name)
+    for name in sorted(before.keys() | after.keys()):
+        then, now = before.get(name), after.get(name)
         if then == now:
             continue
         if isinstance(then, dict) and isinstance(now, dict):
@@ -125,7 +126,7 @@ def _differences(found: Any, wanted: Any) -> list[str]:
 
 def _read(file: Path) -> list[tuple[str, Any]]:
     lines = file.read_bytes().split(b"\n")[:-1]  # what follows the last line break was cut off
-    found = []
+    units = []
     for number, line in enumerate(lines, 1):
         try:
             key, value = json.loads(line)
@@ -136,8 +137,8 @@ def _read(file: Path) -> list[tuple[str, Any]]:
                 f"{file}, line {number}, is damaged: it holds no finished unit of work; delete "
                 "the line, and the unit is done again"
             ) from error
-        found.append((key, value))
-    return found
+        units.append((key, value))
+    return units
 
 
 def _cut_off(file: Path) -> None:
@@ -148,3 +149,9 @@ def _cut_off(file: Path) -> None:
         if kept < len(raw):
             with file.open("r+b") as opened:
                 opened.truncate(kept)
+
+
+def rounded(values: Any, digits: int = 5) -> Any:
+    """Numbers with a few significant digits: enough, and the same however threads added them up."""
+    flat = [float(f"{float(x):.{digits}g}") for x in np.asarray(values).flat]
+    return np.array(flat).reshape(np.shape(values)).tolist()

@@ -9,24 +9,25 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
+from tqdm import tqdm
 
 from ajour.search.work import Work
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 
 PATIENCE = timedelta(days=1)
-"""How long a process waits for the others, who may have a unit more to do; launchers end all
+"""How long a process waits for the others, which may have one more unit to do. Launchers end all
 processes when one fails."""
 
 
 class Workers:
-    """The processes of a search: one, or those that a launcher started.
+    """The processes of a search: a single process, or the processes of a launcher.
 
-    Results are kept by unit and joined in the order of the units, so a sum over them does not
-    depend on who computed what.
+    Results are joined in the order of the units, so a sum over them does not depend on which
+    process computed which unit.
 
     Args:
         rank: number of this process.
@@ -39,29 +40,24 @@ class Workers:
 
     @classmethod
     def join(cls) -> Workers:
-        """The processes of the launcher that set WORLD_SIZE, talking over gloo; else just one."""
-        if cls.launched() == 1:
+        """The processes of the launcher that set WORLD_SIZE, connected over gloo, or just one."""
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls()
         if not dist.is_initialized():
             dist.init_process_group("gloo", timeout=PATIENCE)
         return cls(dist.get_rank(), dist.get_world_size())
 
     def leave(self) -> None:
-        """End the talk between the processes."""
+        """Close the connection between the processes."""
         if self.count > 1:
             dist.destroy_process_group()
 
-    @staticmethod
-    def launched() -> int:
-        """How many processes the launcher started."""
-        return int(os.environ.get("WORLD_SIZE", "1"))
-
     def place(self, device: str | None = None) -> str | None:
-        """The device of this process; a GPU is made the current one, where kernels are launched.
+        """Choose the device of this process, and make it the current GPU if it is one.
 
         Args:
-            device: that is asked for. Where a launcher started several processes, `cuda` and None
-                are a GPU of its own for each process of a host.
+            device: the device to use. Where a launcher started several processes, `cuda` and None
+                mean a different GPU for each process of a host.
 
         Returns:
             The device; None if there is nothing to choose.
@@ -77,51 +73,55 @@ class Workers:
 
     @property
     def first(self) -> bool:
-        """Whether this process is the one that times, prints and writes."""
+        """Whether this is the first process, which times, prints and writes."""
         return self.rank == 0
 
     def open(self, folder: Path, identity: Mapping[str, Any], resume: bool) -> Work:
-        """The work in a folder; arguments and errors as of `Work`.
+        """Open the work in a folder; arguments and errors are those of `Work`.
 
-        The first process looks whether it can be gone on with, before others add their files.
+        The first process checks whether it can be resumed before others add their files.
         """
         work = Work(folder, identity, resume) if self.first else None
         self._gather(None)
         return work or Work(folder, identity, True, self.rank)
 
     def claim(self, work: Work, key: str, identity: Mapping[str, Any]) -> None:
-        """Note what the work is for, as the first process sees it; as of `Work.claim`."""
+        """Call `Work.claim` with the identity of the first process."""
         work.claim(key, self._gather(dict(identity))[0])
 
     def share(
-        self, work: Work, keys: Sequence[str], compute: Callable[[str], Any]
-    ) -> dict[str, Any]:
-        """The values of units, missing ones computed by the processes in turns.
+        self,
+        work: Work,
+        key: str,
+        count: int,
+        compute: Callable[[int, Callable[[], Any]], Any],
+        parts: int = 1,
+    ) -> list[Any]:
+        """The values of numbered units; missing units are divided between the processes.
 
         Args:
             work: where finished units are kept.
-            keys: the units.
-            compute: gives a unit's value as JSON.
+            key: of the units, without their numbers.
+            count: of units.
+            compute: gives a unit's value as JSON, from its number and a callable for the progress
+                bar, which it calls after each part.
+            parts: of a unit.
 
         Returns:
-            By key, in the order of the keys; the same in every process.
+            In the order of the units; the same in every process.
         """
-        _, own = self.missing(work, keys)
-        for key in own:
-            work.once(key, partial(compute, key))
+        keys = [f"{key}/{number}" for number in range(count)]
+        finished = set().union(*self._gather([key for key in keys if key in work]))
+        missing = [number for number in range(count) if keys[number] not in finished]
+        numbers = missing[self.rank :: self.count]
+        label, hidden = key.split("/")[0], None if numbers and self.first else True
+        with tqdm(total=len(numbers) * parts, desc=label, unit="run", disable=hidden) as bar:
+            for number in numbers:
+                work.once(keys[number], partial(compute, number, bar.update))
         values: dict[str, Any] = {}
-        for found in self._gather({key: work[key] for key in keys if key in work}):
-            values |= found
-        for key in keys:
-            if key not in work:
-                work.put(key, values[key])
-        return {key: values[key] for key in keys}
-
-    def missing(self, work: Work, keys: Sequence[str]) -> tuple[list[str], list[str]]:
-        """The units that no process has finished, and those of them that are this one's to do."""
-        known = {key for found in self._gather([k for k in keys if k in work]) for key in found}
-        missing = [key for key in keys if key not in known]
-        return missing, missing[self.rank :: self.count]
+        for gathered in self._gather({key: work[key] for key in keys if key in work}):
+            values |= gathered
+        return [work.once(key, partial(values.get, key)) for key in keys]
 
     def first_only(self, work: Work, key: str, compute: Callable[[], Any]) -> Any:
         """The value of a unit that only the first process computes, such as a timing."""

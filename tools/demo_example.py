@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ajour.demo.device import DONE, Device
-from ajour.demo.model import OWN, find_model
+from ajour.demo.model import BUNDLED, find_model
 from ajour.demo.request import Request, Size
 from ajour.demo.run import Runner
 from ajour.demo.store import EXAMPLE, Store
@@ -31,17 +31,17 @@ def main(argv: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", help="pipeline folder; the bundled model if left out")
-    parser.add_argument("--prompt", default=OWN.prompt)
+    parser.add_argument("--prompt", default=BUNDLED.prompt)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=OWN.steps)
-    parser.add_argument("--frames", type=int, default=OWN.frames)
-    parser.add_argument("--height", type=int, default=OWN.height)
-    parser.add_argument("--width", type=int, default=OWN.width)
+    parser.add_argument("--steps", type=int, default=BUNDLED.steps)
+    parser.add_argument("--frames", type=int, default=BUNDLED.frames)
+    parser.add_argument("--height", type=int, default=BUNDLED.height)
+    parser.add_argument("--width", type=int, default=BUNDLED.width)
     parser.add_argument("--out", type=Path, default=EXAMPLE)
     args = parser.parse_args(argv)
     model = find_model(args.model)
     size = Size(args.frames, args.height, args.width)
-    request = Request(args.prompt, args.seed, args.steps, size, OWN.guidance)
+    request = Request(args.prompt, args.seed, args.steps, size, BUNDLED.guidance)
     device = Device(model.load)
     with TemporaryDirectory() as folder:
         runner = Runner(model, Store(Path(folder)))

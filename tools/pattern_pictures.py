@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/patterns.md: one pattern of every family on the grid of a real video.
+"""Draws the pictures of docs/patterns.md: every kind of pattern on the grid of a real video.
 
 `python -m tools.pattern_pictures`
 """
@@ -15,13 +15,11 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from matplotlib.colors import ListedColormap
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from PIL import Image
 
 from ajour import (
-    BLOCK,
     Captured,
     Diagonal,
     Full,
@@ -31,18 +29,18 @@ from ajour import (
     Stripe,
     TokenGrid,
     Window,
-    lower,
-    order,
 )
 from ajour.capture import capture
-from ajour.lowering import level_map
+from ajour.lowering import density
 from ajour.patterns import GeometricPattern
-from ajour.pipelines.draw import selected_keys
+from ajour.pipelines.draw import show_levels
+from ajour.pipelines.drawing import LEVEL_COLOURS, LEVEL_NAMES, pattern_view
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ajour import Pattern
+    from ajour.pipelines.drawing import PatternView
 
 FOLDER = Path(__file__).parents[1] / "docs" / "images" / "patterns"
 
@@ -66,11 +64,6 @@ PATTERNS: tuple[Pattern, ...] = (
     Captured((0.05, 0.15, 0.3, 0.6)),
 )
 
-COLOURS = ("#f1f1f1", "#08306b", "#2a7ab9", "#7fb8da", "#c3dbee")
-"""Of keys left out, exact ones, and those pooled 2x, 4x and 8x."""
-
-NAMES = ("not attended", "exact", "mean-pooled 2x", "mean-pooled 4x", "mean-pooled 8x")
-
 MARK = "#e6001f"
 
 
@@ -78,34 +71,30 @@ def draw(pattern: Pattern, path: Path) -> None:
     """Draw one pattern: all blocks, and the keys of one query, as defined and as computed.
 
     Args:
-        pattern: the pattern; a captured one is measured on `moving_disc`.
+        pattern: the pattern; a captured pattern is measured on `moving_disc`.
         path: the PNG file.
     """
-    query = int(np.ravel_multi_index(QUERY, GRID.shape))
-    place = np.argsort(order(pattern.order, GRID.shape))
-    own = int(place[query]) // BLOCK
     if isinstance(pattern, GeometricPattern):
-        blocks, seen = level_map(pattern, GRID), selected_keys(pattern, GRID, query)
-        above = defined_keys(pattern)
-        density = lower([pattern], GRID).density()
+        view = pattern_view(pattern, GRID, query=QUERY)
+        above, name, share = defined_keys(pattern), "definition", density(pattern, GRID)
     else:
         assert isinstance(pattern, Captured)
         states = moving_disc()
-        blocks = capture(states, states, GRID, pattern)[0].numpy()
-        seen = blocks[own][place // BLOCK].reshape(GRID.shape)
-        above = attention_of(states, query)
-        density = pattern.density
+        levels = capture(states, states, GRID, pattern)[0].numpy()
+        view = pattern_view(pattern, GRID, levels, QUERY)
+        above, name, share = attention_of(states), "attention", pattern.density
+    assert view is not None
     figure = plt.figure(figsize=(11, 3.7), layout="constrained")
     figure.suptitle(
-        f"{pattern}\n{pattern.order} order, density {density:.3f} on {GRID} tokens", fontsize=10
+        f"{pattern}\n{pattern.order} order, density {share:.3f} on {GRID} tokens", fontsize=10
     )
     left, right = figure.subfigures(1, 2, width_ratios=[1, 2.6])
-    draw_blocks(left, blocks, own)
-    draw_frames(right, above, seen, "attention" if above.dtype.kind == "f" else "definition")
-    shown = [level for level in range(-1, 4) if (blocks == level).any()]
+    draw_blocks(left, view)
+    draw_frames(right, {name: above, "its block's keys": view.keys})
+    shown = [level for level in (0, 1, 2, 3, -1) if (view.blocks == level).any()]
     handles: list[Any] = [
-        Patch(facecolor=COLOURS[level + 1], edgecolor="#888888", label=NAMES[level + 1])
-        for level in sorted(shown, key=lambda level: level % 5)
+        Patch(facecolor=LEVEL_COLOURS[level + 1], edgecolor="#888888", label=LEVEL_NAMES[level + 1])
+        for level in shown
     ]
     handles.append(Line2D([], [], color=MARK, marker="+", ls="", ms=10, mew=2, label="query"))
     handles.append(Line2D([], [], color=MARK, marker=">", ls="", label="its block's row"))
@@ -117,37 +106,29 @@ def draw(pattern: Pattern, path: Path) -> None:
     small.save(path, optimize=True)
 
 
-def draw_blocks(panel: Any, blocks: NDArray[np.int8], own: int) -> None:
-    """The block map; an arrow points at the row of the query's block.
-
-    Args:
-        panel: a figure or subfigure.
-        blocks: (Nv, Nv), level of each key block for each query block, -1 where dropped.
-        own: the query's block.
-    """
+def draw_blocks(panel: Any, view: PatternView) -> None:
+    """The block map on a figure; an arrow points at the row of the query's block."""
     axis = panel.subplots()
-    show_levels(axis, blocks)
+    show_levels(axis, view.blocks)
     axis.set(xlabel="key block", ylabel="query block")
     axis.set_title("blocks of 128 tokens", fontsize=10)
     axis.annotate(
-        "", (-1, own), (-22, own), arrowprops={"arrowstyle": "-|>", "color": MARK, "lw": 1.5},
-        annotation_clip=False,
+        "", (-1, view.query_block), (-22, view.query_block),
+        arrowprops={"arrowstyle": "-|>", "color": MARK, "lw": 1.5}, annotation_clip=False,
     )  # fmt: skip
 
 
-def draw_frames(panel: Any, above: NDArray[Any], below: NDArray[np.int8], what: str) -> None:
-    """The keys of the query on some frames, twice.
+def draw_frames(panel: Any, rows: dict[str, NDArray[Any]]) -> None:
+    """The keys of the query in some frames, a row of frames for each of several arrays.
 
     Args:
         panel: a figure or subfigure.
-        above: levels by the definition, or attention as floats from 0 to 1: (frames, height,
-            width).
-        below: levels that its block computes, same shape.
-        what: what `above` is.
+        rows: by name, (frames, height, width): levels as integers, or attention as floats from 0
+            to 1.
     """
-    axes = panel.subplots(2, len(FRAMES), squeeze=False)
-    for column, frame in enumerate(FRAMES):
-        for axis, keys in zip(axes[:, column], (above, below), strict=True):
+    axes = panel.subplots(len(rows), len(FRAMES), squeeze=False)
+    for row, (name, keys) in zip(axes, rows.items(), strict=True):
+        for axis, frame in zip(row, FRAMES, strict=True):
             if keys.dtype.kind == "f":
                 axis.imshow(keys[frame], cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
             else:
@@ -155,16 +136,10 @@ def draw_frames(panel: Any, above: NDArray[Any], below: NDArray[np.int8], what: 
             axis.set(xticks=[], yticks=[])
             if frame == QUERY[0]:
                 axis.plot(QUERY[2], QUERY[1], "+", color=MARK, ms=10, mew=2)
-        axes[0, column].set_title(f"frame {frame}", fontsize=10)
-        axes[1, column].set_xlabel("w", fontsize=9)
-    for axis, name in zip(axes[:, 0], (f"{what}\n\nh", "its block's keys\n\nh"), strict=True):
-        axis.set_ylabel(name, fontsize=9)
-
-
-def show_levels(axis: Any, levels: NDArray[np.int8]) -> None:
-    """An image of levels, each in its colour."""
-    colours = ListedColormap(COLOURS)
-    axis.imshow(levels + 1, cmap=colours, vmin=-0.5, vmax=4.5, interpolation="nearest")
+        row[0].set_ylabel(f"{name}\n\nh", fontsize=9)
+    for top, bottom, frame in zip(axes[0], axes[-1], FRAMES, strict=True):
+        top.set_title(f"frame {frame}", fontsize=10)
+        bottom.set_xlabel("w", fontsize=9)
 
 
 def defined_keys(pattern: GeometricPattern) -> NDArray[np.int8]:
@@ -175,10 +150,10 @@ def defined_keys(pattern: GeometricPattern) -> NDArray[np.int8]:
 
 
 def moving_disc() -> torch.Tensor:
-    """Queries, and keys, of a made-up head that tells a moving disc from the ground behind it.
+    """Queries, and keys, of a made-up head that separates a moving disc from the background.
 
     Returns:
-        (1, tokens, 1, 24): where a token is, roughly, and whether it is on the disc.
+        (1, tokens, 1, 24): the rough position of a token, and whether it is on the disc.
     """
     t, h, w = np.indices(GRID.shape).reshape(3, -1)
     distance = np.hypot(h - QUERY[1], w - QUERY[2] - 1.6 * (t - QUERY[0]))
@@ -192,8 +167,9 @@ def moving_disc() -> torch.Tensor:
     return torch.from_numpy(states).float()[None, :, None]
 
 
-def attention_of(states: torch.Tensor, query: int) -> NDArray[np.float32]:
-    """What every key receives from one query, the most being 1: (frames, height, width)."""
+def attention_of(states: torch.Tensor) -> NDArray[np.float32]:
+    """The query's attention to every key, scaled to a maximum of 1: (frames, height, width)."""
+    query = int(np.ravel_multi_index(QUERY, GRID.shape))
     logits = states[0, :, 0] @ states[0, query, 0] / states.shape[-1] ** 0.5
     weights = (logits - logits.max()).exp()
     return np.asarray(weights.numpy().reshape(GRID.shape), dtype=np.float32)

@@ -11,8 +11,8 @@
   }
 
   class Compare extends HTMLElement {
-    /* The page changes elements in place: new facts come as an attribute, and what is drawn here is
-       taken out as unknown to it. Either way it is drawn anew. */
+    /* Gradio changes elements in place: it sets new facts as an attribute, and removes the nodes made
+       here. In both cases they are made again. */
     connectedCallback() {
       this.watcher = new MutationObserver(() => this.update());
       this.watcher.observe(this, { childList: true, attributes: true, attributeFilter: ["data-facts"] });

@@ -1,5 +1,5 @@
-/* <ajour-heads>: a grid of buttons, one per head. One of them is in the tab order; arrow keys, Home
-   and End move between them, Enter and Space choose. Choosing sends "ajour-head". */
+/* <ajour-heads>: a grid of buttons, one for each head. One button is in the tab order; arrow keys,
+   Home and End move between buttons, Enter and Space select a head, which sends "ajour-head". */
 (() => {
   class Heads extends HTMLElement {
     connectedCallback() {

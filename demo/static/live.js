@@ -1,16 +1,16 @@
-/* One live region for screen readers: says the lines of `.aj-live` as they change, but a line that
-   only counts on (the same words with other numbers) at most every ten seconds. */
+/* A live region for screen readers, which repeats the lines of `.aj-live` when they change. A line
+   that changes only in its numbers is repeated at most every ten seconds. */
 (() => {
   const region = document.createElement("div");
   region.setAttribute("role", "status");
   region.className = "aj-unseen";
-  let words = "", said = 0;
+  let words = "", spoken = 0;
 
   function say(text) {
     const bare = text.replace(/[\d.]+/g, "#");
-    if (!text || (bare === words && Date.now() - said < 10000)) return;
+    if (!text || (bare === words && Date.now() - spoken < 10000)) return;
     words = bare;
-    said = Date.now();
+    spoken = Date.now();
     region.textContent = text;
   }
 

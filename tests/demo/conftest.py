@@ -57,19 +57,16 @@ def site(pipe, tmp_path):
     device.close()
 
 
-def finish(job, seconds=100):
-    """Wait for a job; its news on the way."""
-    news = []
-    for now in job.watch(every=0.0):
-        news.append(now.news)
-    return news
+def finish(job):
+    """Wait for a job; its progress on the way."""
+    return [state.progress for state in job.watch(every=0.0)]
 
 
 @pytest.fixture(scope="session")
 def chromium():
     """A browser that is started once."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
         pytest.skip(f"no browser on PATH: none of {', '.join(BROWSERS)}")
     with sync_api.sync_playwright() as playwright:
@@ -100,7 +97,7 @@ def bundled():
 
 
 def free_port():
-    """A port of one's own: the server's search for one races with other workers."""
+    """A free port: the server's own search for a port races with other workers."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]

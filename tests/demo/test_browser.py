@@ -1,13 +1,14 @@
 """The page in a real browser, on a tiny random pipeline: what a user does, start to end."""
 
+import collections
 import contextlib
 import json
 import re
-import time
 from urllib.parse import urlparse
 
 import pytest
 
+from ajour.demo.device import DONE
 from tests.pipelines.conftest import LATE
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -51,11 +52,10 @@ def open_page(chromium, server):
     for context in contexts:
         context.close()
     assert wrong == []
-    deadline = time.monotonic() + 30
     for site in sites:
-        while site.device._jobs and time.monotonic() < deadline:  # closing a page stops its runs
-            time.sleep(0.1)
-        assert not site.device._jobs
+        for job in site.device.jobs:  # closing a page stops its runs
+            collections.deque(job.watch(), maxlen=0)
+            assert job.state != DONE
 
 
 def generate(page, steps=4):
@@ -65,15 +65,15 @@ def generate(page, steps=4):
 
 
 def wait_for(page, place, text, timeout=LONG):
-    shown = page.locator(place).get_by_text(re.compile(text)).filter(visible=True)
+    match = page.locator(place).get_by_text(re.compile(text)).filter(visible=True)
     try:
-        shown.first.wait_for(timeout=timeout)
+        match.first.wait_for(timeout=timeout)
     except TimeoutError:
         pytest.fail(f"{place} says {page.locator(place).inner_text()!r}, not {text!r}")
 
 
 def finished(page, title="Your run"):
-    """Wait until a first run of a page is shown, not only said to be finished."""
+    """Wait until the first run of a page is shown."""
     wait_for(page, "#status", "Finished")
     expect(page.locator("#comparison").get_by_text(title)).to_be_visible()
 
@@ -84,19 +84,6 @@ def tab(page, name):
 
 def fits(page):
     return page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-
-
-def test_the_first_page_comes_within_3_seconds(chromium, server):
-    spent = []
-    for _ in range(5):  # the best counts: another process may have the machine for a while
-        context = chromium.new_context()
-        page = context.new_page()
-        begun = time.monotonic()
-        page.goto(server[0])
-        page.get_by_role("button", name="Generate", exact=True).wait_for()
-        spent.append(time.monotonic() - begun)
-        context.close()
-    assert min(spent) < 3, spent
 
 
 def test_the_bundled_model_comes_with_an_example_and_makes_a_run(open_page, bundled):
@@ -171,8 +158,8 @@ def test_a_wipe_shows_dense_left_and_sparse_right(open_page):
     compare.get_by_role("button", name="Wipe").click()
     wipe = compare.get_by_label("Wipe position")
     script = """(side) => {
-      const one = document.querySelector('ajour-compare');
-      const read = (index) => [...one.querySelectorAll('canvas')[index].getContext('2d')
+      const compare = document.querySelector('ajour-compare');
+      const read = (index) => [...compare.querySelectorAll('canvas')[index].getContext('2d')
         .getImageData(side ? 60 : 5, 20, 40, 60).data];
       const [shown, dense, sparse] = [0, 0, 1].map(read);
       const truth = side ? sparse : shown;
@@ -210,9 +197,7 @@ def test_a_stop_in_the_middle_and_on_again(open_page):
     tab(page, "Generate")
     expect(page.locator("#status")).to_contain_text("step")
     page.locator("#stop").click()
-    begun = time.monotonic()
     wait_for(page, "#status", "Stopped", 10_000)
-    assert time.monotonic() - begun < 5
     generate(page)
     wait_for(page, "#status", "Finished")
 
@@ -273,7 +258,7 @@ def test_plans_are_uploaded_good_and_bad(open_page, tmp_path):
         page.get_by_role("link", name="Download plan.json").click()
     assert json.loads(download.value.path().read_text()) == LATE.to_dict()
     tab(page, "Generate")
-    expect(page.get_by_label("The one in the Plan tab")).to_be_checked()
+    expect(page.get_by_label("From the Plan tab")).to_be_checked()
     generate(page)
     wait_for(page, "#status", "Finished")
 
@@ -315,18 +300,18 @@ def test_a_search_ends_in_a_plan_that_is_used_at_once(open_page):
     page.locator("#search").click()
     page.locator("#frontier svg").wait_for(timeout=LONG)
     wait_for(page, "#search-status", "The target of density 0.7 is met")
-    page.locator("#look-found").click()
-    wait_for(page, "#tabs", "Found by search", 10_000)
+    page.locator("#look-plan").click()
+    wait_for(page, "#tabs", "Result of a search", 10_000)
     page.locator("ajour-heads tbody button").first.click()
     wait_for(page, "#head", "of the layer's output", 10_000)  # errors come with it
     tab(page, "Search")
-    page.locator("#use-found").click()
-    expect(page.get_by_label("The one in the Plan tab")).to_be_checked()
+    page.locator("#use-plan").click()
+    expect(page.get_by_label("From the Plan tab")).to_be_checked()
     generate(page)
     wait_for(page, "#status", "Finished")
 
 
-def test_stored_results_are_drawn_and_told(open_page):
+def test_stored_results_are_drawn(open_page):
     page = open_page()
     tab(page, "Benchmark")
     sections = page.locator("#results section")
@@ -360,10 +345,10 @@ NAMELESS = """[...document.querySelectorAll('button, input, textarea, select')]
   .filter((e) => !(e.ariaLabel || e.innerText || e.title || e.labels?.length
     || e.getAttribute('aria-labelledby')))
   .map((e) => e.outerHTML.slice(0, 120))"""
-"""Says which controls of the page have no name."""
+"""The controls of the page that have no name."""
 
 
-def test_controls_have_names_and_states_are_said(open_page):
+def test_controls_have_names_and_states_are_read_out(open_page):
     page = open_page()
     with contextlib.suppress(TimeoutError):  # Gradio writes an example's text after its button
         page.wait_for_function(f"{NAMELESS}.length === 0", timeout=30_000)

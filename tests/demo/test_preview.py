@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
-from ajour.demo.preview import Colours, Preview, gray, heading, on_grid, scales, strip
+from ajour.demo.preview import Colours, Preview, clean_latents, gray, on_grid, scales, strip
 
 RNG = np.random.default_rng(0)
 
@@ -18,30 +18,32 @@ def noised(levels, index, data, noise):
 
 
 @pytest.mark.parametrize("kind", ["flow", "ddim", "mochi", "sigmas"])
-def test_the_data_is_found_from_two_mixtures(kind):
+def test_clean_latents_follow_from_two_mixtures(kind):
     if kind == "ddim":
         scheduler = DDIMScheduler()
         scheduler.set_timesteps(8)
     elif kind == "sigmas":
         sigmas = torch.tensor([14.6, 7.0, 3.0, 1.0, 0.3, 0.0])
-        scheduler = SimpleNamespace(sigmas=sigmas, config=SimpleNamespace())
+        scheduler = SimpleNamespace(
+            sigmas=sigmas, timesteps=torch.arange(5), config=SimpleNamespace()
+        )
     else:
         scheduler = FlowMatchEulerDiscreteScheduler(invert_sigmas=kind == "mochi")
         scheduler.set_timesteps(8)
     levels = scales(scheduler)
     data, noise = RNG.normal(size=(2, 3, 4, 5, 16)).astype(np.float32)
     for index in range(3):
-        found = heading(
+        clean = clean_latents(
             noised(levels, index, data, noise), noised(levels, index + 1, data, noise), levels,
             index,
         )  # fmt: skip
-        assert np.allclose(found, data, atol=1e-3)
+        assert np.allclose(clean, data, atol=1e-3)
 
 
 def test_after_the_last_level_the_latents_are_shown():
     after = np.ones((1, 2, 2, 4), np.float32)
-    assert heading(after * 0, after, [(1.0, 0.0)], 0) is after
-    assert heading(after * 0, after, [(0.5, 0.5), (0.5, 0.5)], 0) is after
+    assert clean_latents(after * 0, after, [(1.0, 0.0)], 0) is after
+    assert clean_latents(after * 0, after, [(0.5, 0.5), (0.5, 0.5)], 0) is after
 
 
 @pytest.mark.parametrize(
@@ -56,8 +58,7 @@ def test_after_the_last_level_the_latents_are_shown():
     ],
 )
 def test_layouts(shape, size, grid):
-    found = on_grid(torch.randn(shape), size)
-    assert found.shape == grid
+    assert on_grid(torch.randn(shape), size).shape == grid
 
 
 def test_an_unknown_layout_has_no_preview():
@@ -94,7 +95,8 @@ def test_a_strip_has_a_few_frames_of_one_size():
 
 
 def test_a_run_starts_anew_at_step_0():
-    scheduler = SimpleNamespace(sigmas=torch.tensor([1.0, 0.5, 0.0]), config=SimpleNamespace())
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    scheduler.set_timesteps(2)
     preview = Preview(scheduler, (1, 64, 64), None)
     for step in (0, 1, 0):
         assert preview.step(step, torch.randn(1, 16, 8, 8)).dtype == np.uint8

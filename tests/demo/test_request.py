@@ -1,4 +1,4 @@
-"""What may be asked for."""
+"""What may be requested."""
 
 import pytest
 
@@ -15,7 +15,7 @@ def test_a_form_becomes_a_request():
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "said"),
+    ("field", "value", "message"),
     [
         (0, "", "a prompt has 1 to 1000 characters, got 0"),
         (0, None, "a prompt has 1 to 1000 characters"),
@@ -36,10 +36,10 @@ def test_a_form_becomes_a_request():
         (6, "much", "guidance must be a number"),
     ],
 )
-def test_bounds(field, value, said):
+def test_bounds(field, value, message):
     fields = list(GOOD)
     fields[field] = value
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         Request.of(*fields)
 
 

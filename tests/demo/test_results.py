@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ajour.demo.results_charts import OTHER, kind_of, rows_of
+from ajour.demo.result_kinds import OTHER, kind_of, rows_of
 from ajour.demo.results_page import TREE, page, results_folder
 from tests.demo.test_views import Checker
 
@@ -46,12 +46,12 @@ SEARCH = {
     "frontier": [{"seconds": 5.0, "decibels": 22.0}, {"seconds": 4.0, "decibels": 20.0}],
     "dense_seconds": 8.0, "density": 0.2, "met": True, "target": {"kind": "psnr", "value": 30},
     "chosen": {"seconds": 4.5, "speedup": 1.8, "psnr_db": 31.0, "decibels": 21.0},
-    "tried": [{"speedup": 1.6, "psnr_db": 33.0},
+    "verified": [{"speedup": 1.6, "psnr_db": 33.0},
               {"seconds": 4.5, "speedup": 1.8, "psnr_db": 31.0, "decibels": 21.0}],
     "baselines": [{"speedup": 1.9, "psnr_db": 16.0, "name": "window"}],
     "settings": {"calibration": ["a"], "verification": ["b", "c"]},
 }  # fmt: skip
-SAID = {
+TEXTS = {
     "kernels": ("1,024 tokens, 2 heads of 64", "triton, full: 0.60 ms"),
     "transformers": ("flux, 3 layers", "1,000 ms, 1.40x, density 0.20"),
     "plans": ("1.25x", "30.0 dB", "0.950", "25.00 dB"),
@@ -62,31 +62,31 @@ SAID = {
 }
 
 
-def test_the_figures_of_a_search_are_told(tmp_path):
+def test_the_figures_of_a_search(tmp_path):
     (tmp_path / "search.json").write_text(json.dumps(SEARCH))
     text = page(tmp_path)
     Checker(text)
-    for said in (
+    for text_part in (
         "Target: psnr 30, met.",
         "verified on 2 others",
         "1.80x, 31.0 dB, density 0.20",
         "window for all heads: 1.90x, 16.0 dB",
         "on the way: 1.60x",
-        "All 3 rows",
     ):
-        assert said in text
+        assert text_part in text
 
 
 @pytest.mark.parametrize("name", RESULTS)
-def test_each_kind_of_result_is_told(name, tmp_path):
+def test_each_kind_of_result(name, tmp_path):
     facts = {"rows": RESULTS[name], "gpu": "G", "versions": {"torch": "2"}, "commit": "c"}
     (tmp_path / f"{name}.json").write_text(json.dumps(facts))
     text = page(tmp_path)
     Checker(text)
     assert f"{name}.json, G, torch 2, commit c" in text
-    assert f"All {len(RESULTS[name])} rows" in text
-    for said in SAID[name]:
-        assert said in text
+    assert text.count("<tr>") >= 1 + len(RESULTS[name])
+    assert "All rows" in text
+    for text_part in TEXTS[name]:
+        assert text_part in text
 
 
 def test_results_come_by_kind_and_others_are_passed_over(tmp_path):
@@ -108,7 +108,7 @@ def test_results_come_by_kind_and_others_are_passed_over(tmp_path):
 def test_long_results_say_what_is_left_out(tmp_path):
     (tmp_path / "long.json").write_text(json.dumps({"rows": [{"x": i} for i in range(300)]}))
     text = page(tmp_path)
-    assert "The first 200 of 300 rows" in text
+    assert "First 200 of 300 rows" in text
     assert text.count("<tr>") == 201
 
 
@@ -134,9 +134,9 @@ def test_an_installed_package_has_results_and_an_example(tmp_path):
         "print(ajour.__file__, *sorted(file.name for file in results_folder().glob('*.json')))"
     )
     place = {"PYTHONPATH": str(tmp_path), "PATH": ""}
-    told = subprocess.run(
+    names = subprocess.run(
         [sys.executable, "-c", code], env=place, cwd=tmp_path, check=True, capture_output=True,
         text=True,
     ).stdout.split()  # fmt: skip
-    assert told[0] == str(tmp_path / "ajour" / "__init__.py")
-    assert told[1:] == sorted(path.name for path in TREE.glob("*.json"))
+    assert names[0] == str(tmp_path / "ajour" / "__init__.py")
+    assert names[1:] == sorted(path.name for path in TREE.glob("*.json"))

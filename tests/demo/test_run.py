@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from ajour import Plan, PlanError
+from ajour.demo.attention_time import AttentionClock
 from ajour.demo.device import DONE, FAILED, STOPPED
-from ajour.demo.measure import measure
-from ajour.demo.server import of_result, shown_of
-from ajour.demo.share import AttentionClock
+from ajour.demo.errors import measure
+from ajour.demo.heads import ShownPlan
 from ajour.demo.store import FILES, Result, Store, views
 from ajour.pipelines.auto import Auto
 from ajour.pipelines.enable import is_enabled
@@ -26,9 +26,9 @@ def submit(site, plan=LATE, owner="me", request=REQUEST):
     return site.device.submit(owner, lambda pipe, job: site.runner.run(pipe, job, request, plan))
 
 
-def test_a_run_makes_every_file_and_tells_every_step(site):
+def test_a_run_makes_every_file_and_reports_every_step(site):
     job = submit(site)
-    news = finish(job)
+    progress = finish(job)
     assert job.state == DONE, job.error
     result = job.result
     report = result.report
@@ -40,7 +40,7 @@ def test_a_run_makes_every_file_and_tells_every_step(site):
     assert 0 < report["attention_share"]["dense"] < 1
     assert 0 < report["attention_share"]["sparse"] < 1
     assert imageio.imread(result.folder / "views.mp4").shape == (9, 3 * 128, 112, 3)
-    last = news[-1]
+    last = progress[-1]
     assert (last.done, last.total, last.left) == (8, 8, 0.0)
     assert set(last.strips) == {"dense", "sparse"}
     assert last.strips["dense"].shape[2] == 3
@@ -77,13 +77,11 @@ def test_a_stop_in_the_middle_leaves_the_pipeline_as_it_was(site, pipe):
     before = run(pipe)
     job = submit(site)
     for now in job.watch(every=0.0):
-        if now.news is not None and now.news.label == "sparse":
+        if now.progress is not None and now.progress.label == "sparse":
             site.device.stop("me")
     assert job.state == STOPPED
     assert job.result is None
     assert not is_enabled(pipe)
-    assert not pipe.transformer._forward_hooks
-    assert not pipe.transformer._forward_pre_hooks
     assert (run(pipe) == before).all()
 
 
@@ -106,7 +104,7 @@ def test_a_size_that_the_pipeline_refuses_is_said(site):
 
 
 def test_errors_are_measured_on_every_head(site):
-    shown = shown_of(LATE, "test", "3x8x7")
+    shown = ShownPlan.of(LATE, "test", "3x8x7")
     job = site.device.submit("me", lambda pipe, job: measure(pipe, job, shown, REQUEST, site.model))
     finish(job)
     assert job.state == DONE, job.error
@@ -122,7 +120,7 @@ def test_errors_are_measured_on_every_head(site):
 def test_errors_need_a_plan_for_the_model(site):
     data = LATE.to_dict()
     data["model"]["transformer"] = "FluxTransformer2DModel"
-    shown = shown_of(Plan.from_dict(data), "test")
+    shown = ShownPlan.of(Plan.from_dict(data), "test")
     job = site.device.submit("me", lambda pipe, job: measure(pipe, job, shown, REQUEST, site.model))
     finish(job)
     assert "another model" in job.error
@@ -134,15 +132,18 @@ def test_the_clock_counts_attention_and_the_whole(pipe):
     with clock.listen():
         run(pipe)
         clock.close_step("dense", 0)
-    assert 0 < clock.share("dense") < 1
-    assert not pipe.transformer._forward_hooks
+    share = clock.share("dense")
+    assert 0 < share < 1
+    run(pipe)
+    clock.close_step("dense", 1)
+    assert clock.share("dense") == share  # nothing is measured outside the block
 
 
 def test_the_difference_is_amplified_and_clipped():
     dense = np.zeros((1, 2, 2, 3), np.float32)
-    found = views(dense, dense + np.array([0.05, 0.5, 0], np.float32))
-    assert found.shape == (1, 6, 2, 3)
-    assert np.allclose(found[0, 4:], [0.4, 1, 0])
+    video = views(dense, dense + np.array([0.05, 0.5, 0], np.float32))
+    assert video.shape == (1, 6, 2, 3)
+    assert np.allclose(video[0, 4:], [0.4, 1, 0])
 
 
 def test_old_runs_go_first_and_names_cannot_be_guessed(tmp_path):
@@ -166,7 +167,7 @@ def test_the_stored_example_is_made_in_one_command(make_pipe, tmp_path, capsys):
     store = Store(tmp_path / "served")
     example = store.example(out)
     assert example.folder.is_relative_to(store.root)
-    assert of_result(example, "stored").source == "stored"
+    assert ShownPlan.of_result(example, "stored").source == "stored"
 
 
 def test_uploads_are_plans_or_said_to_be_none(site, tmp_path):
@@ -180,7 +181,7 @@ def test_uploads_are_plans_or_said_to_be_none(site, tmp_path):
     data["assignments"]["sparse"].pop()
     path.write_text(json.dumps(data))
     assert "cannot" not in said
-    assert "It can be looked at, but not run" in site.read_upload(str(path))[1]
+    assert "You can look at it, but not run it" in site.read_upload(str(path))[1]
     for text, reason in (
         ("{", "is not JSON"),
         ("[]", "must be an object"),

@@ -1,4 +1,4 @@
-"""Small searches of the page: news, stops, and plans that can be used at once."""
+"""Small searches of the page: progress, stops, and plans that can be used at once."""
 
 import pytest
 
@@ -6,7 +6,6 @@ from ajour import sparse
 from ajour.demo.device import DONE, STOPPED
 from ajour.demo.searching import search
 from ajour.demo.tab_search import checked_limit, checked_target, outcome
-from ajour.search.balance import Tried, best_of
 from ajour.search.settings import Target
 from tests.demo.conftest import REQUEST, finish
 from tests.pipelines.conftest import run
@@ -20,34 +19,33 @@ def submit(site, target, limit=300.0):
     )
 
 
-def test_a_search_tells_its_frontier_and_ends_in_a_plan(site, pipe):
+def test_a_search_reports_its_frontier_and_ends_in_a_plan(site, pipe):
     job = submit(site, Target("density", 0.7))
-    news = [one for one in finish(job) if one is not None]
+    progress = [state for state in finish(job) if state is not None]
     assert job.state == DONE, job.error
-    found = job.result
-    assert found.met
-    assert found.ended
-    assert 0 < found.density <= 0.7
-    assert found.shown.plan.provenance["made_by"].startswith("ajour search")
-    assert any(one.frontier for one in news)
-    assert found.news.tried
-    for name, errors in found.shown.errors.items():
+    result = job.result
+    assert result.met
+    assert 0 < result.density <= 0.7
+    assert result.shown.plan.provenance["made_by"].startswith("ajour search")
+    assert any(state.frontier for state in progress)
+    assert result.progress.verified
+    for name, errors in result.shown.errors.items():
         assert errors.shape == (2, 2)
-        assert name in found.shown.plan.assignments
-    assert "is met" in outcome(found)
-    with sparse(pipe, found.shown.plan, strict=True):
+        assert name in result.shown.plan.assignments
+    assert "is met" in outcome(result)
+    with sparse(pipe, result.shown.plan, strict=True):
         run(pipe, steps=4)
 
 
 def test_a_stop_keeps_the_best_plan_so_far(site):
     job = submit(site, Target("psnr", 30.0))
     for now in job.watch(every=0.0):
-        if now.news is not None and now.news.tried:
+        if now.progress is not None and now.progress.verified:
             site.device.stop("me")
     assert job.state == DONE, job.error
-    assert job.result.news.tried
+    assert job.result.progress.verified
     assert job.result.shown.plan.assignments is not None
-    assert ("Ended early" in outcome(job.result)) == (not job.result.ended)
+    assert ("Ended early" in outcome(job.result)) == (job.result.density is None)
 
 
 def test_time_that_is_up_before_a_plan_was_verified_ends_in_nothing(site):
@@ -55,25 +53,6 @@ def test_time_that_is_up_before_a_plan_was_verified_ends_in_nothing(site):
     finish(job)
     assert job.state == STOPPED
     assert job.result is None
-
-
-def tried(speedup, psnr):
-    return Tried(None, 1 / speedup, 1.0, {"speedup": speedup, "psnr_db": psnr})
-
-
-@pytest.mark.parametrize(
-    ("target", "best"),
-    [
-        (Target("psnr", 28), (1.4, 29)),
-        (Target("psnr", 40), (1.1, 35)),
-        (Target("speedup", 1.3), (1.4, 29)),
-        (Target("speedup", 3.0), (1.6, 25)),
-    ],
-    ids=str,
-)
-def test_the_best_of_what_was_verified(target, best):
-    found = best_of((tried(1.1, 35), tried(1.4, 29), tried(1.6, 25)), target)
-    assert (found.found["speedup"], found.found["psnr_db"]) == best
 
 
 @pytest.mark.parametrize("minutes", [0, -1, 31, None, "1"])

@@ -1,28 +1,39 @@
-"""The server over HTTP, without a browser: quick, closed, and asking nobody else."""
+"""The server over HTTP, without a browser: early, closed, and asking nobody else."""
 
 import io
 import subprocess
 import sys
-import time
+import threading
 
 import httpx
 import pytest
 
+from ajour.demo.app import serving
 from ajour.demo.guard import POLICY
 from ajour.plan import MAX_BYTES
 from ajour.search.cli import main
+from tests.demo.conftest import free_port, tiny_model
 
 pytestmark = pytest.mark.xdist_group("demo-server")
 
 
-def test_the_first_page_is_there_at_once(server):
-    url, _ = server
-    begun = time.perf_counter()
-    answer = httpx.get(url)
-    assert time.perf_counter() - begun < 3
+def test_the_page_opens_while_the_model_loads(pipe):
+    gate = threading.Event()
+
+    def load():
+        gate.wait(60)
+        return pipe
+
+    with serving(tiny_model(load), port=free_port()) as (page, site):
+        try:
+            answer = httpx.get(page.local_url)
+            assert not site.device.ready.is_set()
+        finally:
+            gate.set()
     assert answer.status_code == 200
     assert answer.headers["content-security-policy"] == POLICY
     assert "ajour-compare" in answer.text  # the scripts are part of it
+    assert len(answer.content) < 2**20
 
 
 def test_only_files_of_the_store_are_served(server, tmp_path):
@@ -55,7 +66,7 @@ def test_uploads_are_limited_in_size(server):
     assert answer.status_code == 413
 
 
-def test_nothing_is_offered_to_programs(server):
+def test_no_endpoint_is_named(server):
     named = httpx.get(f"{server[0]}gradio_api/info").json()
     assert named["named_endpoints"] == {}
     assert named["unnamed_endpoints"] == {}
@@ -78,17 +89,17 @@ def test_the_command_is_offered_without_loading_gradio(capsys):
     assert "--share" in out.stdout
 
 
-def test_without_gradio_the_command_says_how_to_get_it(monkeypatch, capsys):
+def test_without_gradio_the_command_explains_how_to_get_it(monkeypatch, capsys):
     monkeypatch.setattr("ajour.demo.commands.find_spec", lambda _: None)
     assert main(["demo"]) == 1
     assert "pip install '.[demo]'" in capsys.readouterr().err
 
 
-def test_a_model_that_is_not_there_is_said(tmp_path, capsys):
+def test_a_missing_model(tmp_path, capsys):
     assert main(["demo", "--model", str(tmp_path / "none")]) == 1
     assert "cannot load" in capsys.readouterr().err
 
 
-def test_a_plan_that_is_not_there_is_said(tmp_path, capsys):
+def test_a_missing_plan(tmp_path, capsys):
     assert main(["demo", "--plan", str(tmp_path / "none.json")]) == 1
     assert "cannot read plan" in capsys.readouterr().err

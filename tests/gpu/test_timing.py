@@ -3,7 +3,7 @@
 import torch
 
 from ajour import Full, Pyramid, TokenGrid, attention, lower
-from ajour.search.timing import LayerTimer
+from ajour.pipelines.stopwatch import LayerTimer
 from tests.conftest import assert_matches_oracle, random_qkv
 
 

@@ -1,7 +1,6 @@
 """Hooks of the main job: every step is told, and what the hook raises ends the run."""
 
 import json
-import time
 
 import numpy as np
 import pytest
@@ -30,11 +29,17 @@ def test_on_step_is_told_every_step_and_changes_nothing(pipe):
     assert np.array_equal(found.dense.video, plain.video)
 
 
-def test_the_time_of_on_step_does_not_count(pipe):
-    def on_step(*_):
-        time.sleep(1)
+def test_the_time_of_on_step_does_not_count(pipe, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("ajour.pipelines.generate.now", lambda device: clock[0])
+    forward = pipe.transformer.register_forward_pre_hook(lambda *_: advance(2))
 
-    assert sample(pipe, "a red circle", 0, on_step=on_step, **CALL).seconds < 2.9
+    def advance(seconds):
+        clock[0] += seconds
+
+    timed = sample(pipe, "a red circle", 0, on_step=lambda *_: advance(100), **CALL)
+    forward.remove()
+    assert timed.seconds == 2 * 3
 
 
 def test_what_on_step_raises_ends_the_run_and_leaves_the_pipeline_as_it_was(pipe):

@@ -6,9 +6,12 @@ import torch
 from ajour import TokenGrid, lower
 from ajour.lowering import pools
 from ajour.pipelines.machine import device_name
-from ajour.search.candidates import default_candidates
 from ajour.search.engine import Search
+from ajour.search.results import VerifiedPlan
 from ajour.search.settings import Settings, Target
+from ajour.search.solve.candidates import default_candidates
+from ajour.search.timing.costs import Costs
+from ajour.search.verify.runs import Quality
 from ajour.search.workers import Workers
 from tests.pipelines.conftest import HEAD_DIM, HEADS, LAYERS, _parts, make_pipe, pipe
 
@@ -26,7 +29,7 @@ def given_costs():
     """A head costs its density, a layer nothing beyond its heads, and a pass as much again."""
     heads = [lower([pattern], GRID).density() for pattern in CANDIDATES.values()]
     return {
-        "names": list(CANDIDATES), "heads": heads, "layer": 0.0, "pooling": 0.0,
+        "names": list(CANDIDATES), "heads": heads, "layer": 0.0, "pooling": 0.0, "first": 0.0,
         "pooled": [pools(pattern, GRID) for pattern in CANDIDATES.values()],
         "dense_pass": 2.0 * HEADS * LAYERS, "other": float(HEADS * LAYERS), "passes": 1,
         "held_out": [[1.0, 1.1], [2.0, 1.9]],
@@ -39,16 +42,25 @@ def given_costs():
 
 
 def settings(kind="speedup", value=1.3, **changes):
-    usual = {
+    defaults = {
         "model": "tiny",
         "target": Target(kind, value),
         "calibration": ("a red circle", "a blue star"),
         "verification": ("a red square",),
         "call": CALL,
         "bands": 2,
-        "costs": given_costs(),
+        "costs": Costs.from_dict(given_costs()),
     }
-    return Settings(**usual | changes)
+    return Settings(**defaults | changes)
+
+
+def verified_plan(choice=None, seconds=1.0, decibels=1.0, psnr_db=30.0, speedup=1.0):
+    """A verified plan of given figures; passes were not timed."""
+    quality = Quality(
+        psnr_db=psnr_db, ssim=0.9, warp=0.0, dense_warp=0.0, run_seconds=1.0,
+        dense_run_seconds=speedup, psnr_db_each=(psnr_db,),
+    )  # fmt: skip
+    return VerifiedPlan("", None, choice, "plan/0", seconds, decibels, quality)
 
 
 def run_search(pipe, folder, asked, resume=False, workers=None):

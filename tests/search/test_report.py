@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 
-from ajour.search.report import write_report
+from ajour.search.report.page import write_report
 
 
 @pytest.fixture
@@ -24,16 +24,17 @@ def test_the_page_needs_nothing_else(page):
     assert "@import" not in page
 
 
-def test_it_shows_what_was_found(plain, page):
-    facts = plain[0].facts
-    assert f"{facts['chosen']['psnr_db']:.2f} dB" in page
+def test_it_shows_the_outcome_and_escapes_text(plain, page):
+    outcome, _ = plain
+    assert f"{outcome.chosen.psnr_db:.2f} dB" in page
     assert page.count("<svg") == 3
-    for name in plain[0].plan.patterns:
+    for name in outcome.plan.patterns:
         assert f"<b>{name}</b>" in page
-    for one in facts["baselines"]:
-        assert f"<td>{one['name']}</td>" in page
-    assert page.count("data:image/jpeg") == 2 * len(facts["settings"]["verification"])
+    for baseline in outcome.baselines:
+        assert f"<td>{baseline.name}</td>" in page
+    assert page.count("data:image/jpeg") == 2 * len(outcome.settings.verification)
     assert "ajour search tiny --out &lt;plan&gt;" in page
+    assert "&lt;svg" not in page
 
 
 def test_heat_maps_have_a_cell_per_head(plain, page):

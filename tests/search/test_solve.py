@@ -4,18 +4,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ajour.search.solve import DENSE_BAND, Group, Problem, frontier, solve
+from ajour.search.bands import Bands
+from ajour.search.solve.knapsack import frontier, solve
+from ajour.search.solve.problem import DENSE_BAND, Group, Problem, time_problem
+from ajour.search.timing.costs import Costs
+from tests.pipelines.conftest import HEADS, LAYERS
+from tests.search.conftest import CANDIDATES, given_costs
 
 
 def groups_of(kind, costs):
     """Groups of a problem: each candidate by itself, some together, both, or none."""
     bands, count = costs.shape
-    found = []
+    groups = []
     if "each" in kind:
-        found += [Group(np.arange(count) == one, 0.4 * costs[:, one]) for one in range(count)]
+        groups += [Group(np.arange(count) == c, 0.4 * costs[:, c]) for c in range(count)]
     if "some" in kind:
-        found.append(Group(np.arange(count) % 2 == 0, np.full(bands, 0.3)))
-    return tuple(found)
+        groups.append(Group(np.arange(count) % 2 == 0, np.full(bands, 0.3)))
+    return tuple(groups)
 
 
 def random_problem(seed, shape=(2, 1, 2, 3), kind="none"):
@@ -44,10 +49,10 @@ def test_it_is_the_best_of_all_choices(seed, kind):
     choices = all_choices(problem)
     times = [problem.seconds(choice) for choice in choices]
     budget = float(np.quantile(times, 0.1 + 0.07 * seed))
-    found = solve(problem, budget)
+    choice = solve(problem, budget)
     least = min(problem.error(c) for c, t in zip(choices, times, strict=True) if t <= budget + 1e-9)
-    assert problem.seconds(found) <= budget + 1e-6
-    assert problem.error(found) == pytest.approx(least, rel=2e-4 if kind == "none" else 2e-3)
+    assert problem.seconds(choice) <= budget + 1e-6
+    assert problem.error(choice) == pytest.approx(least, rel=2e-4 if kind == "none" else 2e-3)
 
 
 @pytest.mark.parametrize("seed", range(24))
@@ -60,10 +65,10 @@ def test_it_is_the_best_with_dear_and_overlapping_groups(seed):
     choices = all_choices(problem)
     times = [problem.seconds(choice) for choice in choices]
     budget = float(np.quantile(times, 0.05 + 0.1 * (seed % 3)))
-    found = solve(problem, budget)
+    choice = solve(problem, budget)
     least = min(problem.error(c) for c, t in zip(choices, times, strict=True) if t <= budget + 1e-9)
-    assert problem.seconds(found) <= budget + 1e-6
-    assert problem.error(found) == pytest.approx(least, rel=2e-3)
+    assert problem.seconds(choice) <= budget + 1e-6
+    assert problem.error(choice) == pytest.approx(least, rel=2e-3)
 
 
 def test_errors_and_times_of_a_choice():
@@ -104,7 +109,7 @@ def test_a_sweep_opens_a_group_that_is_only_worth_it_for_all_heads_together():
         values = {one: problem.error(c) + price * problem.seconds(c)
                   for one in (0, 1) for c in [np.full((1, 1, 2), one)]}  # fmt: skip
         assert min(values, key=values.get) == expected
-        assert (problem.relaxed(price) == expected).all()
+        assert (problem.at_price(price) == expected).all()
 
 
 def test_a_sweep_leaves_a_group_that_is_not_worth_its_price():
@@ -113,8 +118,8 @@ def test_a_sweep_leaves_a_group_that_is_not_worth_its_price():
         np.array([[[[0.1, 0.0], [0.1, 0.0]]]]), np.array([[1.0, 1.0]]), np.zeros(1),
         np.array([100.0]), (pooled,),
     )  # fmt: skip
-    assert (problem.relaxed(0.1) == 1).all()
-    assert (problem.relaxed(1.0) == 0).all()
+    assert (problem.at_price(0.1) == 1).all()
+    assert (problem.at_price(1.0) == 0).all()
 
 
 def test_a_sweep_lets_heads_share_a_candidate():
@@ -122,8 +127,8 @@ def test_a_sweep_lets_heads_share_a_candidate():
         np.array([[[[0.0, 0.1], [0.1, 0.0]]]]), np.array([[1.0, 1.0]]), np.zeros(1),
         np.array([100.0]), tuple(Group(np.arange(2) == one, np.array([0.5])) for one in range(2)),
     )  # fmt: skip
-    assert len(np.unique(problem.relaxed(0.1))) == 2
-    assert len(np.unique(problem.relaxed(0.5))) == 1
+    assert len(np.unique(problem.at_price(0.1))) == 2
+    assert len(np.unique(problem.at_price(0.5))) == 1
 
 
 def test_a_generous_budget_runs_dense_and_a_tight_one_is_refused():
@@ -133,7 +138,7 @@ def test_a_generous_budget_runs_dense_and_a_tight_one_is_refused():
         solve(problem, 0.001)
 
 
-def test_a_budget_of_density_is_told_as_such():
+def test_an_error_names_a_budget_of_density():
     problem = replace(random_problem(3), unit="density")
     whole = float(problem.dense.sum())
     with pytest.raises(ValueError, match=r"^a budget of density 0.001 cannot be met"):
@@ -142,12 +147,30 @@ def test_a_budget_of_density_is_told_as_such():
 
 def test_the_frontier_falls_in_time_and_rises_in_error():
     problem = random_problem(5, (3, 2, 3, 6))
-    found = list(frontier(problem))
-    times, errors = ([f(c) for c in found] for f in (problem.seconds, problem.error))
-    assert len(found) > 5
+    choices = list(frontier(problem))
+    times, errors = ([f(c) for c in choices] for f in (problem.seconds, problem.error))
+    assert len(choices) > 5
     assert times == sorted(times, reverse=True)
     assert errors == sorted(errors)
     # None of its points can be beaten.
-    for choice in found:
+    for choice in choices:
         best = solve(problem, problem.seconds(choice) + 1e-9)
         assert problem.error(choice) <= problem.error(best) * (1 + 1e-3) + 1e-9
+
+
+@pytest.mark.parametrize("most", [0, 10**6])  # errors up to which first heads cost more
+def test_the_problem_costs_what_the_cost_model_says(monkeypatch, most):
+    monkeypatch.setattr("ajour.search.solve.problem.MOST_SHARED", most)
+    costs = Costs.from_dict(given_costs() | {"layer": 0.1, "pooling": 0.2, "first": 0.3})
+    rng, count = np.random.default_rng(0), len(CANDIDATES)
+    bands = Bands((1.0, 0.9, 0.6, 0.3), 2)
+    problem = time_problem(rng.random((2, LAYERS, HEADS, count)), bands, costs)
+    for _ in range(20):
+        rows = [rng.permutation(count)[:HEADS] for _ in range(2 * LAYERS)]  # all heads are first
+        choice = np.array(rows).reshape(2, LAYERS, HEADS)
+        expected = sum(2 * (costs.other + costs.attention(picked)) for picked in choice)
+        assert problem.seconds(choice) == pytest.approx(expected)
+    alike = np.full((2, LAYERS, HEADS), costs.pooled.index(True))
+    expected = sum(2 * (costs.other + costs.attention(picked)) for picked in alike)
+    spent = problem.seconds(alike)
+    assert spent == pytest.approx(expected) if most else spent > expected

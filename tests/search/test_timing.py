@@ -5,17 +5,30 @@ import pytest
 import torch
 from diffusers import WanTransformer3DModel
 
-from ajour import Captured, Diagonal, Full, Phase, Plan, Pyramid, Schedule, Skip, TokenGrid
-from ajour.pipelines.session import session_of
-from ajour.search import costs, estimate
-from ajour.search.calibrate import full_plan
-from ajour.search.costs import HELD_OUT, Costs, layer_rows, measure_costs
-from ajour.search.passes import MEASURING, Turns, pass_turns, steps_run, time_passes
-from ajour.search.probe import probe
+from ajour import Captured, Diagonal, Full, Phase, Pyramid, Schedule, Skip
+from ajour.pipelines import stopwatch
+from ajour.pipelines.enable import is_enabled
+from ajour.pipelines.runtime import TransformerRuntime
+from ajour.search import estimate
 from ajour.search.provenance import origin
-from ajour.search.timing import design, fit, typical_times
+from ajour.search.setup import Setup
+from ajour.search.timing import layers, passes
+from ajour.search.timing.costs import Costs
+from ajour.search.timing.fit import design, fit, typical_times
+from ajour.search.timing.layers import HELD_OUT, layer_rows, measure_costs
+from ajour.search.timing.passes import MEASURING, TimedPasses, time_passes, time_plan
+from ajour.search.timing.probe import RunShape, run_shape
 from tests.pipelines.conftest import HEADS, LATE, LAYERS, make_plan, make_transformer
 from tests.search.conftest import CALL, GRID, given_costs, settings
+
+CAPTURED = Captured((0.2, 0.2, 0.2, 1.0))
+
+
+@pytest.fixture
+def ticks(monkeypatch):
+    """A clock that advances by a second whenever it is read."""
+    reads = iter(range(10**9))
+    monkeypatch.setattr(stopwatch, "now", lambda device: float(next(reads)))
 
 
 @pytest.mark.parametrize(("candidates", "layers"), [(3, 1), (3, 2), (50, 30), (7, 200)])
@@ -28,42 +41,30 @@ def test_all_candidates_and_as_many_mixes_fill_whole_passes(candidates, layers):
     assert (layer_rows(candidates, layers, 4) == rows).all()
 
 
-def test_less_work_costs_less(pipe):
-    call = CALL | {"num_frames": 37, "height": 192, "width": 192}
-    candidates = {"full": Full(), "near": Diagonal(1.0), "skip": Skip()}
-    model, grid = full_plan(pipe.transformer).model, TokenGrid(10, 12, 12)
-    found = measure_costs(pipe, model, candidates, grid, 1, "a star", None, call)
-    assert found.heads[0] > found.heads[1] > found.heads[2] >= 0
-    assert found.layer >= 0
-    assert len(found.held_out) == HELD_OUT
-
-
 def test_layers_times_are_those_of_the_rows_they_run(pipe, monkeypatch):
     """A clock that tells a layer's heads: the fit has to give them back, all in their places."""
     candidates = {"full": Full(), "skip": Skip(), "near": Diagonal(1.0), "far": Pyramid(0, 0, 0)}
-    own = dict(zip(candidates, (5.0, 1.0, 2.0, 3.0), strict=True)) | {"skipped": 1.0}
-
+    seconds = dict(zip(candidates, (5.0, 1.0, 2.0, 3.0), strict=True)) | {"skipped": 1.0}
     rng = np.random.default_rng(0)
 
-    def turns(_pipe, plan, *_, **_call):
+    def timed(_setup, plan, *_):
         slow = np.array([1.0, 0.98, 1.3])[:, None]  # rounds; the median counts
-        layers = {
-            name: slow * [0.5 + ("far" in row) + sum(map(own.get, row)) for row in rows]
+        within = {
+            name: slow * [0.5 + ("far" in row) + sum(map(seconds.get, row)) for row in rows]
             for name, rows in plan.assignments.items()
         }
-        passes = {name: (7 + times.sum(axis=1)).tolist() for name, times in layers.items()}
+        passes = {name: (7 + times.sum(axis=1)).tolist() for name, times in within.items()}
         assert len({tuple(map(tuple, rows)) for rows in plan.assignments.values()}) > 2
         dense = {"dense": np.zeros((3, LAYERS))}
-        orders = [[*rng.permutation(list(layers)), "dense"] for _ in range(3)]
-        return Turns({"dense": [40.0] * 3} | passes, dense | layers, orders)
+        orders = [[*rng.permutation(list(within)), "dense"] for _ in range(3)]
+        return TimedPasses({"dense": [40.0] * 3} | passes, dense | within, orders)
 
-    monkeypatch.setattr(costs, "pass_turns", turns)
-    model = full_plan(pipe.transformer).model
-    found = measure_costs(pipe, model, candidates, GRID, 1, "a star", None, CALL)
-    alone = HEADS * np.array(found.heads) + found.layer + found.pooling * np.array(found.pooled)
+    monkeypatch.setattr(layers, "time_passes", timed)
+    costs = measure_costs(Setup(pipe, CALL), candidates, GRID, 1, "a star")
+    alone = HEADS * np.array(costs.heads) + costs.layer + costs.pooling * np.array(costs.pooled)
     assert alone == pytest.approx(HEADS * np.array([5, 1, 2, 3]) + 0.5 + np.array([0, 0, 0, 1]))
-    assert (found.dense_pass, found.other) == pytest.approx((40.0, 7.0))
-    assert found.error == pytest.approx(0, abs=1e-6)
+    assert (costs.dense_pass, costs.other) == pytest.approx((40.0, 7.0))
+    assert costs.error == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("first", [0.0, 0.35])
@@ -71,14 +72,14 @@ def test_the_fit_recovers_layers_whose_first_heads_cost_more(first):
     rng = np.random.default_rng(0)
     rows = [[index] * 4 for index in range(6)] + rng.integers(0, 6, (8, 4)).tolist()
     used = np.array([np.bincount(row, minlength=6) for row in rows], dtype=float)
-    own = np.array([0.0, 1.0, 1.5, 2.0, 3.0, 5.0])
+    seconds = np.array([0.0, 1.0, 1.5, 2.0, 3.0, 5.0])
     pooled = np.arange(6) % 3 == 1
-    measured = 0.7 + 0.4 * used[:, pooled].any(axis=1) + (used + first * (used > 0)) @ own
+    measured = 0.7 + 0.4 * used[:, pooled].any(axis=1) + (used + first * (used > 0)) @ seconds
     share, times = fit(used, pooled, measured)
     assert share == pytest.approx(first)
     assert design(used, pooled, share) @ times == pytest.approx(measured)
-    if first:  # else a layer's fixed time cannot be told from its heads'
-        assert times == pytest.approx([0.7, 0.4, *own])
+    if first:  # else a layer's fixed time cannot be told apart from its heads
+        assert times == pytest.approx([0.7, 0.4, *seconds])
 
 
 def test_a_machine_of_changing_speed_is_seen_through():
@@ -86,8 +87,7 @@ def test_a_machine_of_changing_speed_is_seen_through():
     true = rng.uniform(1, 5, 60)
     orders = np.array([rng.permutation(60) for _ in range(5)])
     slow = np.where(np.arange(300) % 140 < 50, 1.8, 1.0).reshape(5, 60)
-    found = typical_times(true[orders] * slow, orders)
-    assert found == pytest.approx(true, rel=0.02)
+    assert typical_times(true[orders] * slow, orders) == pytest.approx(true, rel=0.02)
 
 
 def test_costs_survive_json_and_predict_a_pass():
@@ -97,10 +97,10 @@ def test_costs_survive_json_and_predict_a_pass():
     assert given.attention(choice) == LAYERS * HEADS * given.heads[0]
     given = replace(given, layer=0.1, first=0.5, pooling=0.2)
     assert given.attention(choice) == pytest.approx(LAYERS * (0.1 + (HEADS + 0.5) * given.heads[0]))
-    one = given.pooled.index(True)
-    choice[0, :2] = one
+    pooled = given.pooled.index(True)
+    choice[0, :2] = pooled
     rest = HEADS - 2 + 0.5 if HEADS > 2 else 0
-    first = 0.1 + 0.2 + rest * given.heads[0] + 2.5 * given.heads[one]
+    first = 0.1 + 0.2 + rest * given.heads[0] + 2.5 * given.heads[pooled]
     others = (LAYERS - 1) * (0.1 + (HEADS + 0.5) * given.heads[0])
     assert given.attention(choice) == pytest.approx(first + others)
     assert given.error == pytest.approx((0.1 / 1.1 + 0.1 / 1.9) / 2)
@@ -108,12 +108,12 @@ def test_costs_survive_json_and_predict_a_pass():
 
 def test_costs_are_measured_with_what_they_hold_for(pipe):
     candidates = {"full": Full(), "skip": Skip(), "near": Diagonal(1.0)}
-    model = full_plan(pipe.transformer).model
-    found = measure_costs(pipe, model, candidates, GRID, 1, "a star", None, CALL)
-    assert found.names == tuple(candidates)
-    assert found.conditions == given_costs()["conditions"]
-    assert min(found.dense_pass, found.other) > 0
-    assert min(found.heads) >= 0
+    costs = measure_costs(Setup(pipe, CALL), candidates, GRID, 1, "a star")
+    assert costs.names == tuple(candidates)
+    assert costs.conditions == given_costs()["conditions"]
+    assert min(costs.dense_pass, costs.other) > 0
+    assert min(costs.heads) >= 0
+    assert len(costs.held_out) == HELD_OUT
 
 
 @pytest.mark.parametrize(
@@ -133,12 +133,12 @@ def test_bad_costs_are_refused(change):
 
 
 @pytest.mark.parametrize("data", [{"names": []}, [], 7, None], ids=str)
-def test_what_is_no_table_of_costs_is_refused(data):
+def test_data_that_is_no_table_of_costs_is_refused(data):
     with pytest.raises(ValueError, match="not a table of costs"):
         Costs.from_dict(data)
 
 
-def test_costs_of_an_earlier_version_tell_what_they_lack():
+def test_an_error_names_what_costs_of_an_earlier_version_lack():
     costs = given_costs()
     del costs["conditions"]
     with pytest.raises(ValueError, match="lacks conditions; a search of this version"):
@@ -166,80 +166,62 @@ def test_scoring_is_timed_in_the_dtype_that_attention_runs_in(loaded_pipe, monke
     with pytest.raises(Seen) as seen:
         estimate.estimate(loaded_pipe, settings())
     assert set(seen.value.args) == {torch.bfloat16}
-    assert origin(loaded_pipe)["dtype"] == "bfloat16"
+    assert origin(Setup(loaded_pipe))["dtype"] == "bfloat16"
 
 
-def test_a_probe_tells_grid_steps_and_passes(pipe):
-    found = probe(pipe, "a star", rounds=1, **CALL | {"guidance_scale": 2.0})
-    assert (found.grid, found.steps, found.passes) == (GRID, 4, 2)
-    assert min(found.dense_pass, found.skip_pass) > 0
-    assert found.around > 0
+def test_a_short_run_has_grid_steps_and_passes_of_a_whole_run(pipe):
+    shape = run_shape(Setup(pipe, CALL | {"guidance_scale": 2.0}), "a star")
+    assert (shape.grid, shape.steps, shape.passes) == (GRID, 4, 2)
+    assert RunShape.from_dict(shape.to_dict()) == shape
 
 
-def test_passes_are_timed_by_assignment(pipe):
+def test_passes_are_timed_by_assignment(pipe, ticks):
     levels = [1.0, 0.9, 0.6, 0.3]
-    found = time_passes(pipe, LATE, levels, "a star", rounds=1, **CALL)
-    spent = found["pass_seconds"]
-    assert set(spent) == {"dense", "sparse"}
-    total = spent["dense"] + 3 * spent["sparse"]
-    assert 0 < found["attention_seconds"] < spent["sparse"]
-    assert found["speedup"] == pytest.approx(4 * spent["dense"] / total)
-    assert "_ajour" not in pipe.__dict__
+    times = time_plan(Setup(pipe, CALL), LATE, levels, "a star", passes=1, rounds=1)
+    assert times.pass_seconds == {"dense": 1, "sparse": 1 + 2 * LAYERS}
+    assert times.attention_seconds == LAYERS
+    assert times.speedup == pytest.approx(4 / (1 + 3 * (1 + 2 * LAYERS)))
+    assert not is_enabled(pipe)
 
 
-def test_the_step_that_measures_captured_patterns_is_told_apart():
-    captured = Captured((0.2, 0.2, 0.2, 1.0))
-    names = {"near": Diagonal(1.0), "best": captured}
-    plan = Plan(
-        LATE.model, names,
-        {name: ((name,) * HEADS,) * LAYERS for name in names},
-        Schedule((Phase(1.0, "near"), Phase(0.5, "best"))),
+@pytest.fixture
+def runs(monkeypatch):
+    """The arguments of every `run_as`: assignment, and whether maps are measured."""
+    calls, run_as = [], TransformerRuntime.run_as
+
+    def spy(self, assignment, measure=False):
+        calls.append((assignment, measure))
+        return run_as(self, assignment, measure)
+
+    monkeypatch.setattr(TransformerRuntime, "run_as", spy)
+    return calls
+
+
+@pytest.mark.parametrize("steps", [2, 4])  # in a run of 2, the first would measure maps
+def test_all_captured_assignments_are_timed_sparse(pipe, runs, ticks, steps):
+    plan = replace(
+        LATE, patterns={"near": Diagonal(1.0), "best": CAPTURED},
+        assignments={name: ((name,) * HEADS,) * LAYERS for name in ("near", "best")},
+        schedule=Schedule((Phase(1.0, "near"), Phase(0.5, "best"))),
     )  # fmt: skip
-    assert steps_run(plan, [1.0, 0.8, 0.4, 0.2]) == ["near", "near", MEASURING, "best"]
-    late = replace(plan, schedule=Schedule((Phase(1.0, "dense"), Phase(0.5, "best"))))
-    assert steps_run(late, [1.0, 0.8, 0.4, 0.2]) == ["dense", MEASURING, "best", "best"]
-    assert steps_run(replace(plan, schedule=Schedule((Phase(1.0, "best"),))), [1.0, 0.4]) == [
-        MEASURING, "best",
-    ]  # fmt: skip
+    setup = Setup(pipe, CALL | {"num_inference_steps": steps})
+    times = time_passes(setup, plan, "a star", 1)
+    order = times.orders[0]
+    names = ["dense", "near", "best"]
+    assert runs == [("dense", True), *((name, False) for name in [*names, *order])]
+    assert sorted(order) == sorted(names)
+    assert list(times.layers) == list(times.passes) == names
+    assert (times.layers["dense"] == 0).all()
+    for name in ("near", "best"):
+        assert (times.layers[name] == np.ones((1, LAYERS))).all()
 
 
-@pytest.mark.parametrize("steps", [2, 4])  # of 2, the second alone would ask for captured maps
-def test_all_captured_assignments_are_timed_sparse(pipe, steps):
-    captured = Captured((0.2, 0.2, 0.2, 1.0))
-    plan = Plan(
-        LATE.model, {"near": Diagonal(1.0), "best": captured},
-        {name: ((name,) * HEADS,) * LAYERS for name in ("near", "best")},
-        Schedule((Phase(1.0, "near"), Phase(0.5, "best"))),
-    )  # fmt: skip
-    ran = []
-    hook = pipe.transformer.register_forward_hook(
-        lambda *_: ran.append(session_of(pipe).runtimes[0].phase)
-    )
-    turns = pass_turns(pipe, plan, "a star", None, 1, **CALL | {"num_inference_steps": steps})
-    hook.remove()
-    assert ran == ["dense", "best", "near", "dense", *turns.orders[0]]
-    assert sorted(turns.orders[0]) == ["best", "dense", "near"]
-    assert list(turns.layers) == list(turns.passes) == ["dense", "best", "near"]
-    assert (turns.layers["dense"] == 0).all()
-    for name in ("best", "near"):
-        assert turns.layers[name].shape == (1, LAYERS)
-        assert (turns.layers[name] > 0).all()
-        assert turns.layers[name].sum() < turns.passes[name][0]
-
-
-@pytest.mark.parametrize("passes", [1, 2])
-def test_measuring_captured_maps_counts_in_the_speed(pipe, monkeypatch, passes):
+@pytest.mark.parametrize("per_step", [1, 2])
+def test_measuring_captured_maps_counts_in_the_speed(pipe, monkeypatch, runs, per_step):
     """Every measured pass takes a second longer; of a step's passes only the first measures."""
-    plan = make_plan([Captured((0.2, 0.2, 0.2, 1.0))] * HEADS)
-    runtimes = []
-
-    def seconds(call, _device):
-        call()
-        runtimes[:] = session_of(pipe).runtimes
-        return 1.0 + (runtimes[0]._measure is not None)
-
-    monkeypatch.setattr("ajour.search.passes.seconds", seconds)
+    monkeypatch.setattr(passes, "timed", lambda call, device: (call(), 1.0 + runs[-1][1]))
+    plan = make_plan([CAPTURED] * HEADS)
     levels = [1.0, 0.6, 0.3]
-    found = time_passes(pipe, plan, levels, "a star", rounds=2, passes=passes, **CALL)
-    assert found["pass_seconds"] == {"dense": 1.0, "sparse": 1.0, MEASURING: 1 + 1 / passes}
-    assert found["speedup"] == pytest.approx(3 / (3 + 1 / passes))
+    times = time_plan(Setup(pipe, CALL), plan, levels, "a star", passes=per_step, rounds=2)
+    assert times.pass_seconds == {"dense": 1.0, "sparse": 1.0, MEASURING: 1 + 1 / per_step}
+    assert times.speedup == pytest.approx(3 / (3 + 1 / per_step))

@@ -35,19 +35,19 @@ def test_work_is_not_overwritten_by_accident(tmp_path):
         Work(tmp_path, FOR)
 
 
-def test_another_search_is_not_gone_on_with(tmp_path):
+def test_another_search_is_not_resumed(tmp_path):
     Work(tmp_path, FOR)
-    with pytest.raises(WorkError, match="begun with another seed: 0 then, 1 now; go on with"):
+    with pytest.raises(WorkError, match="begun with another seed: 0 then, 1 now; resume with"):
         Work(tmp_path, FOR | {"seed": 1}, resume=True)
     work = Work(tmp_path, FOR, resume=True)
     work.claim("identity/origin", {"versions": {"torch": "2.9", "python": "3.11"}})
     again = Work(tmp_path, FOR, resume=True)
-    with pytest.raises(WorkError, match=r"another versions \(torch: 2.9 then, 2.8 now\); go on"):
+    with pytest.raises(WorkError, match=r"another versions \(torch: 2.9 then, 2.8 now\); resume"):
         again.claim("identity/origin", {"versions": {"torch": "2.8", "python": "3.11"}})
 
 
 @pytest.mark.parametrize("line", [b"", b'["a", 1', b"[1, 2, 3]", b"7", b"[1, 2]", b"\xff", b"{}"])
-def test_a_damaged_line_is_told(tmp_path, line):
+def test_a_damaged_line_is_refused(tmp_path, line):
     Work(tmp_path, FOR).put("a", 1)
     file = tmp_path / "work-0.jsonl"
     file.write_bytes(file.read_bytes() + line + b"\n")

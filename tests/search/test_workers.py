@@ -8,12 +8,12 @@ from ajour.search.workers import Workers
 
 @pytest.fixture
 def current(monkeypatch):
-    """GPUs made the current one, on a host that seems to have some."""
-    found = []
+    """The GPUs that were made current, on a host that seems to have some."""
+    calls = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "set_device", found.append)
+    monkeypatch.setattr(torch.cuda, "set_device", calls.append)
     monkeypatch.setenv("LOCAL_RANK", "3")
-    return found
+    return calls
 
 
 @pytest.mark.parametrize("asked", [None, "cuda"])

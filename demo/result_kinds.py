@@ -1,0 +1,197 @@
+"""The kinds of result files and their charts, from runs of the bundled model to single kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ajour.demo.charts import Series, chart, frontier_chart, table
+from ajour.search.report.figures import fitted
+
+Row = Mapping[str, Any]
+Rows = Sequence[Row]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of result file.
+
+    Args:
+        title: of its section.
+        about: what was measured, and against what; may be empty.
+        keys: the keys by which the first row of such a file is recognised.
+        template: draws the file's `data` and `rows`; empty to draw only the table of rows.
+        values: further values for the template, from the file's contents.
+    """
+
+    title: str
+    about: str
+    keys: frozenset[str]
+    template: str
+    values: Callable[[Row], dict[str, Any]] = lambda _: {}
+
+
+def kind_of(rows: Rows) -> Kind:
+    """The kind of a file by its first row."""
+    return next((kind for kind in KINDS if kind.keys <= rows[0].keys()), OTHER)
+
+
+def rows_of(data: Row) -> Rows:
+    """The rows of a file; of a search's figures, the plans that it verified.
+
+    Raises:
+        KeyError: if it is not a result file.
+    """
+    if "frontier" not in data:
+        return list(data["rows"])
+    chosen = data["chosen"]
+    tried = [{"verified": "on the way"} | plan for plan in data["verified"] if plan != chosen]
+    simple = [{"verified": f"{p['name']} for all heads"} | p for p in data["baselines"]]
+    return [{"verified": "chosen"} | chosen, *tried, *simple]
+
+
+PLAN_COLUMNS: dict[str, tuple[str, str]] = {
+    "plan": ("plan", "{}"),
+    "density": ("density, sparse steps", "{:.2f}"),
+    "mean_density": ("density, all steps", "{:.2f}"),
+    "dense_seconds": ("dense", "{:.1f} s"),
+    "sparse_seconds": ("sparse", "{:.1f} s"),
+    "speedup": ("speed-up", "{:.2f}x"),
+    "psnr_db": ("PSNR", "{:.1f} dB"),
+    "ssim": ("SSIM", "{:.3f}"),
+    "all": ("prompt adherence", "{:.3f}"),
+}
+"""By key of a row: the column's title and the format of its values."""
+
+
+def _plans(data: Row) -> dict[str, Any]:
+    """A table of all plans; if there are several, also their quality against density."""
+    rows = [{**row, **(row.get("adherence") or {})} for row in data["rows"]]
+    known = {key: column for key, column in PLAN_COLUMNS.items() if any(key in row for row in rows)}
+    cells = [
+        [
+            form.format(row[key]) if row.get(key) is not None else ""
+            for key, (_, form) in known.items()
+        ]
+        for row in rows
+    ]
+    titles = [title for title, _ in known.values()]
+    labels = [f"{row['plan']}: {row['psnr_db']:.2f} dB" for row in rows]
+    points = [(row["mean_density"], row["psnr_db"]) for row in rows]
+    title, axes = "PSNR by mean density", ("mean density of all steps", "PSNR, dB")
+    return {
+        "plans": table(titles, cells, "Plans, their speed and their quality"),
+        "drawn": chart(
+            title, *axes, [Series("plans", points if len(rows) > 1 else [], "dots", labels)]
+        ),
+    }
+
+
+def _search(data: Row) -> dict[str, Any]:
+    """The predicted frontier, the verified plans, and plans of one pattern for all heads."""
+    groups: dict[str, list[tuple[str, float, float]]] = {
+        "verified on the way": [], "one pattern for all heads": [], "chosen": []
+    }  # fmt: skip
+    rows = rows_of(data)
+    for row in rows:
+        name = row["verified"]
+        group = {"chosen": "chosen", "on the way": "verified on the way"}.get(name)
+        point = (name, row["speedup"], row["psnr_db"])
+        groups[group or "one pattern for all heads"].append(point)
+    low, high = (end(row["psnr_db"] for row in rows) for end in (min, max))
+    chosen = data["chosen"]
+    curve = fitted(
+        [(point["seconds"], point["decibels"]) for point in data["frontier"]],
+        (chosen["seconds"], chosen["decibels"]),
+        (chosen["speedup"], chosen["psnr_db"]),
+    )
+    near = [(x, y) for x, y in curve if low - 3 < y < high + 5]
+    return {"drawn": frontier_chart("Speed-up against PSNR", near, groups)}
+
+
+def _kernels(data: Row) -> dict[str, Any]:
+    """Speed-up over dense attention against density, one chart per shape."""
+    shapes: dict[tuple[int, ...], list[Row]] = {}
+    for row in data["rows"]:
+        shapes.setdefault(tuple(row[key] for key in "BHSD"), []).append(row)
+    charts = []
+    for (batch, heads, tokens, size), rows in shapes.items():
+        dense = next((row["ms"] for row in rows if row["backend"] == "sdpa"), None)
+        if dense is None:
+            continue
+        densities = np.geomspace(min(row["density"] for row in rows), 1, 40)
+        series = [Series("SDPA's pace on selected tiles", [(x, 1 / x) for x in densities], "line")]
+        for backend in dict.fromkeys(row["backend"] for row in rows if row["backend"] != "sdpa"):
+            points = sorted(
+                (row["density"], dense / row["ms"], f"{backend}, {row['list']}: {row['ms']:.2f} ms")
+                for row in rows
+                if row["backend"] == backend
+            )
+            labels = [label for _, _, label in points]
+            series.append(Series(backend, [point[:2] for point in points], "dots", labels))
+        title = f"{tokens:,} tokens, {heads} heads of {size}" + (f", batch {batch}" * (batch > 1))
+        name = f"{title}: speed-up over PyTorch's attention by density"
+        charts.append((title, chart(name, "density", "speed-up over SDPA", series, zero=True)))
+    return {"charts": charts}
+
+
+KINDS = (
+    Kind(
+        "The bundled model",
+        "Whole runs of the bundled model, each plan against dense attention at the same seeds.",
+        frozenset({"plan", "psnr_db", "mean_density"}),
+        "kind_plans",
+        _plans,
+    ),
+    Kind(
+        "A search",
+        "The plans that a search verified, and plans with one pattern for all heads.",
+        frozenset({"verified", "speedup", "psnr_db"}),
+        "kind_search",
+        _search,
+    ),
+    Kind(
+        "Searches of full size",
+        "Searches with random weights, so only times are meaningful: of the search, and of "
+        "attention in a pass of its plan and of plans with one pattern for all heads, predicted "
+        "and measured.",
+        frozenset({"search_seconds", "cost_model_error", "attention_seconds"}),
+        "kind_times",
+    ),
+    Kind(
+        "Whole transformers",
+        "One forward pass with real configurations and random weights, against stock diffusers in "
+        "the same run. The weights are random, so quality is not measured.",
+        frozenset({"case", "arm", "ms", "speedup"}),
+        "kind_transformers",
+    ),
+    Kind(
+        "Attention kernels",
+        "One attention call against PyTorch's dense attention, after a check against the reference "
+        "operator. The line is the speed-up if each selected tile took as long as in dense "
+        "attention.",
+        frozenset({"backend", "density", "tflops", "S"}),
+        "kind_kernels",
+        _kernels,
+    ),
+    Kind(
+        "Before attention",
+        "Norm, rotation, token order and pooling in one pass, against norm and rotation in stock "
+        "diffusers. The floor is one read and one write at the speed of a copy.",
+        frozenset({"shape", "stock_ms", "exact_ms", "exact_floor_ms", "pooled_ms"}),
+        "kind_prologue",
+    ),
+    Kind(
+        "Cost of measuring",
+        "Captured maps and automatic choices are measured in dense steps only; here next to one "
+        "attention call of the same layer. Shapes are batch, heads, tokens, head size.",
+        frozenset({"shape", "ms", "relative_to_dense"}),
+        "kind_measuring",
+    ),
+)
+"""A file has the first kind that fits; the page has the same order."""
+
+OTHER = Kind("Other results", "", frozenset(), "")

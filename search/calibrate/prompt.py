@@ -1,0 +1,188 @@
+"""Calibration on one prompt: errors of all candidates, and what they do to the result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ajour.patterns import Captured, Full
+from ajour.search.bands import Bands
+from ajour.search.calibrate.errors import ErrorMeter
+from ajour.search.calibrate.trajectory import Trajectory, relative_error
+from ajour.search.setup import uniform_plan
+from ajour.search.solve.knapsack import solve
+from ajour.search.solve.plan import build_plan
+from ajour.search.solve.problem import DENSE_BAND, Problem
+from ajour.search.work import rounded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import torch
+    from numpy.typing import NDArray
+
+    from ajour.patterns import Pattern
+    from ajour.search.calibrate.trajectory import Call
+    from ajour.search.setup import Setup
+    from ajour.search.solve.problem import Choice
+
+TRIAL_DENSITY = 0.3
+"""Mean density of the trial choice whose effect on the result is measured."""
+
+GROUPS = 8
+"""Most groups of layers whose influence is measured, each group by itself."""
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """What was measured on one prompt, as arrays.
+
+    Attributes:
+        errors: (bands, layers, heads, C), of every candidate on every head.
+        trial: (bands, layers), sums of errors of the heads under the trial choice.
+        influence: (probed steps, layers), relative squared error of the transformer's output per
+            unit of a layer's summed head errors.
+        onset: (bands,), relative squared error of the final latents if the trial choice holds from
+            each band to the end.
+    """
+
+    errors: NDArray[np.float64]
+    trial: NDArray[np.float64]
+    influence: NDArray[np.float64]
+    onset: NDArray[np.float64]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return {field.name: rounded(getattr(self, field.name)) for field in fields(self)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Calibration:
+        """From the output of `to_dict`."""
+        return cls(**{name: np.array(values) for name, values in data.items()})
+
+
+class DenseRun(NamedTuple):
+    """One dense run: errors of all candidates, final latents, and the recording."""
+
+    errors: NDArray[np.float64]
+    latents: torch.Tensor
+    trajectory: Trajectory
+
+
+@dataclass(frozen=True, eq=False)
+class Calibrator:
+    """Measures prompts on a pipeline.
+
+    Args:
+        setup: the pipeline.
+        candidates: patterns by name, C of them.
+        densities: (C,), on the pipeline's grid.
+        bands: of the run.
+    """
+
+    setup: Setup
+    candidates: Mapping[str, Pattern]
+    densities: NDArray[np.float64]
+    bands: Bands
+
+    @property
+    def steps(self) -> list[int]:
+        """The probed steps."""
+        return probed_steps(len(self.bands.noise_levels))
+
+    @property
+    def units(self) -> int:
+        """Units of work of a prompt, for a progress bar."""
+        return 1 + len(self.steps) + len(self.bands.starts)
+
+    def measure(
+        self, prompt: str, seed: int, unit: Callable[[str, Callable[[], Any]], Any]
+    ) -> Calibration:
+        """Measure one prompt.
+
+        Args:
+            prompt: the prompt.
+            seed: seed of the initial noise.
+            unit: gives the value of a unit of work by its key, computed if it is not known yet.
+        """
+        dense = cache(partial(self._run_dense, prompt, seed))
+        errors = np.array(unit("errors", lambda: rounded(dense().errors)))
+        steps = len(self.bands.noise_levels)
+        choice = self._trial_choice(errors)
+        trial = np.take_along_axis(errors, choice[..., None], -1)[..., 0].sum(axis=-1)
+
+        def influence(number: int) -> Any:
+            band, trajectory = self.bands.of(self.steps[number]), dense().trajectory
+            passes = len(trajectory.outputs) // steps
+            call = trajectory.calls[number * passes]  # one pass of the step is enough
+            ratios = np.zeros(trial.shape[1])
+            for group in layer_groups(len(ratios)):
+                change = self._change(trajectory, call, choice[band], group)
+                ratios[group] = change / max(trial[band][group].sum(), 1e-12)
+            return rounded(ratios)
+
+        def onset(band: int) -> Any:
+            late = choice.copy()
+            late[:band] = DENSE_BAND
+            share = self.bands.starts[band] / steps
+            plan = build_plan(self.setup.model, self.candidates, late, self.bands)
+            trajectory, exact = dense().trajectory, dense().latents
+            with self.setup.enabled(plan), trajectory.replay(share):
+                return rounded(relative_error(self.setup.latents(prompt, seed), exact))
+
+        influences = [unit(f"influence/{i}", partial(influence, i)) for i in range(len(self.steps))]
+        onsets = [unit(f"onset/{band}", partial(onset, band)) for band in range(len(trial))]
+        return Calibration(errors, trial, np.array(influences), np.array(onsets))
+
+    def _run_dense(self, prompt: str, seed: int) -> DenseRun:
+        trajectory = Trajectory(self.setup.pipe)
+        with self.setup.enabled(uniform_plan(self.setup.transformer, Full())) as session:
+            meter = ErrorMeter(session, list(self.candidates.values()), self.bands.most)
+            with (
+                session.runtimes[0].listen(meter),
+                trajectory.record(lambda: session.step in self.steps),
+            ):
+                latents = self.setup.latents(prompt, seed)
+            return DenseRun(meter.errors(), latents, trajectory)
+
+    def _change(
+        self, trajectory: Trajectory, call: Call, trial: Choice, layers: NDArray[np.int64]
+    ) -> float:
+        """Change of the transformer's output by the trial choice in some layers alone."""
+        choice = np.zeros_like(trial)  # `full` everywhere else
+        choice[layers] = trial[layers]
+        plan = build_plan(self.setup.model, self.candidates, choice[None], Bands((1.0,), 1))
+        (name,) = plan.assignments
+        with self.setup.enabled(plan) as session, session.runtimes[0].run_as(name):
+            return trajectory.change(call)
+
+    def _trial_choice(self, errors: NDArray[np.float64]) -> Choice:
+        """The choice of least error at the trial density, without dense bands.
+
+        It has no captured patterns: its effect is measured on single passes, and those have no
+        dense step before them to measure maps in.
+        """
+        usable = [
+            index
+            for index, pattern in enumerate(self.candidates.values())
+            if not isinstance(pattern, Captured)
+        ]
+        bands, layers, heads, _ = errors.shape
+        costs = np.broadcast_to(self.densities[usable], (bands, len(usable)))
+        never_dense = np.full(bands, 2.0 * layers * heads)
+        problem = Problem(errors[..., usable], costs, np.zeros(bands), never_dense)
+        density = max(TRIAL_DENSITY, float(costs.min()))
+        return np.array(usable)[solve(problem, density * bands * layers * heads)]
+
+
+def layer_groups(layers: int) -> list[NDArray[np.int64]]:
+    """Neighbouring layers whose influence is measured together: at most `GROUPS` groups."""
+    return np.array_split(np.arange(layers), min(layers, GROUPS))
+
+
+def probed_steps(steps: int) -> list[int]:
+    """The steps in which each layer's influence is measured: one early, one late."""
+    return sorted({steps // 4, 3 * steps // 4})

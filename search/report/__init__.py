@@ -1,0 +1,3 @@
+"""The report: one HTML page with figures and pictures."""
+
+from __future__ import annotations

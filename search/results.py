@@ -1,0 +1,146 @@
+"""What a search measures of plans, and what it ends with."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ajour.grid import TokenGrid
+    from ajour.plan import Plan
+    from ajour.search.bands import Bands
+    from ajour.search.settings import Settings
+    from ajour.search.solve.problem import Choice
+    from ajour.search.timing.costs import Costs
+    from ajour.search.timing.passes import PassTimes
+    from ajour.search.verify.runs import Quality
+
+
+@dataclass(frozen=True, eq=False)
+class VerifiedPlan:
+    """A plan that was run on the verification prompts.
+
+    Attributes:
+        name: of the pattern, for a plan with one pattern for all heads; otherwise empty.
+        plan: the plan.
+        choice: (bands, layers, heads), what the plan assigns.
+        key: of the plan's units of work and videos.
+        seconds: predicted, of denoising.
+        decibels: predicted signal-to-noise ratio, up to a constant.
+        quality: of its videos.
+        times: of its passes; None if they were not timed.
+        predicted_attention_seconds: in a mean sparse pass; None if passes were not timed.
+    """
+
+    name: str
+    plan: Plan
+    choice: Choice
+    key: str
+    seconds: float
+    decibels: float
+    quality: Quality
+    times: PassTimes | None = None
+    predicted_attention_seconds: float | None = None
+
+    @property
+    def psnr_db(self) -> float:
+        """Mean PSNR against dense attention."""
+        return self.quality.psnr_db
+
+    @property
+    def speedup(self) -> float:
+        """Of denoising: measured on single passes, or on whole runs if passes were not timed."""
+        return self.quality.run_speedup if self.times is None else self.times.speedup
+
+    def to_dict(self) -> dict[str, Any]:
+        """Predicted and measured figures as plain JSON types, without the choice."""
+        predicted = {"key": self.key, "seconds": self.seconds, "decibels": self.decibels}
+        measured = self.quality.to_dict() | {"speedup": self.speedup}
+        if self.times is None:
+            return predicted | measured
+        attention = {"predicted_attention_seconds": self.predicted_attention_seconds}
+        return predicted | measured | asdict(self.times) | attention
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a search ends with.
+
+    Attributes:
+        plan: the chosen plan, with its provenance.
+        settings: of the search.
+        met: whether the target holds.
+        met_by: `measurement`, or `prediction` where a speed-up follows from given costs.
+        costs: the cost model.
+        grid: the token grid.
+        bands: of the run.
+        onset: relative squared error of the final latents if a trial plan holds from each band on.
+        band_errors: predicted squared error that the chosen plan adds in each band.
+        dense_seconds: predicted, of a dense run.
+        frontier: (seconds, decibels) of the best choices, predicted.
+        verified: plans that were verified to reach the target, in order.
+        chosen: the best of them.
+        baselines: plans with one pattern for all heads.
+        density: of the plan, over all steps.
+    """
+
+    plan: Plan
+    settings: Settings
+    met: bool
+    met_by: str
+    costs: Costs
+    grid: TokenGrid
+    bands: Bands
+    onset: tuple[float, ...]
+    band_errors: tuple[float, ...]
+    dense_seconds: float
+    frontier: tuple[tuple[float, float], ...]
+    verified: tuple[VerifiedPlan, ...]
+    chosen: VerifiedPlan
+    baselines: tuple[VerifiedPlan, ...]
+    density: float
+
+    @property
+    def rejected(self) -> list[VerifiedPlan]:
+        """Verified plans that were not chosen."""
+        return [plan for plan in self.verified if plan.key != self.chosen.key]
+
+    @property
+    def predicted_speedup(self) -> float:
+        """Predicted speed-up of the chosen plan."""
+        return self.dense_seconds / self.chosen.seconds
+
+    @property
+    def verdict(self) -> str:
+        """Whether the target is met, in words."""
+        word = "met" if self.met else "missed"
+        if self.met_by == "measurement":
+            return word
+        return f"{word} by prediction ({self.predicted_speedup:.2f}x)"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures of the report as plain JSON types."""
+        return {
+            "target": self.settings.target.to_dict(),
+            "met": self.met,
+            "met_by": self.met_by,
+            "grid": str(self.grid),
+            "steps": len(self.bands.noise_levels),
+            "noise_levels": list(self.bands.noise_levels),
+            "bands": self.bands.starts,
+            "onset": list(self.onset),
+            "band_errors": list(self.band_errors),
+            "dense_seconds": self.dense_seconds,
+            "frontier": [
+                {"seconds": seconds, "decibels": decibels} for seconds, decibels in self.frontier
+            ],
+            "verified": [plan.to_dict() for plan in self.verified],
+            "chosen": self.chosen.to_dict(),
+            "baselines": [
+                plan.to_dict() | {"name": plan.name, "plan": plan.plan.to_dict()}
+                for plan in self.baselines
+            ],
+            "density": self.density,
+            "cost_model_error": self.costs.error,
+            "settings": self.settings.to_dict(),
+        }

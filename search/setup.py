@@ -1,0 +1,130 @@
+"""A pipeline together with how it is run: what every stage of a search works on."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ajour.pipelines.auto import model_of
+from ajour.pipelines.devices import pipeline_device
+from ajour.pipelines.enable import sparse, transformers_of
+from ajour.pipelines.session import session_of
+from ajour.plan import Plan
+from ajour.schedule import Phase, Schedule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from ajour.patterns import Pattern
+    from ajour.pipelines.session import Session
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A pipeline, the arguments of its call, and the operator's backend.
+
+    Args:
+        pipe: a supported pipeline with one transformer, not enabled.
+        call: further arguments of the pipeline's call.
+        backend: the operator's backend; None chooses.
+
+    Raises:
+        TypeError: if the pipeline has no transformer, more than one, or only a second one.
+    """
+
+    pipe: Any
+    call: Mapping[str, Any] = field(default_factory=dict)
+    backend: str | None = None
+
+    def __post_init__(self) -> None:
+        name = type(self.pipe).__name__
+        if len(transformers_of(self.pipe)) > 1:
+            raise TypeError(
+                f"{name} has two transformers; ajour search and ajour bench handle one. "
+                "A plan can be given to each: ajour.enable(pipe.transformer, plan, "
+                "scheduler=pipe.scheduler)"
+            )
+        if getattr(self.pipe, "transformer", None) is None:
+            raise TypeError(
+                f"{name} has a transformer_2 but no transformer; ajour search and ajour bench "
+                "handle pipelines with just a transformer"
+            )
+
+    @property
+    def transformer(self) -> torch.nn.Module:
+        """The pipeline's transformer."""
+        module: torch.nn.Module = self.pipe.transformer
+        return module
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """The `model` of plans for this pipeline: class, layers, heads, head_dim."""
+        return model_of(self.transformer)
+
+    @property
+    def device(self) -> torch.device:
+        """The device that the pipeline runs on."""
+        return pipeline_device(self.pipe)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype that attention runs in."""
+        dtype: torch.dtype = self.pipe.transformer.dtype
+        return dtype
+
+    @contextmanager
+    def enabled(self, plan: Plan, strict: bool = False) -> Iterator[Session]:
+        """The pipeline's session while it runs a plan within the block."""
+        with sparse(self.pipe, plan, backend=self.backend, strict=strict):
+            yield session_of(self.pipe)
+
+    def latents(self, prompt: str, seed: int) -> torch.Tensor:
+        """The final latents of one run, on the CPU in float32.
+
+        Args:
+            prompt: the prompt.
+            seed: seed of the initial noise, made on the CPU.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        output = self.pipe(prompt, generator=generator, output_type="latent", **self.call)
+        return first_tensor(output).float().cpu()
+
+    def first_call(self, prompt: str) -> tuple[Any, Any]:
+        """Arguments and named arguments of the transformer's first call; the run ends there."""
+        calls: list[tuple[Any, Any]] = []
+
+        def keep(module: torch.nn.Module, args: Any, kwargs: Any) -> None:
+            calls.append((args, kwargs))
+            raise _RunEnded
+
+        hook = self.transformer.register_forward_pre_hook(keep, with_kwargs=True)
+        try:
+            with suppress(_RunEnded):
+                self.pipe(prompt, output_type="latent", **self.call)
+        finally:
+            hook.remove()
+        return calls[0]
+
+
+class _RunEnded(Exception):
+    """Ends a run once its transformer was called."""
+
+
+def uniform_plan(transformer: torch.nn.Module, pattern: Pattern) -> Plan:
+    """The plan that gives every head the same pattern in every step.
+
+    With `Full` it is dense attention by the operator.
+    """
+    model = model_of(transformer)
+    assignment = ((pattern.kind,) * model["heads"],) * model["layers"]
+    schedule = Schedule((Phase(1.0, "everything"),))
+    return Plan(model, {pattern.kind: pattern}, {"everything": assignment}, schedule)
+
+
+def first_tensor(output: Any) -> torch.Tensor:
+    """The first tensor of what a model or pipeline returned."""
+    values = output.values() if isinstance(output, dict) else output
+    return next(iter(values))

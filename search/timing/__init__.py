@@ -1,0 +1,3 @@
+"""Timing: what passes cost, and a cost model that predicts it."""
+
+from __future__ import annotations
