@@ -20,17 +20,13 @@ class Kind:
     """A kind of result file.
 
     Args:
-        title: of its section.
-        about: what was measured, and against what; may be empty.
+        template: its section: title, what was measured and against what, and its pictures.
         keys: the keys by which the first row of such a file is recognised.
-        template: draws the file's `data` and `rows`; empty to draw only the table of rows.
         values: further values for the template, from the file's contents.
     """
 
-    title: str
-    about: str
-    keys: frozenset[str]
     template: str
+    keys: frozenset[str]
     values: Callable[[Row], dict[str, Any]] = lambda _: {}
 
 
@@ -139,59 +135,17 @@ def _kernels(data: Row) -> dict[str, Any]:
 
 
 KINDS = (
+    Kind("kind_plans", frozenset({"plan", "psnr_db", "mean_density"}), _plans),
+    Kind("kind_search", frozenset({"verified", "speedup", "psnr_db"}), _search),
+    Kind("kind_times", frozenset({"search_seconds", "cost_model_error", "attention_seconds"})),
+    Kind("kind_transformers", frozenset({"case", "arm", "ms", "speedup"})),
+    Kind("kind_kernels", frozenset({"backend", "density", "tflops", "S"}), _kernels),
     Kind(
-        "The bundled model",
-        "Whole runs of the bundled model, each plan against dense attention at the same seeds.",
-        frozenset({"plan", "psnr_db", "mean_density"}),
-        "kind_plans",
-        _plans,
-    ),
-    Kind(
-        "A search",
-        "The plans that a search verified, and plans with one pattern for all heads.",
-        frozenset({"verified", "speedup", "psnr_db"}),
-        "kind_search",
-        _search,
-    ),
-    Kind(
-        "Searches of full size",
-        "Searches with random weights, so only times are meaningful: of the search, and of "
-        "attention in a pass of its plan and of plans with one pattern for all heads, predicted "
-        "and measured.",
-        frozenset({"search_seconds", "cost_model_error", "attention_seconds"}),
-        "kind_times",
-    ),
-    Kind(
-        "Whole transformers",
-        "One forward pass with real configurations and random weights, against stock diffusers in "
-        "the same run. The weights are random, so quality is not measured.",
-        frozenset({"case", "arm", "ms", "speedup"}),
-        "kind_transformers",
-    ),
-    Kind(
-        "Attention kernels",
-        "One attention call against PyTorch's dense attention, after a check against the reference "
-        "operator. The line is the speed-up if each selected tile took as long as in dense "
-        "attention.",
-        frozenset({"backend", "density", "tflops", "S"}),
-        "kind_kernels",
-        _kernels,
-    ),
-    Kind(
-        "Before attention",
-        "Norm, rotation, token order and pooling in one pass, against norm and rotation in stock "
-        "diffusers. The floor is one read and one write at the speed of a copy.",
-        frozenset({"shape", "stock_ms", "exact_ms", "exact_floor_ms", "pooled_ms"}),
         "kind_prologue",
+        frozenset({"shape", "stock_ms", "exact_ms", "exact_floor_ms", "pooled_ms"}),
     ),
-    Kind(
-        "Cost of measuring",
-        "Captured maps and automatic choices are measured in dense steps only; here next to one "
-        "attention call of the same layer. Shapes are batch, heads, tokens, head size.",
-        frozenset({"shape", "ms", "relative_to_dense"}),
-        "kind_measuring",
-    ),
+    Kind("kind_measuring", frozenset({"shape", "ms", "relative_to_dense"})),
 )
 """A file has the first kind that fits; the page has the same order."""
 
-OTHER = Kind("Other results", "", frozenset(), "")
+OTHER = Kind("results", frozenset())
