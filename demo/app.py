@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from ajour.demo import results_page
 from ajour.demo.device import Device
-from ajour.demo.guard import guards
+from ajour.demo.guard import Guard
 from ajour.demo.heads import ShownPlan  # noqa: TC001 - gradio reads annotations at run time
 from ajour.demo.model import sizes_of, steps_of
 from ajour.demo.preview import Colours
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from ajour.demo.model import Model
 
 SCRIPTS = ("compare.js", "heads.js", "live.js")
-FONTS = ("system-ui", "Segoe UI", "DejaVu Sans", "sans-serif")
-MONO = ("ui-monospace", "DejaVu Sans Mono", "monospace")
 
 
 def open_site(model: Model, root: Path) -> Site:
@@ -58,8 +57,7 @@ def open_site(model: Model, root: Path) -> Site:
             device.close()
             raise RuntimeError(f"cannot load {model.path}: {device.error}")
         steps, guidance = steps_of(device.pipe)
-        sizes = sizes_of(device.pipe)
-        model = replace(model, sizes=sizes, steps=steps, guidance=guidance)
+        model = replace(model, sizes=sizes_of(device.pipe), steps=steps, guidance=guidance)
     store = Store(root)
     file = EXAMPLE / "colours.json"
     colours = Colours.load(file) if model.path is None and file.is_file() else None
@@ -132,12 +130,6 @@ def _wire_upload(
     return button.upload(upload, [button, shown], outputs, **QUICK)
 
 
-def serve(model: Model, host: str, port: int | None, share: bool, open_browser: bool) -> None:
-    """Serve the page until Ctrl-C; see `serving` for the arguments."""
-    with serving(model, host, port, share, open_browser, quiet=False) as (page, _):
-        page.block_thread()
-
-
 @contextmanager
 def serving(
     model: Model,
@@ -176,7 +168,7 @@ def serving(
                 prevent_thread_lock=True, show_error=True, quiet=quiet, footer_links=[],
                 run_history=False, max_file_size=MAX_BYTES, ssr_mode=False, pwa=False,
                 mcp_server=False, theme=theme(), css=css,
-                head="".join(scripts), app_kwargs={"middleware": guards()},
+                head="".join(scripts), app_kwargs={"middleware": [Middleware(Guard)]},
             )  # fmt: skip
             yield page, site
         finally:
@@ -202,7 +194,7 @@ def theme() -> gr.themes.Base:
     return gr.themes.Base(
         primary_hue=gr.themes.colors.blue,
         neutral_hue=gr.themes.colors.slate,
-        font=list(FONTS),
-        font_mono=list(MONO),
+        font=["system-ui", "Segoe UI", "DejaVu Sans", "sans-serif"],
+        font_mono=["ui-monospace", "DejaVu Sans Mono", "monospace"],
         radius_size=gr.themes.sizes.radius_md,
     )

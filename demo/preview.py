@@ -16,6 +16,7 @@ import numpy as np
 from ajour.files import read_json
 from ajour.pipelines.drawing import spread
 from ajour.pipelines.steps import noise_levels
+from ajour.pipelines.video import to_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,23 +82,21 @@ class Colours:
         return cls(np.array(read_json(path, MOST_BYTES, "colours"), np.float32))
 
 
+@dataclass
 class Preview:
     """Follows the latents of a run.
 
-    Args:
+    Attributes:
         scheduler: the pipeline's scheduler; its noise levels are read after each step.
         size: (frames, height, width) of the video.
         colours: of these latents, if they are known.
+        latents: after the last step, (f,h,w,C).
     """
 
-    def __init__(
-        self, scheduler: Any, size: tuple[int, int, int], colours: Colours | None = None
-    ) -> None:
-        self.scheduler = scheduler
-        self.size = size
-        self.colours = colours
-        self.latents: Latents | None = None
-        """The latents after the last step, (f,h,w,C)."""
+    scheduler: Any
+    size: tuple[int, int, int]
+    colours: Colours | None = None
+    latents: Latents | None = None
 
     def step(self, index: int, latents: Any) -> NDArray[np.uint8] | None:
         """A strip of frames after a step, (h,w,3); None if the layout of the latents is unknown."""
@@ -185,7 +184,7 @@ def strip(frames: NDArray[np.float32]) -> NDArray[np.uint8]:
     factor = SIDE / max(frames.shape[1:3])
     size = (max(1, round(frames.shape[2] * factor)), max(1, round(frames.shape[1] * factor)))
     row = np.concatenate([_resized(frames[i], *size) for i in spread(len(frames), FRAMES)], axis=1)
-    return (np.clip(row, 0, 1) * 255).round().astype(np.uint8)
+    return to_bytes(row)
 
 
 def _resized(frame: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
