@@ -62,15 +62,15 @@ class Colours:
         """
         picked = np.linspace(0, len(video) - 1, len(latents)).round().astype(int)
         small = np.stack([_resized(video[i], latents.shape[2], latents.shape[1]) for i in picked])
-        flat = _with_ones(latents.reshape(-1, latents.shape[-1]))
+        flat = latents.reshape(-1, latents.shape[-1])
+        flat = np.pad(flat, ((0, 0), (0, 1)), constant_values=1)
         ridge = 1e-3 * len(flat) * np.eye(flat.shape[1], dtype=np.float32)
         weight = np.linalg.solve(flat.T @ flat + ridge, flat.T @ small.reshape(-1, 3))
         return cls(weight.astype(np.float32))
 
     def __call__(self, latents: Latents) -> NDArray[np.float32]:
         """(f,h,w,C) to (f,h,w,3) in [0,1]."""
-        flat = _with_ones(latents.reshape(-1, latents.shape[-1]))
-        return np.clip(flat @ self.weight, 0, 1).reshape(*latents.shape[:3], 3)
+        return np.clip(latents @ self.weight[:-1] + self.weight[-1], 0, 1)
 
     def save(self, path: Path) -> None:
         """Write as JSON."""
@@ -173,9 +173,9 @@ def gray(latents: Latents) -> NDArray[np.float32]:
     latents = latents - latents.mean(axis=(1, 2), keepdims=True)  # frames differ by an offset
     flat = latents.reshape(-1, latents.shape[-1])
     _, directions = np.linalg.eigh(flat.T @ flat)
-    values = flat @ directions[:, -1]
+    values = latents @ directions[:, -1]
     low, high = np.percentile(values, (1, 99))
-    scaled = np.clip((values - low) / max(high - low, 1e-6), 0, 1).reshape(latents.shape[:3])
+    scaled = np.clip((values - low) / max(high - low, 1e-6), 0, 1)
     return np.repeat(scaled[..., None], 3, axis=-1).astype(np.float32)
 
 
@@ -194,7 +194,3 @@ def _resized(frame: NDArray[np.float32], width: int, height: int) -> NDArray[np.
     return np.asarray(
         cv2.resize(np.ascontiguousarray(frame), (width, height), interpolation=method)
     )
-
-
-def _with_ones(flat: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.concatenate([flat, np.ones((len(flat), 1), np.float32)], axis=1)

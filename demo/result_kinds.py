@@ -88,23 +88,20 @@ def _plans(data: Row) -> dict[str, Any]:
 
 def _search(data: Row) -> dict[str, Any]:
     """The predicted frontier, the verified plans, and plans of one pattern for all heads."""
-    groups: dict[str, list[tuple[str, float, float]]] = {
-        "verified on the way": [], "one pattern for all heads": [], "chosen": []
-    }  # fmt: skip
-    rows = rows_of(data)
+    rows, single = rows_of(data), "one pattern for all heads"
+    names = {"on the way": "verified on the way", single: single, "chosen": "chosen"}
+    groups: dict[str, list[tuple[str, float, float]]] = {name: [] for name in names.values()}
     for row in rows:
-        name = row["verified"]
-        group = {"chosen": "chosen", "on the way": "verified on the way"}.get(name)
-        point = (name, row["speedup"], row["psnr_db"])
-        groups[group or "one pattern for all heads"].append(point)
-    low, high = (end(row["psnr_db"] for row in rows) for end in (min, max))
+        point = (row["verified"], row["speedup"], row["psnr_db"])
+        groups[names.get(row["verified"], single)].append(point)
+    qualities = [row["psnr_db"] for row in rows]
     chosen = data["chosen"]
     curve = fitted(
         [(point["seconds"], point["decibels"]) for point in data["frontier"]],
         (chosen["seconds"], chosen["decibels"]),
         (chosen["speedup"], chosen["psnr_db"]),
     )
-    near = [(x, y) for x, y in curve if low - 3 < y < high + 5]
+    near = [(x, y) for x, y in curve if min(qualities) - 3 < y < max(qualities) + 5]
     return {"drawn": frontier_chart("Speed-up against PSNR", near, groups)}
 
 

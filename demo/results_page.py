@@ -50,12 +50,7 @@ def page(folder: Path) -> Markup:
 
 
 def section(name: str, data: Row) -> Markup:
-    """One result file: what it is, where it was measured, its charts, and its rows.
-
-    Args:
-        name: of the file.
-        data: its contents.
-    """
+    """One result file: what it is, where it was measured, its charts, and its rows."""
     rows = rows_of(data)
     kind = kind_of(rows)
     shown = rows[:MOST_ROWS]

@@ -53,13 +53,7 @@ class RunProgress:
 
 @dataclass
 class Runner:
-    """Makes runs of one model, and learns the colours of its previews.
-
-    Attributes:
-        model: the model.
-        store: where results go.
-        colours: the colours of the model's latents, if they are known.
-    """
+    """Makes runs of one model into a store, and learns the colours of the model's latents."""
 
     model: Model
     store: Store

@@ -29,15 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Site:
-    """One server.
-
-    Attributes:
-        model: the model.
-        device: runs its jobs.
-        store: finished runs.
-        runner: makes runs.
-        example: the stored example, if there is one.
-    """
+    """One server; `example` is the stored example, if there is one."""
 
     model: Model
     device: Device

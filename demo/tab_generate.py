@@ -38,9 +38,6 @@ class GenerateTab:
         shown_line: the line on the plan in the Plan tab.
         upload: uploads a plan.
         note: the line on an upload.
-
-    Args:
-        site: the server.
     """
 
     def __init__(self, site: Site) -> None:

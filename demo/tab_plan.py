@@ -31,9 +31,6 @@ class PlanTab:
     Attributes:
         upload: uploads a plan.
         note: the line on an upload or a measurement.
-
-    Args:
-        site: the server.
     """
 
     def __init__(self, site: Site) -> None:

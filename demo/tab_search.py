@@ -42,9 +42,6 @@ class SearchTab:
     Attributes:
         use: uses the plan of the search in the Generate tab.
         look: shows it in the Plan tab.
-
-    Args:
-        site: the server.
     """
 
     def __init__(self, site: Site) -> None:

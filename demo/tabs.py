@@ -83,8 +83,7 @@ class JobButtons:
                     if state.state == RUNNING and state.progress and not state.stopping:
                         yield show(state)
                     else:
-                        text = render("state", job=state, ahead=ahead, stopped=stopped)
-                        yield {status: text}
+                        yield {status: render("state", job=state, ahead=ahead, stopped=stopped)}
             finally:
                 job.stop()  # the page may have been closed; no effect on a job that has ended
             updates = finish(job.result, *values) if job.state == DONE else {}
