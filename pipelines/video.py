@@ -30,7 +30,7 @@ def write_mp4(path: str | Path, video: NDArray[np.float32], fps: int) -> None:
     frames = np.pad(to_bytes(video), odd, mode="edge")
     options = ["-crf", "12", "-movflags", "+faststart"]
     imageio.mimwrite(
-        path, frames, fps=fps, codec="libx264", macro_block_size=1, output_params=options
+        path, list(frames), fps=fps, codec="libx264", macro_block_size=1, output_params=options
     )
 
 
