@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator  # noqa: TC003 - gradio reads annotations at run time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from ajour.demo import results_page
 from ajour.demo.device import Device
-from ajour.demo.guard import guards
+from ajour.demo.guard import Guard
 from ajour.demo.heads import ShownPlan  # noqa: TC001 - gradio reads annotations at run time
 from ajour.demo.model import sizes_of, steps_of
 from ajour.demo.preview import Colours
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from ajour.demo.model import Model
 
 SCRIPTS = ("compare.js", "heads.js", "live.js")
-FONTS = ("system-ui", "Segoe UI", "DejaVu Sans", "sans-serif")
-MONO = ("ui-monospace", "DejaVu Sans Mono", "monospace")
 
 
 def open_site(model: Model, root: Path) -> Site:
@@ -58,8 +57,7 @@ def open_site(model: Model, root: Path) -> Site:
             device.close()
             raise RuntimeError(f"cannot load {model.path}: {device.error}")
         steps, guidance = steps_of(device.pipe)
-        sizes = sizes_of(device.pipe)
-        model = replace(model, sizes=sizes, steps=steps, guidance=guidance)
+        model = replace(model, sizes=sizes_of(device.pipe), steps=steps, guidance=guidance)
     store = Store(root)
     file = EXAMPLE / "colours.json"
     colours = Colours.load(file) if model.path is None and file.is_file() else None
@@ -82,11 +80,24 @@ def build(site: Site) -> gr.Blocks:
             with gr.Tab("Benchmark", id="benchmark"):
                 gr.HTML(results_page.page(results_page.results_folder()), elem_id="results")
         plan.wire(shown, generate.form)
+
+        def upload(path: str, before: ShownPlan | None) -> list[Any]:
+            try:
+                uploaded, text = site.read_upload(path)
+            except PlanError as error:
+                text = note(str(error), "bad")
+                return [before, text, text, about_shown(before), gr.skip()]
+            finally:
+                Path(path).unlink(missing_ok=True)
+            return [uploaded, text, text, about_shown(uploaded), SHOWN]
+
+        outputs = [shown, generate.note, plan.note, generate.shown_line, generate.kind]
         for event in (
             generate.wire(shown),
             search.wire(shown, generate.form, generate.shown_line),
-            *(_wire_upload(site, tab.upload, generate, plan, shown) for tab in (generate, plan)),
-        ):
+            *(button.upload(upload, [button, shown], outputs, **QUICK)
+              for button in (generate.upload, plan.upload)),
+        ):  # fmt: skip
             plan.refresh_after(event, shown)
         search.use.click(
             lambda: (gr.Tabs(selected="generate"), SHOWN), None,
@@ -111,33 +122,6 @@ def build(site: Site) -> gr.Blocks:
     return page
 
 
-def _wire_upload(
-    site: Site,
-    button: gr.UploadButton,
-    generate: GenerateTab,
-    plan: PlanTab,
-    shown: gr.State,
-) -> Any:
-    def upload(path: str, before: ShownPlan | None) -> list[Any]:
-        try:
-            uploaded, text = site.read_upload(path)
-        except PlanError as error:
-            text = note(str(error), "bad")
-            return [before, text, text, about_shown(before), gr.skip()]
-        finally:
-            Path(path).unlink(missing_ok=True)
-        return [uploaded, text, text, about_shown(uploaded), SHOWN]
-
-    outputs = [shown, generate.note, plan.note, generate.shown_line, generate.kind]
-    return button.upload(upload, [button, shown], outputs, **QUICK)
-
-
-def serve(model: Model, host: str, port: int | None, share: bool, open_browser: bool) -> None:
-    """Serve the page until Ctrl-C; see `serving` for the arguments."""
-    with serving(model, host, port, share, open_browser, quiet=False) as (page, _):
-        page.block_thread()
-
-
 @contextmanager
 def serving(
     model: Model,
@@ -160,32 +144,31 @@ def serving(
     Raises:
         RuntimeError: if a model given by path cannot be loaded.
     """
-    with tempfile.TemporaryDirectory(prefix="ajour-demo-") as folder:
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ajour-demo-"))
         root = Path(folder).resolve()
         places = {"GRADIO_TEMP_DIR": root, "GRADIO_EXAMPLES_CACHE": root / "examples-cache"}
-        before = {name: os.environ.get(name) for name in places}
-        os.environ |= {name: str(place) for name, place in places.items()}
+        for name, place in places.items():
+            if name in os.environ:
+                stack.callback(os.environ.__setitem__, name, os.environ[name])
+            else:
+                stack.callback(os.environ.pop, name, None)
+            os.environ[name] = str(place)
         site = open_site(model, root)
+        stack.callback(site.device.close)
         page = build(site)
+        stack.callback(page.close, verbose=False)
         static = files("ajour.demo").joinpath("static")
         scripts = (f"<script>{static.joinpath(name).read_text()}</script>" for name in SCRIPTS)
-        css = colour_css() + static.joinpath("demo.css").read_text()
-        try:
-            page.launch(
-                server_name=host, server_port=port, share=share, inbrowser=open_browser,
-                prevent_thread_lock=True, show_error=True, quiet=quiet, footer_links=[],
-                run_history=False, max_file_size=MAX_BYTES, ssr_mode=False, pwa=False,
-                mcp_server=False, theme=theme(), css=css,
-                head="".join(scripts), app_kwargs={"middleware": guards()},
-            )  # fmt: skip
-            yield page, site
-        finally:
-            page.close(verbose=False)
-            site.device.close()
-            for name, value in before.items():
-                os.environ.pop(name, None)
-                if value is not None:
-                    os.environ[name] = value
+        page.launch(
+            server_name=host, server_port=port, share=share, inbrowser=open_browser,
+            prevent_thread_lock=True, show_error=True, quiet=quiet, footer_links=[],
+            run_history=False, max_file_size=MAX_BYTES, ssr_mode=False, pwa=False,
+            mcp_server=False, theme=theme(), head="".join(scripts),
+            css=colour_css() + static.joinpath("demo.css").read_text(),
+            app_kwargs={"middleware": [Middleware(Guard)]},
+        )  # fmt: skip
+        yield page, site
 
 
 def colour_css() -> str:
@@ -202,7 +185,7 @@ def theme() -> gr.themes.Base:
     return gr.themes.Base(
         primary_hue=gr.themes.colors.blue,
         neutral_hue=gr.themes.colors.slate,
-        font=list(FONTS),
-        font_mono=list(MONO),
+        font=["system-ui", "Segoe UI", "DejaVu Sans", "sans-serif"],
+        font_mono=["ui-monospace", "DejaVu Sans Mono", "monospace"],
         radius_size=gr.themes.sizes.radius_md,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ajour.pipelines.devices import pipeline_device
@@ -28,21 +28,17 @@ class AttentionClock:
         self._seconds: dict[str, dict[str, float]] = {}
 
     @contextmanager
-    def listen(self) -> Iterator[AttentionClock]:
+    def listen(self) -> Iterator[None]:
         """Measure within the block."""
-        hooks = []
-        for transformer in self._transformers:
-            layers = family_of(transformer).layers(transformer)
-            for name, modules in (("attention", layers), ("whole", [transformer])):
-                for module in modules:
-                    mark = _without_arguments(self._timers[name])
-                    hooks.append(module.register_forward_pre_hook(mark))
-                    hooks.append(module.register_forward_hook(mark))
-        try:
-            yield self
-        finally:
-            for hook in hooks:
-                hook.remove()
+        marks = {name: _without_arguments(timer) for name, timer in self._timers.items()}
+        with ExitStack() as hooks:
+            for transformer in self._transformers:
+                layers = family_of(transformer).layers(transformer)
+                for name, modules in (("attention", layers), ("whole", [transformer])):
+                    for module in modules:
+                        hooks.enter_context(module.register_forward_pre_hook(marks[name]))
+                        hooks.enter_context(module.register_forward_hook(marks[name]))
+            yield
 
     def close_step(self, label: str, step: int) -> None:
         """Add the time since the last step to a label; step 0 starts the label at 0."""
@@ -58,7 +54,4 @@ class AttentionClock:
 
 
 def _without_arguments(timer: LayerTimer) -> Any:
-    def mark(*_: Any) -> None:
-        timer()
-
-    return mark
+    return lambda *_: timer()

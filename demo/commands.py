@@ -33,8 +33,9 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _demo(args: argparse.Namespace) -> None:
     if find_spec("gradio") is None:
         raise RuntimeError("the page needs gradio: from a clone, pip install '.[demo]'")
-    from ajour.demo.app import serve
+    from ajour.demo.app import serving
     from ajour.demo.model import find_model
 
     model = find_model(args.model, args.plan, args.device, args.backend)
-    serve(model, args.host, args.port, args.share, args.open)
+    with serving(model, args.host, args.port, args.share, args.open, quiet=False) as (page, _):
+        page.block_thread()

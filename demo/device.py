@@ -6,7 +6,8 @@ import logging
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ajour.pipelines.enable import transformers_of
@@ -27,36 +28,32 @@ class Refused(RuntimeError):
     """A job was not accepted; the message gives the reason."""
 
 
+@dataclass(eq=False)
 class Job:
     """A piece of work for the device.
 
     Attributes:
+        owner: whose job it is; an owner has one job at a time.
+        work: called with the pipeline and the job.
+        seconds: time limit from the start of the work; None for no limit.
         state: `waiting`, `running`, `done`, `failed` or `stopped`.
         progress: what the work reported last.
         result: what the work returned.
         error: why it failed, in words.
         started: when the work began, by `time.monotonic`.
-
-    Args:
-        owner: whose job it is; an owner has one job at a time.
-        work: called with the pipeline and the job.
-        seconds: time limit from the start of the work; None for no limit.
     """
 
-    def __init__(
-        self, owner: str, work: Callable[[Any, Job], Any], seconds: float | None = None
-    ) -> None:
-        self.owner = owner
-        self.work = work
-        self.seconds = seconds
-        self.state = WAITING
-        self.progress: Any = None
-        self.result: Any = None
-        self.error = ""
-        self.started = 0.0
-        self._stop = threading.Event()
-        self._changed = threading.Condition()
-        self._version = 0
+    owner: str
+    work: Callable[[Any, Job], Any]
+    seconds: float | None = None
+    state: str = WAITING
+    progress: Any = None
+    result: Any = None
+    error: str = ""
+    started: float = 0.0
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+    _version: int = 0
 
     @property
     def ended(self) -> bool:
@@ -112,7 +109,9 @@ class Job:
         self._become(RUNNING)
         try:
             self.check()
-            with stoppable(pipe, self):
+            with ExitStack() as hooks:  # a stopped job ends at the transformer's next pass
+                for module in transformers_of(pipe):
+                    hooks.enter_context(module.register_forward_pre_hook(lambda *_: self.check()))
                 self.result = self.work(pipe, self)
         except Stopped:
             self._become(STOPPED)
@@ -238,18 +237,3 @@ class Device:
                 self._jobs.remove(job)
         for other in self.jobs:
             other._touch()  # the queue has moved
-
-
-@contextmanager
-def stoppable(pipe: Any, job: Job) -> Iterator[None]:
-    """Within the block, a stopped job raises at the next forward pass of a transformer."""
-
-    def check(*_: Any) -> None:
-        job.check()
-
-    hooks = [module.register_forward_pre_hook(check) for module in transformers_of(pipe)]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()

@@ -6,7 +6,6 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 
 if TYPE_CHECKING:
@@ -48,8 +47,3 @@ class Guard:
             await send(message)
 
         await self.app(scope, receive, answer)
-
-
-def guards() -> list[Middleware]:
-    """For the application's `middleware`."""
-    return [Middleware(Guard)]

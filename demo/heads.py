@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from markupsafe import Markup  # noqa: TC002 - gradio reads annotations at run time
 
 from ajour.demo.render import note, render
 from ajour.grid import BLOCK, TokenGrid
@@ -18,13 +19,11 @@ from ajour.pipelines.drawing import (
     key_pixels,
     level_pixels,
     pattern_view,
-    spans,
 )
 from ajour.pipelines.pages import image_url
 from ajour.schedule import DENSE
 
 if TYPE_CHECKING:
-    from markupsafe import Markup
     from numpy.typing import NDArray
 
     from ajour.demo.store import Maps, Result
@@ -116,16 +115,6 @@ def map_page(shown: ShownPlan | None, assignment: str | None, colour: str = "kin
         values = shown.errors.get(assignment)
     heat = None if values is None else np.sqrt(values / (values.max() or 1.0))
     return render("heads", map=head_map(plan, assignment), colour=colour, values=values, heat=heat)
-
-
-def schedule_page(plan: Plan) -> Markup:
-    """The phases over the noise level."""
-    return render("schedule", spans=spans(plan.schedule))
-
-
-def about_page(shown: ShownPlan) -> Markup:
-    """What a plan is for and where it came from."""
-    return render("about", shown=shown, model=shown.plan.model)
 
 
 def head_page(shown: ShownPlan, assignment: str, layer: int, head: int) -> Markup:

@@ -69,16 +69,10 @@ class Model:
 
     def call(self, pipe: Any, request: Request) -> dict[str, Any]:
         """The arguments that the pipeline's call takes, without prompt and seed."""
-        wanted = {
-            "num_frames": request.size.frames,
-            "height": request.size.height,
-            "width": request.size.width,
-            "num_inference_steps": request.steps,
-            "guidance_scale": request.guidance,
-        }
-        if self.path is None:
-            wanted["max_sequence_length"] = BUNDLED.text_length
-        taken = call_parameters(pipe)
+        wanted = Defaults(*request.size, request.steps, request.guidance).call()
+        taken = set(call_parameters(pipe))
+        if self.path is not None:
+            taken.discard("max_sequence_length")
         return {name: value for name, value in wanted.items() if name in taken}
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from ajour.files import read_json
 from ajour.pipelines.drawing import spread
 from ajour.pipelines.steps import noise_levels
+from ajour.pipelines.video import to_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,15 +62,15 @@ class Colours:
         """
         picked = np.linspace(0, len(video) - 1, len(latents)).round().astype(int)
         small = np.stack([_resized(video[i], latents.shape[2], latents.shape[1]) for i in picked])
-        flat = _with_ones(latents.reshape(-1, latents.shape[-1]))
+        flat = latents.reshape(-1, latents.shape[-1])
+        flat = np.pad(flat, ((0, 0), (0, 1)), constant_values=1)
         ridge = 1e-3 * len(flat) * np.eye(flat.shape[1], dtype=np.float32)
         weight = np.linalg.solve(flat.T @ flat + ridge, flat.T @ small.reshape(-1, 3))
         return cls(weight.astype(np.float32))
 
     def __call__(self, latents: Latents) -> NDArray[np.float32]:
         """(f,h,w,C) to (f,h,w,3) in [0,1]."""
-        flat = _with_ones(latents.reshape(-1, latents.shape[-1]))
-        return np.clip(flat @ self.weight, 0, 1).reshape(*latents.shape[:3], 3)
+        return np.clip(latents @ self.weight[:-1] + self.weight[-1], 0, 1)
 
     def save(self, path: Path) -> None:
         """Write as JSON."""
@@ -81,23 +82,21 @@ class Colours:
         return cls(np.array(read_json(path, MOST_BYTES, "colours"), np.float32))
 
 
+@dataclass
 class Preview:
     """Follows the latents of a run.
 
-    Args:
+    Attributes:
         scheduler: the pipeline's scheduler; its noise levels are read after each step.
         size: (frames, height, width) of the video.
         colours: of these latents, if they are known.
+        latents: after the last step, (f,h,w,C).
     """
 
-    def __init__(
-        self, scheduler: Any, size: tuple[int, int, int], colours: Colours | None = None
-    ) -> None:
-        self.scheduler = scheduler
-        self.size = size
-        self.colours = colours
-        self.latents: Latents | None = None
-        """The latents after the last step, (f,h,w,C)."""
+    scheduler: Any
+    size: tuple[int, int, int]
+    colours: Colours | None = None
+    latents: Latents | None = None
 
     def step(self, index: int, latents: Any) -> NDArray[np.uint8] | None:
         """A strip of frames after a step, (h,w,3); None if the layout of the latents is unknown."""
@@ -174,9 +173,9 @@ def gray(latents: Latents) -> NDArray[np.float32]:
     latents = latents - latents.mean(axis=(1, 2), keepdims=True)  # frames differ by an offset
     flat = latents.reshape(-1, latents.shape[-1])
     _, directions = np.linalg.eigh(flat.T @ flat)
-    values = flat @ directions[:, -1]
+    values = latents @ directions[:, -1]
     low, high = np.percentile(values, (1, 99))
-    scaled = np.clip((values - low) / max(high - low, 1e-6), 0, 1).reshape(latents.shape[:3])
+    scaled = np.clip((values - low) / max(high - low, 1e-6), 0, 1)
     return np.repeat(scaled[..., None], 3, axis=-1).astype(np.float32)
 
 
@@ -185,7 +184,7 @@ def strip(frames: NDArray[np.float32]) -> NDArray[np.uint8]:
     factor = SIDE / max(frames.shape[1:3])
     size = (max(1, round(frames.shape[2] * factor)), max(1, round(frames.shape[1] * factor)))
     row = np.concatenate([_resized(frames[i], *size) for i in spread(len(frames), FRAMES)], axis=1)
-    return (np.clip(row, 0, 1) * 255).round().astype(np.uint8)
+    return to_bytes(row)
 
 
 def _resized(frame: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
@@ -195,7 +194,3 @@ def _resized(frame: NDArray[np.float32], width: int, height: int) -> NDArray[np.
     return np.asarray(
         cv2.resize(np.ascontiguousarray(frame), (width, height), interpolation=method)
     )
-
-
-def _with_ones(flat: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.concatenate([flat, np.ones((len(flat), 1), np.float32)], axis=1)

@@ -24,8 +24,3 @@ def note(text: str, kind: str = "") -> Markup:
         kind: empty, `good`, or `bad`, which screen readers read out at once.
     """
     return render("note", text=text, kind=kind)
-
-
-def small(text: str) -> Markup:
-    """A line of small text."""
-    return render("small", text=text)

@@ -20,17 +20,13 @@ class Kind:
     """A kind of result file.
 
     Args:
-        title: of its section.
-        about: what was measured, and against what; may be empty.
+        template: its section: title, what was measured and against what, and its pictures.
         keys: the keys by which the first row of such a file is recognised.
-        template: draws the file's `data` and `rows`; empty to draw only the table of rows.
         values: further values for the template, from the file's contents.
     """
 
-    title: str
-    about: str
-    keys: frozenset[str]
     template: str
+    keys: frozenset[str]
     values: Callable[[Row], dict[str, Any]] = lambda _: {}
 
 
@@ -92,23 +88,20 @@ def _plans(data: Row) -> dict[str, Any]:
 
 def _search(data: Row) -> dict[str, Any]:
     """The predicted frontier, the verified plans, and plans of one pattern for all heads."""
-    groups: dict[str, list[tuple[str, float, float]]] = {
-        "verified on the way": [], "one pattern for all heads": [], "chosen": []
-    }  # fmt: skip
-    rows = rows_of(data)
+    rows, single = rows_of(data), "one pattern for all heads"
+    names = {"on the way": "verified on the way", single: single, "chosen": "chosen"}
+    groups: dict[str, list[tuple[str, float, float]]] = {name: [] for name in names.values()}
     for row in rows:
-        name = row["verified"]
-        group = {"chosen": "chosen", "on the way": "verified on the way"}.get(name)
-        point = (name, row["speedup"], row["psnr_db"])
-        groups[group or "one pattern for all heads"].append(point)
-    low, high = (end(row["psnr_db"] for row in rows) for end in (min, max))
+        point = (row["verified"], row["speedup"], row["psnr_db"])
+        groups[names.get(row["verified"], single)].append(point)
+    qualities = [row["psnr_db"] for row in rows]
     chosen = data["chosen"]
     curve = fitted(
         [(point["seconds"], point["decibels"]) for point in data["frontier"]],
         (chosen["seconds"], chosen["decibels"]),
         (chosen["speedup"], chosen["psnr_db"]),
     )
-    near = [(x, y) for x, y in curve if low - 3 < y < high + 5]
+    near = [(x, y) for x, y in curve if min(qualities) - 3 < y < max(qualities) + 5]
     return {"drawn": frontier_chart("Speed-up against PSNR", near, groups)}
 
 
@@ -139,59 +132,17 @@ def _kernels(data: Row) -> dict[str, Any]:
 
 
 KINDS = (
+    Kind("kind_plans", frozenset({"plan", "psnr_db", "mean_density"}), _plans),
+    Kind("kind_search", frozenset({"verified", "speedup", "psnr_db"}), _search),
+    Kind("kind_times", frozenset({"search_seconds", "cost_model_error", "attention_seconds"})),
+    Kind("kind_transformers", frozenset({"case", "arm", "ms", "speedup"})),
+    Kind("kind_kernels", frozenset({"backend", "density", "tflops", "S"}), _kernels),
     Kind(
-        "The bundled model",
-        "Whole runs of the bundled model, each plan against dense attention at the same seeds.",
-        frozenset({"plan", "psnr_db", "mean_density"}),
-        "kind_plans",
-        _plans,
-    ),
-    Kind(
-        "A search",
-        "The plans that a search verified, and plans with one pattern for all heads.",
-        frozenset({"verified", "speedup", "psnr_db"}),
-        "kind_search",
-        _search,
-    ),
-    Kind(
-        "Searches of full size",
-        "Searches with random weights, so only times are meaningful: of the search, and of "
-        "attention in a pass of its plan and of plans with one pattern for all heads, predicted "
-        "and measured.",
-        frozenset({"search_seconds", "cost_model_error", "attention_seconds"}),
-        "kind_times",
-    ),
-    Kind(
-        "Whole transformers",
-        "One forward pass with real configurations and random weights, against stock diffusers in "
-        "the same run. The weights are random, so quality is not measured.",
-        frozenset({"case", "arm", "ms", "speedup"}),
-        "kind_transformers",
-    ),
-    Kind(
-        "Attention kernels",
-        "One attention call against PyTorch's dense attention, after a check against the reference "
-        "operator. The line is the speed-up if each selected tile took as long as in dense "
-        "attention.",
-        frozenset({"backend", "density", "tflops", "S"}),
-        "kind_kernels",
-        _kernels,
-    ),
-    Kind(
-        "Before attention",
-        "Norm, rotation, token order and pooling in one pass, against norm and rotation in stock "
-        "diffusers. The floor is one read and one write at the speed of a copy.",
-        frozenset({"shape", "stock_ms", "exact_ms", "exact_floor_ms", "pooled_ms"}),
         "kind_prologue",
+        frozenset({"shape", "stock_ms", "exact_ms", "exact_floor_ms", "pooled_ms"}),
     ),
-    Kind(
-        "Cost of measuring",
-        "Captured maps and automatic choices are measured in dense steps only; here next to one "
-        "attention call of the same layer. Shapes are batch, heads, tokens, head size.",
-        frozenset({"shape", "ms", "relative_to_dense"}),
-        "kind_measuring",
-    ),
+    Kind("kind_measuring", frozenset({"shape", "ms", "relative_to_dense"})),
 )
 """A file has the first kind that fits; the page has the same order."""
 
-OTHER = Kind("Other results", "", frozenset(), "")
+OTHER = Kind("results", frozenset())

@@ -50,31 +50,15 @@ def page(folder: Path) -> Markup:
 
 
 def section(name: str, data: Row) -> Markup:
-    """One result file: what it is, where it was measured, its charts, and its rows.
-
-    Args:
-        name: of the file.
-        data: its contents.
-    """
+    """One result file: what it is, where it was measured, its charts, and its rows."""
     rows = rows_of(data)
     kind = kind_of(rows)
     shown = rows[:MOST_ROWS]
     count = f"First {len(shown)} of {len(rows)} rows" if len(rows) > len(shown) else "All rows"
     return render(
-        "results", kind=kind, where=[name, *_where(data)], count=count, data=data, rows=rows,
+        kind.template, name=name, count=count, data=data, rows=rows,
         table=_rows(shown, f"Rows of {name}"), **kind.values(data),
     )  # fmt: skip
-
-
-def _where(data: Row) -> list[str]:
-    """The machine, the versions and the commit."""
-    facts = []
-    if data.get("gpu"):
-        facts.append(str(data["gpu"]))
-    elif data.get("cpu") and data.get("threads"):
-        facts.append(f"CPU {data['cpu']}, {data['threads']} threads")
-    facts += [f"{key} {value}" for key, value in (data.get("versions") or {}).items()]
-    return facts + ([f"commit {data['commit']}"] if data.get("commit") else [])
 
 
 def _rows(rows: Rows, caption: str) -> Markup:

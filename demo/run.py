@@ -51,24 +51,14 @@ class RunProgress:
     coloured: bool = False
 
 
+@dataclass
 class Runner:
-    """Makes runs of one model, and learns the colours of its previews.
+    """Makes runs of one model into a store, and learns the colours of the model's latents."""
 
-    Args:
-        model: the model.
-        store: where results go.
-        colours: the colours of the model's latents, if they are known.
-        fps: frames per second of the videos.
-    """
-
-    def __init__(
-        self, model: Model, store: Store, colours: Colours | None = None, fps: int = 16
-    ) -> None:
-        self.model = model
-        self.store = store
-        self.colours = colours
-        self.fps = fps
-        self._warm: Size | None = None
+    model: Model
+    store: Store
+    colours: Colours | None = None
+    _warm: Size | None = None
 
     def run(self, pipe: Any, job: Job, request: Request, plan: Plan | Auto) -> Result:
         """Generate twice and write the files; reports `RunProgress` after every step.
@@ -124,7 +114,7 @@ class Runner:
         if preview.latents is not None:
             self.colours = Colours.fit(preview.latents, comparison.sparse.video)
         shares = {arm: clock.share(arm) for arm in ARMS}
-        return save(self.store.new(), comparison, self.fps, shares, maps)
+        return save(self.store.new(), comparison, shares, maps)
 
 
 def captured_maps(pipe: Any) -> Maps:

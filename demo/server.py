@@ -29,15 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Site:
-    """One server.
-
-    Attributes:
-        model: the model.
-        device: runs its jobs.
-        store: finished runs.
-        runner: makes runs.
-        example: the stored example, if there is one.
-    """
+    """One server; `example` is the stored example, if there is one."""
 
     model: Model
     device: Device
@@ -92,18 +84,12 @@ def download(plan: Plan) -> Markup:
 
 def snippet(model: Model, pipe: Any) -> str:
     """Python that loads the same model and runs the downloaded plan."""
-    kind = "DiffusionPipeline" if pipe is None else type(pipe).__name__
-    if model.path is None:
-        load = "from ajour.pipelines.bundled import load_pipeline\n\npipe = load_pipeline()"
-    else:
-        name = json.dumps(Path(model.path).name if Path(model.path).exists() else model.path)
-        device = model.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        load = f"from diffusers import {kind}\n\npipe = {kind}.from_pretrained({name})"
-        if device != "cpu":
-            load = f'import torch\n{load[:-1]}, dtype=torch.bfloat16).to("{device}")'
-    images = pipe is not None and "num_frames" not in call_parameters(pipe)
-    result = 'image = pipe("...").images[0]' if images else 'video = pipe("...").frames[0]'
-    return (
-        f'import ajour\n{load}\najour.enable(pipe, "plan.json")\n'
-        f"{result}\nprint(ajour.summary(pipe))\n"
-    )
+    path = model.path
+    if path is not None and Path(path).exists():
+        path = Path(path).name  # no folder of this machine
+    return render(
+        "snippet", path=path,
+        kind="DiffusionPipeline" if pipe is None else type(pipe).__name__,
+        device=model.device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        images=pipe is not None and "num_frames" not in call_parameters(pipe),
+    )  # fmt: skip

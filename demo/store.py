@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ajour.files import read_json
+from ajour.pipelines.bundled import Defaults
 from ajour.pipelines.files import read_arrays
 from ajour.pipelines.quality import BEST_DB, psnr, ssim
 from ajour.pipelines.video import write_mp4
@@ -75,14 +76,13 @@ class Result:
 
 
 def save(
-    folder: Path, comparison: Comparison, fps: int, shares: dict[str, float | None], maps: Maps
+    folder: Path, comparison: Comparison, shares: dict[str, float | None], maps: Maps
 ) -> Result:
     """Write a run's files.
 
     Args:
         folder: created.
         comparison: both arms and their report.
-        fps: frames per second of the videos.
         shares: self-attention's share of the transformer's time, by arm.
         maps: of the captured heads.
     """
@@ -90,10 +90,10 @@ def save(
     dense, sparse = comparison.dense.video, comparison.sparse.video
     videos = {"views": views(dense, sparse), "dense": dense, "sparse": sparse}
     for name, video in videos.items():
-        write_mp4(folder / f"{name}.mp4", video, fps)
+        write_mp4(folder / f"{name}.mp4", video, Defaults.fps)
     pairs = [(sparse[i : i + 1], dense[i : i + 1]) for i in range(len(dense))]
     report = comparison.report.to_dict() | {
-        "fps": fps,
+        "fps": Defaults.fps,
         "size": list(dense.shape[:3]),
         "psnr_db_each": [round(min(psnr(*pair), BEST_DB), 3) for pair in pairs],
         "ssim_each": [round(ssim(*pair), 5) for pair in pairs],
@@ -136,9 +136,8 @@ class Store:
         folder.mkdir(parents=True)
         with self._lock:
             self._folders.append(folder)
-            old, self._folders = self._folders[: -self._most], self._folders[-self._most :]
-        for outdated in old:
-            shutil.rmtree(outdated, ignore_errors=True)
+            if len(self._folders) > self._most:
+                shutil.rmtree(self._folders.pop(0), ignore_errors=True)
         return folder
 
     def example(self, source: Path = EXAMPLE) -> Result | None:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from ajour.demo.heads import ShownPlan
-from ajour.demo.render import small
+from ajour.demo.render import render
 from ajour.demo.request import BOUNDS, MOST_WORDS, Request
 from ajour.demo.tabs import QUICK, JobButtons
-from ajour.demo.views import NO_EXAMPLE, comparison, run_cards, run_progress
+from ajour.demo.views import NO_EXAMPLE, comparison, run_progress
 from ajour.pipelines.auto import SPEEDS, Auto
 from ajour.pipelines.enable import resolve_plan
 
@@ -38,9 +38,6 @@ class GenerateTab:
         shown_line: the line on the plan in the Plan tab.
         upload: uploads a plan.
         note: the line on an upload.
-
-    Args:
-        site: the server.
     """
 
     def __init__(self, site: Site) -> None:
@@ -51,7 +48,8 @@ class GenerateTab:
             with gr.Column(scale=3, min_width=320):
                 example = site.example
                 self.status = gr.HTML(elem_id="status", elem_classes="aj-live")
-                self.cards = gr.HTML(run_cards(example.report) if example else "", elem_id="cards")
+                cards = render("run_cards", **example.report) if example else ""
+                self.cards = gr.HTML(cards, elem_id="cards")
                 videos = comparison(example, "Stored example") if example else NO_EXAMPLE
                 self.comparison = gr.HTML(videos, elem_id="comparison")
 
@@ -60,9 +58,7 @@ class GenerateTab:
         prompt = gr.Textbox(
             model.prompts[0], label="Prompt", lines=3, max_length=MOST_WORDS, elem_id="prompt"
         )
-        with gr.Row():
-            self.run = gr.Button("Generate", variant="primary", elem_id="generate", min_width=140)
-            self.stop = gr.Button("Stop", interactive=False, elem_id="stop", min_width=100)
+        self.buttons = JobButtons("generate", "Generate")
         preset = size_choice(self.site)
         with gr.Row():
             steps = gr.Slider(*BOUNDS["steps"], model.steps, step=1, label="Steps", min_width=140)
@@ -128,16 +124,16 @@ class GenerateTab:
             if kind == SHOWN:
                 ran = replace(ran, source=plan.source)
             return {
-                self.cards: run_cards(result.report),
+                self.cards: render("run_cards", **result.report),
                 self.comparison: comparison(result, "Your run"),
                 self.shown_line: about_shown(ran),
                 shown: ran,
             }
 
-        return JobButtons(
-            "generate", self.run, self.stop, self.status, [*self.form, *self._plan_form, shown],
-            [self.cards, self.comparison, self.shown_line, shown],
-        ).wire(self.site, submit, show, finish)  # fmt: skip
+        return self.buttons.wire(
+            self.site, self.status, [*self.form, *self._plan_form, shown],
+            [self.cards, self.comparison, self.shown_line, shown], submit, show, finish,
+        )  # fmt: skip
 
 
 def plan_for(
@@ -161,7 +157,7 @@ def plan_for(
 
 def about_shown(shown: ShownPlan | None) -> Markup:
     """A line on the plan in the Plan tab."""
-    return small(f"In the Plan tab: {'empty' if shown is None else shown.source}.")
+    return render("about_shown", shown=shown)
 
 
 def size_choice(site: Site) -> gr.Radio:

@@ -9,11 +9,11 @@ import gradio as gr
 from ajour.demo import heads
 from ajour.demo.errors import measure
 from ajour.demo.heads import ShownPlan  # noqa: TC001 - gradio reads annotations at run time
-from ajour.demo.render import note
+from ajour.demo.render import note, render
 from ajour.demo.request import Request
 from ajour.demo.server import download, snippet
 from ajour.demo.tabs import QUICK, JobButtons
-from ajour.demo.views import bar
+from ajour.pipelines.drawing import spans
 
 if TYPE_CHECKING:
     from ajour.demo.device import Job
@@ -31,9 +31,6 @@ class PlanTab:
     Attributes:
         upload: uploads a plan.
         note: the line on an upload or a measurement.
-
-    Args:
-        site: the server.
     """
 
     def __init__(self, site: Site) -> None:
@@ -52,11 +49,7 @@ class PlanTab:
                 self.map = gr.HTML(cells, js_on_load=LISTEN, elem_id="heads")
             with gr.Column(scale=2, min_width=300):
                 self.detail = gr.HTML(NO_HEAD, elem_id="head", elem_classes="aj-live")
-                with gr.Row():
-                    self.measure = gr.Button(
-                        "Measure errors", size="sm", elem_id="measure", min_width=140
-                    )
-                    self.stop = gr.Button("Stop", size="sm", interactive=False, min_width=80)
+                self.buttons = JobButtons("measure", "Measure errors", small=True)
                 self.note = gr.HTML(elem_classes="aj-live", elem_id="plan-note")
                 save = gr.HTML(link, elem_id="download")
                 self.upload = gr.UploadButton(
@@ -78,9 +71,6 @@ class PlanTab:
         """
         view = [shown, self.assignment, self.colour]
 
-        def recolour(plan: ShownPlan | None, assignment: str | None, colour: str) -> str:
-            return heads.map_page(plan, assignment, colour)
-
         def look(plan: ShownPlan | None, assignment: str | None, event: gr.EventData) -> str:
             try:
                 if plan is None or assignment is None:
@@ -99,7 +89,8 @@ class PlanTab:
         def show(job: Job) -> Updates:
             step, steps = job.progress
             text = f"Measuring: step {step} of {steps}."
-            return {self.note: bar(text, "steps done", step, steps)}
+            page = render("progress", text=text, label="steps done", value=step, most=steps)
+            return {self.note: page}
 
         def finish(measured: ShownPlan, *values: Any) -> Updates:
             *_, assignment, colour = values
@@ -111,10 +102,10 @@ class PlanTab:
 
         self.map.choose(look, [shown, self.assignment], self.detail, **QUICK)
         for control in (self.colour, self.assignment):
-            control.input(recolour, view, self.map, **QUICK)
-        JobButtons(
-            "measure", self.measure, self.stop, self.note, [*form, *view], [self.map, shown]
-        ).wire(self.site, submit, show, finish)
+            control.input(heads.map_page, view, self.map, **QUICK)
+        self.buttons.wire(
+            self.site, self.note, [*form, *view], [self.map, shown], submit, show, finish
+        )
 
     def refresh_after(self, event: Any, shown: gr.State) -> None:
         """Show the plan again after an event that changes it."""
@@ -131,8 +122,8 @@ class PlanTab:
             return EMPTY, "", "", "", "", [], None
         name = heads.first_assignment(shown.plan)
         return (
-            heads.about_page(shown),
-            heads.schedule_page(shown.plan),
+            render("about", shown=shown),
+            render("schedule", spans=spans(shown.plan.schedule)),
             heads.map_page(shown, name, colour),
             download(shown.plan),
             snippet(self.site.model, self.site.device.pipe),

@@ -14,7 +14,6 @@ from ajour.demo.request import BOUNDS, Request
 from ajour.demo.searching import search
 from ajour.demo.tab_generate import about_shown, size_choice
 from ajour.demo.tabs import QUICK, JobButtons
-from ajour.demo.views import bar
 from ajour.search.settings import Target
 
 if TYPE_CHECKING:
@@ -31,6 +30,9 @@ KINDS = {
 }  # fmt: skip
 """Targets by kind: label and first value."""
 
+AFTER: dict[str, Any] = {"interactive": False, "min_width": 140}
+"""Options of the buttons for the plan of a search."""
+
 START = note("A search takes a few minutes at the smallest size. Its plan can be used at once.")
 
 
@@ -40,9 +42,6 @@ class SearchTab:
     Attributes:
         use: uses the plan of the search in the Generate tab.
         look: shows it in the Plan tab.
-
-    Args:
-        site: the server.
     """
 
     def __init__(self, site: Site) -> None:
@@ -59,24 +58,13 @@ class SearchTab:
                 usual = min(site.model.steps, 8)
                 steps = gr.Slider(4, BOUNDS["steps"][1], usual, step=1, label="Steps")
                 gr.HTML(render("search_about"))
-                with gr.Row():
-                    self.start = gr.Button(
-                        "Search", variant="primary", elem_id="search", min_width=140
-                    )
-                    self.stop = gr.Button(
-                        "Stop", interactive=False, elem_id="stop-search", min_width=100
-                    )
+                self.buttons = JobButtons("search", "Search")
             with gr.Column(scale=3, min_width=320):
                 self.status = gr.HTML(START, elem_id="search-status", elem_classes="aj-live")
                 self.frontier = gr.HTML(elem_id="frontier")
                 with gr.Row():
-                    self.use, self.look = (
-                        gr.Button(text, interactive=False, elem_id=name, min_width=140)
-                        for text, name in (
-                            ("Use it in Generate", "use-plan"),
-                            ("Look at it in Plan", "look-plan"),
-                        )
-                    )
+                    self.use = gr.Button("Use it in Generate", **AFTER, elem_id="use-plan")
+                    self.look = gr.Button("Look at it in Plan", **AFTER, elem_id="look-plan")
         self._fields = [kind, value, minutes, size, steps]
         kind.input(lambda key: KINDS.get(key, ("", 1.0))[1], kind, value, **QUICK)
 
@@ -107,7 +95,7 @@ class SearchTab:
 
         def finish(result: SearchResult, *_: Any) -> Updates:
             return {
-                self.status: outcome(result),
+                self.status: render("outcome", result=result),
                 self.frontier: frontier(result.progress, result),
                 self.use: gr.Button(interactive=True),
                 self.look: gr.Button(interactive=True),
@@ -115,11 +103,11 @@ class SearchTab:
                 shown_line: about_shown(result.shown),
             }
 
-        return JobButtons(
-            "search", self.start, self.stop, self.status, [*self._fields, *form],
-            [self.frontier, self.use, self.look, shown, shown_line],
+        return self.buttons.wire(
+            self.site, self.status, [*self._fields, *form],
+            [self.frontier, self.use, self.look, shown, shown_line], submit, show, finish,
             "No plan was verified by then; after a time limit, try a longer limit.",
-        ).wire(self.site, submit, show, finish)  # fmt: skip
+        )  # fmt: skip
 
 
 def checked_target(kind: Any, value: Any) -> Target:
@@ -150,12 +138,8 @@ def search_progress(now: SearchProgress) -> Markup:
         f"{now.stage}: {now.units} units of work done, {len(now.verified)} plans verified, "
         f"{now.seconds:.0f} of at most {now.limit:.0f} s."
     )
-    return bar(text, "seconds", round(min(now.seconds, now.limit)), round(now.limit))
-
-
-def outcome(result: SearchResult) -> Markup:
-    """The end of a search in words and figures."""
-    return render("outcome", result=result)
+    value, most = round(min(now.seconds, now.limit)), round(now.limit)
+    return render("progress", text=text, label="seconds", value=value, most=most)
 
 
 def frontier(now: SearchProgress, result: SearchResult | None = None) -> Markup:

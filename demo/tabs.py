@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator  # noqa: TC003 - gradio reads annotations
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from ajour.demo.device import DONE, RUNNING, Job, Refused
-from ajour.demo.render import note
-from ajour.demo.views import state_note
+from ajour.demo.render import note, render
 
 if TYPE_CHECKING:
     from ajour.demo.server import Site
@@ -22,43 +20,50 @@ QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibil
 """Options of events that never wait for the device."""
 
 
-@dataclass(frozen=True)
 class JobButtons:
-    """The controls of one kind of job.
+    """A button that starts a job and a button that stops it, side by side.
 
-    Attributes:
-        name: of the kind; a visitor has one job of each kind at a time.
-        start: starts a job.
-        stop: stops it.
-        status: the line that shows its state.
-        inputs: components whose values `submit` gets.
-        outputs: components that `show` and `finish` update, besides the status.
-        stopped: what to say after a stop.
+    Args:
+        name: of the kind of job; a visitor has one job of each kind at a time.
+        text: of the button that starts it.
+        small: whether the buttons are small and plain.
     """
 
-    name: str
-    start: gr.Button
-    stop: gr.Button
-    status: gr.HTML
-    inputs: list[Any]
-    outputs: list[Any]
-    stopped: str = "Nothing of this run was kept."
+    def __init__(self, name: str, text: str, small: bool = False) -> None:
+        self.name = name
+        size = "sm" if small else "lg"
+        with gr.Row():
+            self.start = gr.Button(
+                text, variant="secondary" if small else "primary", size=size, elem_id=name,
+                min_width=140,
+            )  # fmt: skip
+            self.stop = gr.Button(
+                "Stop", interactive=False, size=size, elem_id=f"stop-{name}", min_width=80
+            )
 
     def wire(
         self,
         site: Site,
+        status: gr.HTML,
+        inputs: list[Any],
+        outputs: list[Any],
         submit: Callable[..., tuple[Callable[[Any, Job], Any], float | None]],
         show: Callable[[Job], Updates],
         finish: Callable[..., Updates],
+        stopped: str = "Nothing of this run was kept.",
     ) -> Any:
         """Connect the buttons.
 
         Args:
             site: the server.
+            status: the line that shows the job's state.
+            inputs: components whose values `submit` gets.
+            outputs: components that `show` and `finish` update, besides the status.
             submit: from the inputs' values to the work and its time limit in seconds. A
                 `ValueError` or `TypeError` is shown as the status.
             show: the updates for the progress of a running job.
             finish: the updates for the result of a job that is done; also gets the inputs' values.
+            stopped: what to say after a stop.
 
         Returns:
             The event of a job that has ended.
@@ -69,7 +74,7 @@ class JobButtons:
                 work, seconds = submit(*values)
                 job = site.device.submit(self._owner(request), work, seconds)
             except (Refused, TypeError, ValueError) as error:  # PlanError is a ValueError
-                yield {self.status: note(str(error), "bad")}
+                yield {status: note(str(error), "bad")}
                 return
             yield {self.start: gr.Button(interactive=False), self.stop: gr.Button(interactive=True)}
             try:
@@ -78,7 +83,7 @@ class JobButtons:
                     if state.state == RUNNING and state.progress and not state.stopping:
                         yield show(state)
                     else:
-                        yield {self.status: state_note(state, ahead, self.stopped)}
+                        yield {status: render("state", job=state, ahead=ahead, stopped=stopped)}
             finally:
                 job.stop()  # the page may have been closed; no effect on a job that has ended
             updates = finish(job.result, *values) if job.state == DONE else {}
@@ -91,24 +96,16 @@ class JobButtons:
         def stop(request: gr.Request) -> Any:
             # A stopped job shows its state itself: two writers of one line could overtake each
             # other.
-            stopped = site.device.stop(self._owner(request))
-            return gr.skip() if stopped else note("Nothing is running.")
+            running = site.device.stop(self._owner(request))
+            return gr.skip() if running else note("Nothing is running.")
 
-        self.start.click(None, js=scroll_to(self.status.elem_id))
-        self.stop.click(stop, None, self.status, **QUICK)
+        self.start.click(None, js=f"() => ajourScrollTo('{status.elem_id}')")
+        self.stop.click(stop, None, status, **QUICK)
         return self.start.click(
-            run, self.inputs, [self.status, self.start, self.stop, *self.outputs],
+            run, inputs, [status, self.start, self.stop, *outputs],
             show_progress="hidden", concurrency_limit=16, concurrency_id="runs",
             api_visibility="private",
         )  # fmt: skip
 
     def _owner(self, request: gr.Request) -> str:
         return f"{request.session_hash}/{self.name}"
-
-
-def scroll_to(element: str) -> str:
-    """JavaScript that scrolls to an element if the page is one narrow column."""
-    return (
-        f"() => {{ if (innerWidth < 720) setTimeout(() => document.getElementById('{element}')"
-        ".scrollIntoView({ behavior: 'smooth' }), 400); }"
-    )

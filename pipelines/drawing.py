@@ -102,7 +102,7 @@ class HeadMap:
 
 def head_map(plan: Plan, assignment: str) -> HeadMap:
     """The map of an assignment of a plan."""
-    names = tuple(tuple(row) for row in plan.assignments[assignment])
+    names = plan.assignments[assignment]
     return HeadMap(names, tuple(tuple(plan.patterns[name].kind for name in row) for row in names))
 
 

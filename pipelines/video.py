@@ -29,11 +29,9 @@ def write_mp4(path: str | Path, video: NDArray[np.float32], fps: int) -> None:
     odd = [(0, 0), (0, video.shape[1] % 2), (0, video.shape[2] % 2), (0, 0)]
     frames = np.pad(to_bytes(video), odd, mode="edge")
     options = ["-crf", "12", "-movflags", "+faststart"]
-    with imageio.get_writer(
-        path, fps=fps, codec="libx264", macro_block_size=1, output_params=options
-    ) as writer:
-        for frame in frames:
-            writer.append_data(frame)  # type: ignore[attr-defined]
+    imageio.mimwrite(
+        path, list(frames), fps=fps, codec="libx264", macro_block_size=1, output_params=options
+    )
 
 
 def side_by_side(

@@ -12,8 +12,6 @@ import types
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from diffusers.models.attention_dispatch import dispatch_attention_fn
-
 from ajour.processors.processor import SparseProcessor
 
 if TYPE_CHECKING:
@@ -121,6 +119,8 @@ def dispatch(
         state.report(MASKED)
     if prologue is not None:
         query, key = prologue.apply(query, key)
+    from diffusers.models.attention_dispatch import dispatch_attention_fn
+
     stock: Callable[..., torch.Tensor] = dispatch_attention_fn
     return stock(
         query, key, value, attn_mask, *args, backend=processor._attention_backend, **kwargs

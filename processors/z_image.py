@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from diffusers.models.transformers.transformer_z_image import SEQ_MULTI_OF
-
 from ajour.grid import TokenGrid
 from ajour.processors.base import Family, Obstacle
 
@@ -47,10 +45,17 @@ class ZImage(Family):
         patch = (call["f_patch_size"], call["patch_size"], call["patch_size"])
         frames, height, width = (n // p for n, p in zip(images[0].shape[1:], patch, strict=True))
         text = max(len(text) for text in call["cap_feats"])
-        filling = -(frames * height * width) % SEQ_MULTI_OF + -text % SEQ_MULTI_OF
+        filling = _filling(frames * height * width) + _filling(text)
         return TokenGrid(frames, height, width, after=text + filling)
 
     def padding(self, call: Call) -> tuple[int, ...]:
         """Samples with less text are padded to the longest, behind a mask."""
-        lengths = [len(text) + -len(text) % SEQ_MULTI_OF for text in call["cap_feats"]]
+        lengths = [len(text) + _filling(len(text)) for text in call["cap_feats"]]
         return tuple(max(lengths) - length for length in lengths)
+
+
+def _filling(tokens: int) -> int:
+    """How many tokens the transformer adds to image or text."""
+    from diffusers.models.transformers.transformer_z_image import SEQ_MULTI_OF
+
+    return -tokens % int(SEQ_MULTI_OF)

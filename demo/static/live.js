@@ -25,3 +25,9 @@
   addEventListener("DOMContentLoaded", () => document.body.append(region));
   if (document.body) document.body.append(region);
 })();
+
+/* Shows an element if the page is one narrow column. */
+function ajourScrollTo(id) {
+  if (innerWidth >= 720) return;
+  setTimeout(() => document.getElementById(id).scrollIntoView({ behavior: "smooth" }), 400);
+}

@@ -196,7 +196,7 @@ def test_a_stop_in_the_middle_and_on_again(open_page):
     wait_for(page, "#head", "Layer 0, head 1", 10_000)
     tab(page, "Generate")
     expect(page.locator("#status")).to_contain_text("step")
-    page.locator("#stop").click()
+    page.locator("#stop-generate").click()
     wait_for(page, "#status", "Stopped", 10_000)
     generate(page)
     wait_for(page, "#status", "Finished")
@@ -212,7 +212,7 @@ def test_two_users_at_once(open_page):
     second.locator("ajour-heads tbody button").nth(1).click()
     wait_for(second, "#head", "Layer 0, head 1", 10_000)
     tab(second, "Generate")
-    second.locator("#stop").click()
+    second.locator("#stop-generate").click()
     wait_for(second, "#status", "Stopped", 10_000)
     expect(first.locator("#status")).to_contain_text("step")  # mine goes on
     generate(second)

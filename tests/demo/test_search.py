@@ -4,8 +4,9 @@ import pytest
 
 from ajour import sparse
 from ajour.demo.device import DONE, STOPPED
+from ajour.demo.render import render
 from ajour.demo.searching import search
-from ajour.demo.tab_search import checked_limit, checked_target, outcome
+from ajour.demo.tab_search import checked_limit, checked_target
 from ajour.search.settings import Target
 from tests.demo.conftest import REQUEST, finish
 from tests.pipelines.conftest import run
@@ -32,7 +33,7 @@ def test_a_search_reports_its_frontier_and_ends_in_a_plan(site, pipe):
     for name, errors in result.shown.errors.items():
         assert errors.shape == (2, 2)
         assert name in result.shown.plan.assignments
-    assert "is met" in outcome(result)
+    assert "is met" in render("outcome", result=result)
     with sparse(pipe, result.shown.plan, strict=True):
         run(pipe, steps=4)
 
@@ -45,7 +46,8 @@ def test_a_stop_keeps_the_best_plan_so_far(site):
     assert job.state == DONE, job.error
     assert job.result.progress.verified
     assert job.result.shown.plan.assignments is not None
-    assert ("Ended early" in outcome(job.result)) == (job.result.density is None)
+    text = render("outcome", result=job.result)
+    assert ("Ended early" in text) == (job.result.density is None)
 
 
 def test_time_that_is_up_before_a_plan_was_verified_ends_in_nothing(site):

@@ -14,7 +14,7 @@ from ajour.demo.charts import Series, chart, table, ticks
 from ajour.demo.device import Job
 from ajour.demo.heads import ShownPlan
 from ajour.demo.model import Model
-from ajour.demo.render import note, small
+from ajour.demo.render import note, render
 from ajour.demo.results_page import section
 from ajour.demo.run import RunProgress
 from ajour.demo.searching import SearchProgress
@@ -22,7 +22,8 @@ from ajour.demo.server import download, snippet
 from ajour.demo.store import Result
 from ajour.demo.tab_generate import about_shown
 from ajour.demo.tab_search import frontier, search_progress
-from ajour.demo.views import comparison, run_cards, run_progress, state_note
+from ajour.demo.views import comparison, run_progress
+from ajour.pipelines.drawing import spans
 from tests.pipelines.conftest import LATE, make_plan
 
 VOID = {"img", "input"}
@@ -95,15 +96,15 @@ def hostile_pages(tmp_path):
     return {
         "map": heads.map_page(shown, HOSTILE),
         "map by error": heads.map_page(replace(shown, errors=errors), HOSTILE, "error"),
-        "schedule": heads.schedule_page(shown.plan),
-        "about": heads.about_page(shown),
+        "schedule": render("schedule", spans=spans(shown.plan.schedule)),
+        "about": render("about", shown=shown),
         "head": heads.head_page(
             replace(shown, errors=errors, measured=HOSTILE), HOSTILE, 0, 0
         ),
         "shown": about_shown(shown),
-        "cards": run_cards(report),
+        "cards": render("run_cards", **report),
         "comparison": comparison(Result(tmp_path, report, LATE, {}), HOSTILE),
-        "state": state_note(job, 0),
+        "state": render("state", job=job, ahead=0, stopped=""),
         "progress": run_progress(
             RunProgress(1, 4, HOSTILE, 1, 2, None, {HOSTILE: np.zeros((8, 8, 3), np.uint8)})
         ),
@@ -111,7 +112,6 @@ def hostile_pages(tmp_path):
             Series(HOSTILE, points, kind, [HOSTILE] * 2) for kind in ("line", "dots", "stars")
         ]),
         "table": table([HOSTILE], [[HOSTILE]], HOSTILE),
-        "small": small(HOSTILE),
         "results": section(HOSTILE, {"rows": rows, "gpu": HOSTILE, "commit": HOSTILE}),
     }  # fmt: skip
 
@@ -181,7 +181,8 @@ def test_heads_that_are_not_there(place):
 
 
 def test_a_schedule_in_words_and_in_colour():
-    text = heads.schedule_page(make_plan([Full(), Skip()], ((1.0, "dense"), (0.7, "sparse", 4))))
+    plan = make_plan([Full(), Skip()], ((1.0, "dense"), (0.7, "sparse", 4)))
+    text = render("schedule", spans=spans(plan.schedule))
     Checker(text)
     assert "dense from 1 to 0.7; sparse from 0.7 to 0, dense every 4 steps" in text
 
@@ -221,7 +222,7 @@ def test_the_snippet_loads_the_model_as_the_page_does():
 
 
 def test_figures_and_videos_are_complete(tmp_path):
-    text = run_cards(REPORT)
+    text = render("run_cards", **REPORT)
     Checker(text)
     assert "40 %" in text
     assert "of sparse time" not in text
@@ -248,8 +249,9 @@ def test_figures_and_videos_are_complete(tmp_path):
 def test_states_in_words(state, ahead, text):
     job = Job("me", lambda *_: None)
     job.state, job.error = state, "oh"
-    assert text in state_note(job, ahead)
-    assert ('role="alert"' in state_note(job, ahead)) == (state == "failed")
+    page = render("state", job=job, ahead=ahead, stopped="Nothing of this run was kept.")
+    assert text in page
+    assert ('role="alert"' in page) == (state == "failed")
 
 
 def test_progress_with_previews():
