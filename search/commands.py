@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,24 +144,21 @@ def _search(args: argparse.Namespace) -> None:
     if args.dry_run:
         _dry_run(args, settings)
         return
-    workers = Workers.join()
     folder = beside(args.out, ".search")
-    work = workers.open(folder, settings.identity(), args.resume)
-    pipe = load(args.model, workers.place(args.device))
-    try:
-        search = Search(pipe, settings, work, workers)
-        outcome = search.run()
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"interrupted; finished work is kept in {folder}: repeat the command with --resume"
-        ) from None
-    finally:
-        workers.leave()
+    with Workers.connected() as workers:
+        work = workers.open(folder, settings.identity(), args.resume)
+        pipe = load(args.model, workers.place(args.device))
+        try:
+            search = Search(pipe, settings, work, workers)
+            outcome = search.run()
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"interrupted; finished work is kept in {folder}: repeat the command with --resume"
+            ) from None
     if not workers.first:
         return
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     outcome.plan.save(args.out)
-    _write_json(beside(args.out, ".costs.json"), outcome.costs.to_dict(), indent=None)
+    _write_json(beside(args.out, ".costs.json"), asdict(outcome.costs), indent=None)
     _write_json(beside(args.out, ".figures.json"), outcome.to_dict())
     report = beside(args.out, ".html")
     write_report(outcome, search.verifier.video, report, _command(args))
@@ -173,13 +171,10 @@ def _dry_run(args: argparse.Namespace, settings: Settings) -> None:
     from ajour.search.estimate import estimate
     from ajour.search.workers import Workers
 
-    workers = Workers.join()
-    try:
+    with Workers.connected() as workers:
         if not workers.first:
             return
         stages = estimate(load(args.model, workers.place(args.device)), settings, workers.count)
-    finally:
-        workers.leave()
     total = sum(stage.seconds for stage in stages)
     if args.json:
         result = {"stages": [stage._asdict() for stage in stages], "seconds": round(total, 1)}
@@ -243,12 +238,9 @@ def _bench(args: argparse.Namespace) -> None:
     call = (searched if isinstance(searched, dict) else {}) | call_options(args)
     prompts = prompts_of(args.prompts, plan.provenance.get("model"))[: args.verify]
     check_out(args.out)
-    workers = Workers.join()
-    pipe = load(model, workers.place(args.device))
-    try:
-        result = bench(Setup(pipe, call, args.backend), plan, prompts, args.seed, workers)
-    finally:
-        workers.leave()
+    with Workers.connected() as workers:
+        setup = Setup(load(model, workers.place(args.device)), call, args.backend)
+        result = bench(setup, plan, prompts, args.seed, workers)
     if not workers.first:
         return
     args.out.parent.mkdir(parents=True, exist_ok=True)

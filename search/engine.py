@@ -11,16 +11,14 @@ import numpy as np
 from ajour.lowering import density
 from ajour.schedule import DENSE
 from ajour.search.bands import Bands
-from ajour.search.calibrate.prompt import Calibration, Calibrator
-from ajour.search.calibrate.weights import weighted_errors
+from ajour.search.calibrate.prompt import Calibration, Calibrator, weighted_errors
 from ajour.search.provenance import origin, provenance
 from ajour.search.results import Outcome, VerifiedPlan
 from ajour.search.setup import Setup
 from ajour.search.solve.candidates import default_candidates
 from ajour.search.solve.knapsack import frontier
-from ajour.search.solve.plan import build_plan
+from ajour.search.solve.plan import build_plan, single_patterns
 from ajour.search.solve.problem import density_problem, time_problem
-from ajour.search.solve.single import single_patterns
 from ajour.search.solve.target import reach
 from ajour.search.timing.costs import Costs, conditions
 from ajour.search.timing.layers import measure_costs
@@ -87,11 +85,9 @@ class Search:
         self.workers = workers
         self.on_progress = on_progress
         workers.claim(work, "identity/origin", origin(self.setup))
-        self.shape = RunShape.from_dict(
-            workers.first_only(
-                work, "probe", lambda: run_shape(self.setup, settings.calibration[0]).to_dict()
-            )
-        )
+        prompt = settings.calibration[0]
+        shape = workers.first_only(work, "probe", lambda: asdict(run_shape(self.setup, prompt)))
+        self.shape = RunShape.from_dict(shape)
         self.bands = Bands(self.shape.noise_levels, settings.bands)
         self.candidates = dict(candidates or default_candidates(self.shape.grid))
         patterns = {name: pattern.to_dict() for name, pattern in self.candidates.items()}
@@ -213,8 +209,9 @@ class Search:
 
         def measure() -> dict[str, Any]:
             prompt = self.settings.calibration[0]
-            measured = measure_costs(self.setup, self.candidates, shape.grid, shape.passes, prompt)
-            return measured.to_dict()
+            return asdict(
+                measure_costs(self.setup, self.candidates, shape.grid, shape.passes, prompt)
+            )
 
         return Costs.from_dict(self.workers.first_only(self.work, "costs", measure))
 

@@ -13,7 +13,7 @@ from ajour.search.calibrate.errors import score
 from ajour.search.calibrate.prompt import layer_groups, probed_steps
 from ajour.search.setup import Setup, uniform_plan
 from ajour.search.solve.candidates import default_candidates
-from ajour.search.solve.single import COMPARED
+from ajour.search.solve.plan import COMPARED
 from ajour.search.timing.layers import layer_rows
 from ajour.search.timing.passes import ROUNDS, time_passes
 from ajour.search.timing.probe import STEPS, run_shape
@@ -52,13 +52,16 @@ def estimate(pipe: Any, settings: Settings, processes: int = 1) -> list[Stage]:
     model, prompt = setup.model, settings.calibration[0]
     run, run_seconds = timed(lambda: run_shape(setup, prompt, decode=True), setup.device)
     grid, steps, passes = run.grid, run.steps, run.passes
-    times = time_passes(setup, uniform_plan(setup.transformer, Skip()), prompt, PROBE_ROUNDS)
+    times = time_passes(setup, uniform_plan(setup.pipe.transformer, Skip()), prompt, PROBE_ROUNDS)
     dense_pass, skip_pass = (float(np.median(seconds)) for seconds in times.passes.values())
     around = max(0.0, run_seconds - STEPS * passes * skip_pass)  # text encoder and VAE
     layers, heads = model["layers"], model["heads"]
     candidates = default_candidates(grid)
     shape = (1, grid.seq_len, heads, model["head_dim"])
-    q, k, v = (torch.randn(shape, device=setup.device, dtype=setup.dtype) for _ in range(3))
+    q, k, v = (
+        torch.randn(shape, device=setup.device, dtype=setup.pipe.transformer.dtype)
+        for _ in range(3)
+    )
     patterns = list(candidates.values())
     scoring = min(
         timed(lambda: score(q, k, v, grid, patterns, None), setup.device)[1] for _ in range(2)

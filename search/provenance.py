@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ajour.pipelines.machine import device_name, versions
@@ -37,9 +38,9 @@ def origin(setup: Setup) -> dict[str, Any]:
     """Pipeline, weights, device and versions of this process, as JSON."""
     return {
         "pipeline": type(setup.pipe).__name__,
-        "fingerprint": fingerprint(setup.transformer),
+        "fingerprint": fingerprint(setup.pipe.transformer),
         "device": device_name(setup.device),
-        "dtype": str(setup.dtype).removeprefix("torch."),
+        "dtype": str(setup.pipe.transformer.dtype).removeprefix("torch."),
         "versions": versions(),
     }
 
@@ -64,7 +65,7 @@ def provenance(setup: Setup, outcome: Outcome) -> dict[str, Any]:
         "steps": len(outcome.bands.noise_levels),
         "seed": settings.seed,
         "prompts": settings.prompts_digest,
-        "target": settings.target.to_dict(),
+        "target": asdict(settings.target),
         "target_met": outcome.met,
         "target_met_by": outcome.met_by,
         "density": round(outcome.density, 4),

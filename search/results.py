@@ -121,7 +121,7 @@ class Outcome:
     def to_dict(self) -> dict[str, Any]:
         """The figures of the report as plain JSON types."""
         return {
-            "target": self.settings.target.to_dict(),
+            "target": asdict(self.settings.target),
             "met": self.met,
             "met_by": self.met_by,
             "grid": str(self.grid),

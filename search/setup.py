@@ -54,26 +54,14 @@ class Setup:
             )
 
     @property
-    def transformer(self) -> torch.nn.Module:
-        """The pipeline's transformer."""
-        module: torch.nn.Module = self.pipe.transformer
-        return module
-
-    @property
     def model(self) -> dict[str, Any]:
         """The `model` of plans for this pipeline: class, layers, heads, head_dim."""
-        return model_of(self.transformer)
+        return model_of(self.pipe.transformer)
 
     @property
     def device(self) -> torch.device:
         """The device that the pipeline runs on."""
         return pipeline_device(self.pipe)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype that attention runs in."""
-        dtype: torch.dtype = self.pipe.transformer.dtype
-        return dtype
 
     @contextmanager
     def enabled(self, plan: Plan, strict: bool = False) -> Iterator[Session]:
@@ -100,7 +88,7 @@ class Setup:
             calls.append((args, kwargs))
             raise _RunEnded
 
-        hook = self.transformer.register_forward_pre_hook(keep, with_kwargs=True)
+        hook = self.pipe.transformer.register_forward_pre_hook(keep, with_kwargs=True)
         try:
             with suppress(_RunEnded):
                 self.pipe(prompt, output_type="latent", **self.call)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from tqdm import tqdm
 from ajour.search.work import Work
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 
@@ -39,17 +40,17 @@ class Workers:
         self.count = count
 
     @classmethod
-    def join(cls) -> Workers:
+    @contextmanager
+    def connected(cls) -> Iterator[Workers]:
         """The processes of the launcher that set WORLD_SIZE, connected over gloo, or just one."""
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-            return cls()
+            yield cls()
+            return
         if not dist.is_initialized():
             dist.init_process_group("gloo", timeout=PATIENCE)
-        return cls(dist.get_rank(), dist.get_world_size())
-
-    def leave(self) -> None:
-        """Close the connection between the processes."""
-        if self.count > 1:
+        try:
+            yield cls(dist.get_rank(), dist.get_world_size())
+        finally:
             dist.destroy_process_group()
 
     def place(self, device: str | None = None) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,13 +73,9 @@ class Costs:
         pairs = np.array(self.held_out).reshape(-1, 2)
         return float(np.median(np.abs(pairs[:, 0] / pairs[:, 1] - 1))) if len(pairs) else 0.0
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, data: Any) -> Costs:
-        """From the output of `to_dict`.
+        """From the output of `asdict`, or JSON of it.
 
         Raises:
             ValueError: if entries are missing, unknown, or of the wrong kind, or if a time is no
@@ -166,8 +162,9 @@ def conditions(setup: Setup, grid: TokenGrid) -> dict[str, Any]:
         **model,
         "grid": "x".join(map(str, grid.shape)),
         "device": device_name(setup.device),
-        "dtype": str(setup.dtype).removeprefix("torch."),
-        "backend": setup.backend or choose(setup.device, setup.dtype, model["head_dim"]),
+        "dtype": str(setup.pipe.transformer.dtype).removeprefix("torch."),
+        "backend": setup.backend
+        or choose(setup.device, setup.pipe.transformer.dtype, model["head_dim"]),
     }
 
 

@@ -85,7 +85,7 @@ def time_passes(
 
         def seconds(name: str, measure: bool = False) -> float:
             with torch.no_grad(), runtime.run_as(name, measure=measure):
-                return timed(lambda: setup.transformer(*args, **kwargs), device)[1]
+                return timed(lambda: setup.pipe.transformer(*args, **kwargs), device)[1]
 
         if any(plan.is_captured(name) for name in plan.assignments):
             seconds(DENSE, measure=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ajour.grid import TokenGrid
@@ -38,13 +38,9 @@ class RunShape:
         """Denoising steps."""
         return len(self.noise_levels)
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RunShape:
-        """From the output of `to_dict`."""
+        """From the output of `asdict`, or JSON of it."""
         return cls(TokenGrid(**data["grid"]), tuple(data["noise_levels"]), data["passes"])
 
 
@@ -65,10 +61,10 @@ def run_shape(setup: Setup, prompt: str, decode: bool = False) -> RunShape:
         nonlocal calls
         calls += 1
 
-    with setup.enabled(uniform_plan(setup.transformer, Skip()), strict=True) as session:
+    with setup.enabled(uniform_plan(setup.pipe.transformer, Skip()), strict=True) as session:
         setup.first_call(prompt)
         noise_levels = tuple(rounded(session.noise_levels))
-        hook = setup.transformer.register_forward_pre_hook(count)
+        hook = setup.pipe.transformer.register_forward_pre_hook(count)
         short = dict(setup.call) | {"num_inference_steps": STEPS}
         try:
             setup.pipe(prompt, **short if decode else short | {"output_type": "latent"})

@@ -6,9 +6,8 @@ import ajour
 from ajour import Diagonal, Full, MultiDiagonal, Skip, Stripe
 from ajour.search.bands import Bands
 from ajour.search.calibrate.errors import ErrorMeter
-from ajour.search.calibrate.prompt import Calibration, layer_groups
+from ajour.search.calibrate.prompt import Calibration, layer_groups, weights
 from ajour.search.calibrate.trajectory import Trajectory, relative_error
-from ajour.search.calibrate.weights import weights
 from ajour.search.setup import Setup, uniform_plan
 from tests.pipelines.conftest import HEADS, LAYERS, SPARSE, run
 from tests.search.conftest import CALL
