@@ -18,10 +18,7 @@ EXIT_FAILED, EXIT_MISSED, EXIT_INTERRUPTED = 1, 3, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand.
-
-    Args:
-        argv: arguments without the program's name; the arguments of the process by default.
+    """Run a subcommand, by default with the arguments of the process.
 
     Returns:
         0; 1 if the job failed, with the reason on stderr; 3 if a search missed its target and

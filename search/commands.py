@@ -164,7 +164,12 @@ def _search(args: argparse.Namespace) -> None:
     write_report(outcome, search.verifier.video, report, _command(args))
     _print_outcome(outcome, args, report)
     if not outcome.met:
-        raise TargetMissed(_shortfall(outcome, args.out))
+        chosen = outcome.chosen
+        by = "" if outcome.met_by == "measurement" else " by prediction from the given costs"
+        raise TargetMissed(
+            f"no plan reaches {settings.target}{by}: the best plan has {chosen.psnr_db:.2f} dB at "
+            f"{chosen.speedup:.2f}x, measured; it was written to {args.out}"
+        )
 
 
 def _dry_run(args: argparse.Namespace, settings: Settings) -> None:
@@ -201,16 +206,6 @@ def _print_outcome(outcome: Outcome, args: argparse.Namespace, report: Path) -> 
         rows.append(("one pattern", f"{plan.name}: {plan.psnr_db:.2f} dB, {plan.speedup:.2f}x"))
     print_table("ajour search", ("", ""), rows)
     print(f"import ajour\n\najour.enable(pipe, {str(args.out)!r})")
-
-
-def _shortfall(outcome: Outcome, out: Path) -> str:
-    """What the best plan reaches where the target is missed."""
-    chosen = outcome.chosen
-    by = "" if outcome.met_by == "measurement" else " by prediction from the given costs"
-    return (
-        f"no plan reaches {outcome.settings.target}{by}: the best plan has "
-        f"{chosen.psnr_db:.2f} dB at {chosen.speedup:.2f}x, measured; it was written to {out}"
-    )
 
 
 def _command(args: argparse.Namespace) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -38,15 +38,8 @@ if TYPE_CHECKING:
     from ajour.search.workers import Workers
 
 
-@dataclass(frozen=True, eq=False)
-class Progress:
-    """The state of a search that has its errors and times.
-
-    Attributes:
-        calibrations: of every prompt.
-        problem: errors and seconds.
-        verified: verified plans, in order.
-    """
+class Progress(NamedTuple):
+    """Calibrations of every prompt, the problem in seconds, and verified plans in order."""
 
     calibrations: Sequence[Calibration]
     problem: Problem
@@ -123,19 +116,15 @@ class Search:
         def verify(choice: Choice, timed: bool = True, name: str = "") -> VerifiedPlan:
             plan = build(choice)
             key = plan_key(plan)
-            verified[key] = VerifiedPlan(
-                name,
-                plan,
-                choice,
-                key,
-                problem.seconds(choice),
-                problem.decibels(choice),
-                self.verifier.verify(plan),
-                self._time_plan(plan) if timed else None,
-                _attention_seconds(plan, choice, bands, costs) if timed else None,
-            )
+            predicted = problem.seconds(choice), problem.decibels(choice)
+            result = VerifiedPlan(name, plan, choice, key, *predicted, self.verifier.verify(plan))
+            if timed:
+                attention = _attention_seconds(plan, choice, bands, costs)
+                times = self._time_plan(plan)
+                result = replace(result, times=times, predicted_attention_seconds=attention)
+            verified[key] = result
             report()
-            return verified[key]
+            return result
 
         def measure_speedup(choice: Choice) -> float:
             if self._predicts:
@@ -203,8 +192,7 @@ class Search:
         """The cost model: given, or measured by the first process."""
         shape, costs = self.shape, self.settings.costs
         if costs is not None:
-            here = conditions(self.setup, shape.grid)
-            costs.check(here, tuple(self.candidates), shape.passes)
+            costs.check(conditions(self.setup, shape.grid), list(self.candidates), shape.passes)
             return costs
 
         def measure() -> dict[str, Any]:

@@ -27,7 +27,6 @@ USUAL_TRIES = {"psnr": (1, 2), "speedup": (3, 1), "density": (1, 1)}
 SPARSE_SHARE = 0.45
 """Usual attention time of the plans that are run, relative to dense."""
 
-
 PROBE_ROUNDS = 3
 """Timings of a dense pass and of a pass without attention."""
 
@@ -41,13 +40,7 @@ class Stage(NamedTuple):
 
 
 def estimate(pipe: Any, settings: Settings, processes: int = 1) -> list[Stage]:
-    """The stages of a search with their expected seconds.
-
-    Args:
-        pipe: a supported pipeline with one transformer, not enabled.
-        settings: of the search.
-        processes: number of processes that share the prompts.
-    """
+    """The stages of a search with their expected seconds, if processes share the prompts."""
     setup = Setup(pipe, settings.call, settings.backend)
     model, prompt = setup.model, settings.calibration[0]
     run, run_seconds = timed(lambda: run_shape(setup, prompt, decode=True), setup.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +24,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Setup:
-    """A pipeline, the arguments of its call, and the operator's backend.
+    """A pipeline that is not enabled, further arguments of its call, and the operator's backend.
 
-    Args:
-        pipe: a supported pipeline with one transformer, not enabled.
-        call: further arguments of the pipeline's call.
-        backend: the operator's backend; None chooses.
+    Without a backend, the operator chooses.
 
     Raises:
         TypeError: if the pipeline has no transformer, more than one, or only a second one.
@@ -70,35 +67,29 @@ class Setup:
             yield session_of(self.pipe)
 
     def latents(self, prompt: str, seed: int) -> torch.Tensor:
-        """The final latents of one run, on the CPU in float32.
-
-        Args:
-            prompt: the prompt.
-            seed: seed of the initial noise, made on the CPU.
-        """
+        """The final latents of one run, on the CPU in float32; the initial noise is made there."""
         generator = torch.Generator().manual_seed(seed)
         output = self.pipe(prompt, generator=generator, output_type="latent", **self.call)
         return first_tensor(output).float().cpu()
 
     def first_call(self, prompt: str) -> tuple[Any, Any]:
         """Arguments and named arguments of the transformer's first call; the run ends there."""
-        calls: list[tuple[Any, Any]] = []
 
-        def keep(module: torch.nn.Module, args: Any, kwargs: Any) -> None:
-            calls.append((args, kwargs))
-            raise _RunEnded
+        def end(module: torch.nn.Module, args: Any, kwargs: Any) -> None:
+            raise _RunEnded(args, kwargs)
 
-        hook = self.pipe.transformer.register_forward_pre_hook(keep, with_kwargs=True)
+        hook = self.pipe.transformer.register_forward_pre_hook(end, with_kwargs=True)
         try:
-            with suppress(_RunEnded):
-                self.pipe(prompt, output_type="latent", **self.call)
+            self.pipe(prompt, output_type="latent", **self.call)
+        except _RunEnded as ended:
+            return ended.args
         finally:
             hook.remove()
-        return calls[0]
+        raise RuntimeError(f"{type(self.pipe).__name__} did not call its transformer")
 
 
 class _RunEnded(Exception):
-    """Ends a run once its transformer was called."""
+    """Ends a run once its transformer was called, with the arguments of the call."""
 
 
 def uniform_plan(transformer: torch.nn.Module, pattern: Pattern) -> Plan:

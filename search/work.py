@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-
 SHORT = 60
 """Differing values of at most this many characters are shown."""
 
@@ -57,7 +56,8 @@ class Work:
             for key, value in _read(file):
                 self._done.setdefault(key, value)
         self._check("identity", identity)
-        _cut_off(self._file)
+        if self._file.exists():  # drop a last line that was not finished
+            os.truncate(self._file, self._file.read_bytes().rfind(b"\n") + 1)
         self.claim("identity", identity)
 
     def __contains__(self, key: str) -> bool:
@@ -67,11 +67,7 @@ class Work:
         return self._done[key]
 
     def claim(self, key: str, identity: Mapping[str, Any]) -> None:
-        """Note another part of what the work is for; later starts must give the same.
-
-        Args:
-            key: of this part of the identity.
-            identity: as JSON.
+        """Note another part of what the work is for, as JSON; later starts must give the same.
 
         Raises:
             WorkError: if the work was begun for something else; the message says what differs.
@@ -139,16 +135,6 @@ def _read(file: Path) -> list[tuple[str, Any]]:
             ) from error
         units.append((key, value))
     return units
-
-
-def _cut_off(file: Path) -> None:
-    """Drop a last line that was not finished."""
-    if file.exists():
-        raw = file.read_bytes()
-        kept = raw.rfind(b"\n") + 1
-        if kept < len(raw):
-            with file.open("r+b") as opened:
-                opened.truncate(kept)
 
 
 def rounded(values: Any, digits: int = 5) -> Any:

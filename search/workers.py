@@ -28,11 +28,7 @@ class Workers:
     """The processes of a search: a single process, or the processes of a launcher.
 
     Results are joined in the order of the units, so a sum over them does not depend on which
-    process computed which unit.
-
-    Args:
-        rank: number of this process.
-        count: of processes.
+    process computed which unit. `rank` is the number of this process, from 0.
     """
 
     def __init__(self, rank: int = 0, count: int = 1) -> None:
@@ -56,12 +52,8 @@ class Workers:
     def place(self, device: str | None = None) -> str | None:
         """Choose the device of this process, and make it the current GPU if it is one.
 
-        Args:
-            device: the device to use. Where a launcher started several processes, `cuda` and None
-                mean a different GPU for each process of a host.
-
-        Returns:
-            The device; None if there is nothing to choose.
+        Where a launcher started several processes, `cuda` and None mean a different GPU for each
+        process of a host. Without a GPU, the device is returned as it is.
         """
         if not torch.cuda.is_available():
             return device

@@ -107,7 +107,7 @@ def score(
         k: same shape.
         v: same shape.
         grid: the token grid.
-        candidates: the patterns, C of them.
+        candidates: C of them.
         weight: (channels, heads * head_dim), the output projection; the identity if None.
         samples: queries to score on.
 

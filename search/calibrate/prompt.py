@@ -74,14 +74,7 @@ class DenseRun(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Calibrator:
-    """Measures prompts on a pipeline.
-
-    Args:
-        setup: the pipeline.
-        candidates: patterns by name, C of them.
-        densities: (C,), on the pipeline's grid.
-        bands: of the run.
-    """
+    """Measures prompts on a pipeline, with candidates by name and their densities, (C,)."""
 
     setup: Setup
     candidates: Mapping[str, Pattern]
@@ -103,10 +96,7 @@ class Calibrator:
     ) -> Calibration:
         """Measure one prompt.
 
-        Args:
-            prompt: the prompt.
-            seed: seed of the initial noise.
-            unit: gives the value of a unit of work by its key, computed if it is not known yet.
+        `unit` gives the value of a unit of work by its key, computed if it is not known yet.
         """
         dense = cache(partial(self._run_dense, prompt, seed))
         errors = np.array(unit("errors", lambda: rounded(dense().errors)))
@@ -138,7 +128,7 @@ class Calibrator:
         return Calibration(errors, trial, np.array(influences), np.array(onsets))
 
     def _run_dense(self, prompt: str, seed: int) -> DenseRun:
-        trajectory = Trajectory(self.setup.pipe)
+        trajectory = Trajectory(self.setup.pipe.transformer)
         with self.setup.enabled(uniform_plan(self.setup.pipe.transformer, Full())) as session:
             meter = ErrorMeter(session, list(self.candidates.values()), self.bands.most)
             with (
@@ -199,10 +189,6 @@ def weights(calibrations: Sequence[Calibration], bands: Bands) -> NDArray[np.flo
 
     A layer counts by its influence on the transformer's output at the nearest probed step, a band
     by what the result loses from going sparse one band earlier; both are means over the prompts.
-
-    Args:
-        calibrations: of one prompt each.
-        bands: of the run.
     """
     onset = np.mean([calibration.onset for calibration in calibrations], axis=0)
     probed = np.array(probed_steps(len(bands.noise_levels)))

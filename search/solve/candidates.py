@@ -56,13 +56,8 @@ def default_candidates(grid: TokenGrid) -> dict[str, Pattern]:
 def widest(pattern: GeometricPattern, grid: TokenGrid) -> GeometricPattern:
     """The pattern with the greatest widths that lower to the same blocks on a grid.
 
-    Args:
-        pattern: the pattern.
-        grid: the token grid; its exact tokens do not matter.
-
-    Returns:
-        A pattern of the same kind. Patterns without widths in tokens or frames stay the same; a
-        width that grew to span its axis becomes `WHOLE`.
+    The grid's exact tokens do not matter. Patterns without widths in tokens or frames stay the
+    same; a width that grew to span its axis becomes `WHOLE`.
     """
     if isinstance(pattern, Diagonal):
         band = -(-pattern.band(grid) // BLOCK) * BLOCK

@@ -33,14 +33,7 @@ def frontier(problem: Problem, points: int = 48) -> Iterator[Choice]:
 
 
 def solve(problem: Problem, budget: float) -> Choice:
-    """The choice of least error within a budget.
-
-    Args:
-        problem: errors and costs.
-        budget: seconds, or the unit of the problem's costs.
-
-    Returns:
-        The choice; the same for the same input.
+    """The choice of least error within a budget in the unit of the problem's costs.
 
     Raises:
         ValueError: if even the cheapest choice costs more than the budget.
@@ -101,8 +94,7 @@ def solve(problem: Problem, budget: float) -> Choice:
 def _useful(problem: Problem) -> NDArray[np.bool_]:
     """Candidates that are better in error than every candidate that cannot cost more.
 
-    Returns:
-        bool, shaped like the errors.
+    Bool, shaped like the errors.
     """
     order = np.argsort(problem.costs, axis=1, kind="stable")
     useful = np.ones(problem.errors.shape, dtype=bool)

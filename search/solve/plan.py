@@ -32,12 +32,6 @@ def build_plan(
 
     Bands with the same choice share an assignment, and neighbours among them a phase. Phases begin
     at noise levels halfway between two steps, so that other numbers of steps are split alike.
-
-    Args:
-        model: the plan's `model`.
-        candidates: patterns by name.
-        choice: (bands, layers, heads).
-        bands: of the run.
     """
     names = list(candidates)
     assignments: dict[tuple[tuple[str, ...], ...], str] = {}
@@ -66,12 +60,7 @@ def single_patterns(
 
     A pattern runs after as many dense bands as keep within `SLOWER` times the plan's time, if that
     has less error than fewer dense bands. The patterns of least predicted error are taken, one per
-    kind.
-
-    Args:
-        problem: errors and seconds.
-        names: of the candidates; the word before the first dash is the kind.
-        seconds: predicted seconds of the plan to compare with.
+    kind; the word before the first dash of a candidate's name is its kind.
 
     Returns:
         Name and choice, the best first.

@@ -58,11 +58,7 @@ class Costs:
     conditions: dict[str, Any]
 
     def attention(self, choice: NDArray[np.int64]) -> float:
-        """Seconds that a pass spends in the operator.
-
-        Args:
-            choice: (layers, heads), index of each head's candidate.
-        """
+        """Seconds in the operator of a pass with candidates by index: (layers, heads)."""
         used = np.array([np.bincount(row, minlength=len(self.names)) for row in choice])
         times = [self.layer, self.pooling, *self.heads]
         return float((design(used, np.array(self.pooled), self.first) @ times).sum())
@@ -124,16 +120,7 @@ class Costs:
             raise ValueError(f"costs {str(path)!r}: {error}") from error
 
     def check(self, conditions: Mapping[str, Any], names: Sequence[str], passes: int) -> None:
-        """Raise unless the costs hold for a search.
-
-        Args:
-            conditions: of the search.
-            names: its candidates.
-            passes: its passes of a denoising step.
-
-        Raises:
-            ValueError: with what differs.
-        """
+        """Raise ValueError, with what differs, unless the costs hold for a search."""
         there, here = self.conditions | {"passes": self.passes}, {**conditions, "passes": passes}
         differing = [
             f"{name}: {there.get(name)} there, {here.get(name)} here"
@@ -151,12 +138,7 @@ class Costs:
 
 
 def conditions(setup: Setup, grid: TokenGrid) -> dict[str, Any]:
-    """What times depend on besides the candidates.
-
-    Args:
-        setup: the pipeline.
-        grid: the token grid; its exact tokens do not count.
-    """
+    """What times depend on besides the candidates; the grid's exact tokens do not count."""
     model = setup.model
     return {
         **model,

@@ -36,14 +36,8 @@ def measure_costs(
 ) -> Costs:
     """Time passes whose layers have one pattern or a random mix, and fit the cost model.
 
-    Every layer is timed where it runs: with its real inputs, after the layers before it.
-
-    Args:
-        setup: the pipeline.
-        candidates: patterns by name, C of them.
-        grid: the token grid.
-        passes: passes of a denoising step.
-        prompt: any prompt.
+    Every layer is timed where it runs: with its real inputs, after the layers before it. Any
+    prompt will do.
     """
     model, names = setup.model, list(candidates)
     layers, heads = model["layers"], model["heads"]

@@ -21,13 +21,7 @@ STEPS = 2
 
 @dataclass(frozen=True)
 class RunShape:
-    """What a run of a pipeline consists of.
-
-    Attributes:
-        grid: the token grid.
-        noise_levels: of its denoising steps.
-        passes: passes of the transformer per step.
-    """
+    """A run's token grid, noise levels of its steps, and passes of the transformer per step."""
 
     grid: TokenGrid
     noise_levels: tuple[float, ...]
@@ -45,26 +39,16 @@ class RunShape:
 
 
 def run_shape(setup: Setup, prompt: str, decode: bool = False) -> RunShape:
-    """Run two steps of a pipeline without attention.
-
-    Args:
-        setup: the pipeline.
-        prompt: any prompt.
-        decode: decode the latents too.
+    """Run two steps of a pipeline without attention, and decode the latents if asked to.
 
     Raises:
         RuntimeError: if the operator cannot run its attention, with the reason.
     """
-    calls = 0
-
-    def count(*_: Any) -> None:
-        nonlocal calls
-        calls += 1
-
+    calls: list[Any] = []
     with setup.enabled(uniform_plan(setup.pipe.transformer, Skip()), strict=True) as session:
         setup.first_call(prompt)
         noise_levels = tuple(rounded(session.noise_levels))
-        hook = setup.pipe.transformer.register_forward_pre_hook(count)
+        hook = setup.pipe.transformer.register_forward_pre_hook(lambda *_: calls.append(None))
         short = dict(setup.call) | {"num_inference_steps": STEPS}
         try:
             setup.pipe(prompt, **short if decode else short | {"output_type": "latent"})
@@ -72,4 +56,4 @@ def run_shape(setup: Setup, prompt: str, decode: bool = False) -> RunShape:
             hook.remove()
         grid = session.runtimes[0].grid
     assert grid is not None  # strict
-    return RunShape(grid, noise_levels, calls // STEPS)
+    return RunShape(grid, noise_levels, len(calls) // STEPS)
