@@ -8,8 +8,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ajour.search.provenance import origin
+from ajour.search.setup import run_shape
 from ajour.search.timing.passes import time_plan
-from ajour.search.timing.probe import run_shape
 from ajour.search.verify.runs import Verifier
 from ajour.search.work import Work
 

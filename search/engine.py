@@ -14,7 +14,7 @@ from ajour.search.bands import Bands
 from ajour.search.calibrate.prompt import Calibration, Calibrator, weighted_errors
 from ajour.search.provenance import origin, provenance
 from ajour.search.results import Outcome, VerifiedPlan
-from ajour.search.setup import Setup
+from ajour.search.setup import RunShape, Setup, run_shape
 from ajour.search.solve.candidates import default_candidates
 from ajour.search.solve.knapsack import frontier
 from ajour.search.solve.plan import build_plan, single_patterns
@@ -23,7 +23,6 @@ from ajour.search.solve.target import reach
 from ajour.search.timing.costs import Costs, conditions
 from ajour.search.timing.layers import measure_costs
 from ajour.search.timing.passes import PassTimes, time_plan
-from ajour.search.timing.probe import RunShape, run_shape
 from ajour.search.verify.runs import Verifier, plan_key
 from ajour.steps import run_steps
 
@@ -195,23 +194,17 @@ class Search:
             costs.check(conditions(self.setup, shape.grid), list(self.candidates), shape.passes)
             return costs
 
-        def measure() -> dict[str, Any]:
-            prompt = self.settings.calibration[0]
-            return asdict(
-                measure_costs(self.setup, self.candidates, shape.grid, shape.passes, prompt)
-            )
-
-        return Costs.from_dict(self.workers.first_only(self.work, "costs", measure))
+        given = self.setup, self.candidates, shape.grid, shape.passes, self.settings.calibration[0]
+        measured = self.workers.first_only(
+            self.work, "costs", lambda: asdict(measure_costs(*given))
+        )
+        return Costs.from_dict(measured)
 
     def _time_plan(self, plan: Plan) -> PassTimes:
         """Times of a plan's passes, measured by the first process."""
-
-        def measure() -> dict[str, Any]:
-            prompt, levels = self.settings.calibration[0], self.bands.noise_levels
-            return asdict(time_plan(self.setup, plan, levels, prompt, self.shape.passes))
-
-        key = f"{plan_key(plan)}/passes"
-        return PassTimes(**self.workers.first_only(self.work, key, measure))
+        key, shape, prompt = f"{plan_key(plan)}/passes", self.shape, self.settings.calibration[0]
+        measure = partial(time_plan, self.setup, plan, shape.noise_levels, prompt, shape.passes)
+        return PassTimes(**self.workers.first_only(self.work, key, lambda: asdict(measure())))
 
 
 def _attention_seconds(plan: Plan, choice: Choice, bands: Bands, costs: Costs) -> float:

@@ -11,12 +11,11 @@ from ajour.patterns import Skip
 from ajour.pipelines.stopwatch import timed
 from ajour.search.calibrate.errors import score
 from ajour.search.calibrate.prompt import layer_groups, probed_steps
-from ajour.search.setup import Setup, uniform_plan
+from ajour.search.setup import PROBE_STEPS, Setup, run_shape, uniform_plan
 from ajour.search.solve.candidates import default_candidates
 from ajour.search.solve.plan import COMPARED
 from ajour.search.timing.layers import layer_rows
 from ajour.search.timing.passes import ROUNDS, time_passes
-from ajour.search.timing.probe import STEPS, run_shape
 
 if TYPE_CHECKING:
     from ajour.search.settings import Settings
@@ -47,7 +46,7 @@ def estimate(pipe: Any, settings: Settings, processes: int = 1) -> list[Stage]:
     grid, steps, passes = run.grid, run.steps, run.passes
     times = time_passes(setup, uniform_plan(setup.pipe.transformer, Skip()), prompt, PROBE_ROUNDS)
     dense_pass, skip_pass = (float(np.median(seconds)) for seconds in times.passes.values())
-    around = max(0.0, run_seconds - STEPS * passes * skip_pass)  # text encoder and VAE
+    around = max(0.0, run_seconds - PROBE_STEPS * passes * skip_pass)  # text encoder and VAE
     layers, heads = model["layers"], model["heads"]
     candidates = default_candidates(grid)
     shape = (1, grid.seq_len, heads, model["head_dim"])

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ajour.pipelines.machine import device_name, versions
+from ajour.search.settings import digest
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +65,7 @@ def provenance(setup: Setup, outcome: Outcome) -> dict[str, Any]:
         "call": dict(settings.call),
         "steps": len(outcome.bands.noise_levels),
         "seed": settings.seed,
-        "prompts": settings.prompts_digest,
+        "prompts": digest([settings.calibration, settings.verification]),
         "target": asdict(settings.target),
         "target_met": outcome.met,
         "target_met_by": outcome.met_by,

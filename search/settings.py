@@ -71,11 +71,6 @@ class Settings:
     backend: str | None = None
     costs: Costs | None = None
 
-    @property
-    def prompts_digest(self) -> str:
-        """Digest of all prompts, in order."""
-        return digest([self.calibration, self.verification])
-
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
         return dict(json.loads(json.dumps(asdict(self))))

@@ -104,7 +104,7 @@ class Workers:
             In the order of the units; the same in every process.
         """
         keys = [f"{key}/{number}" for number in range(count)]
-        finished = set().union(*self._gather([key for key in keys if key in work]))
+        finished = set().union(*self._gather([key for key in keys if key in work.done]))
         missing = [number for number in range(count) if keys[number] not in finished]
         numbers = missing[self.rank :: self.count]
         label, hidden = key.split("/")[0], None if numbers and self.first else True
@@ -112,7 +112,7 @@ class Workers:
             for number in numbers:
                 work.once(keys[number], partial(compute, number, bar.update))
         values: dict[str, Any] = {}
-        for gathered in self._gather({key: work[key] for key in keys if key in work}):
+        for gathered in self._gather({key: work.done[key] for key in keys if key in work.done}):
             values |= gathered
         return [work.once(key, partial(values.get, key)) for key in keys]
 

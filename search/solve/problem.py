@@ -110,12 +110,8 @@ class Problem:
             choice = self._descend(price, banned)
             better = self._value(choice, price) < self._value(best, price)
             best = np.where(better[..., None], choice, best)
-        for band in range(len(best)):
-            sparse = np.full_like(best, DENSE_BAND)
-            sparse[band] = best[band]
-            extra = self.seconds(sparse) - self.dense.sum()
-            if self.error(sparse) + price * extra >= 0:
-                best[band] = DENSE_BAND
+        extra = price * (self.fixed - self.dense)
+        best[self._value(best, price).sum(axis=1) + extra >= 0] = DENSE_BAND
         return np.asarray(best)
 
     def _descend(self, price: float, banned: NDArray[np.bool_]) -> Choice:

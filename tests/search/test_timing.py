@@ -11,13 +11,12 @@ from ajour.pipelines.enable import is_enabled
 from ajour.pipelines.runtime import TransformerRuntime
 from ajour.search import estimate
 from ajour.search.provenance import origin
-from ajour.search.setup import Setup
+from ajour.search.setup import RunShape, Setup, run_shape
 from ajour.search.timing import layers, passes
 from ajour.search.timing.costs import Costs
 from ajour.search.timing.fit import design, fit, typical_times
 from ajour.search.timing.layers import HELD_OUT, layer_rows, measure_costs
 from ajour.search.timing.passes import MEASURING, TimedPasses, time_passes, time_plan
-from ajour.search.timing.probe import RunShape, run_shape
 from tests.pipelines.conftest import HEADS, LATE, LAYERS, make_plan, make_transformer
 from tests.search.conftest import CALL, GRID, given_costs, settings
 
