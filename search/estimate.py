@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -54,10 +55,8 @@ def estimate(pipe: Any, settings: Settings, processes: int = 1) -> list[Stage]:
         torch.randn(shape, device=setup.device, dtype=setup.pipe.transformer.dtype)
         for _ in range(3)
     )
-    patterns = list(candidates.values())
-    scoring = min(
-        timed(lambda: score(q, k, v, grid, patterns, None), setup.device)[1] for _ in range(2)
-    )
+    call = partial(score, q, k, v, grid, list(candidates.values()), None)
+    scoring = min(timed(call, setup.device)[1] for _ in range(2))
     bands = min(settings.bands, steps)
     sparse_pass = skip_pass + SPARSE_SHARE * max(0.0, dense_pass - skip_pass)
     dense_run = steps * passes * dense_pass

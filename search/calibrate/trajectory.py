@@ -27,12 +27,7 @@ class Trajectory:
     A replayed run takes the first outputs from here. The scheduler still does all its steps, so
     multistep schedulers arrive at the middle in the right state.
 
-    Args:
-        transformer: the pipeline's.
-
-    Attributes:
-        outputs: of every call of the recorded run.
-        calls: the calls that were kept with their arguments.
+    `outputs` has one entry per call of the recorded run; `calls` are those kept with arguments.
     """
 
     def __init__(self, transformer: torch.nn.Module) -> None:

@@ -16,15 +16,11 @@ if TYPE_CHECKING:
     from ajour.search.solve.problem import Choice, Problem
 
 
-def frontier(problem: Problem, points: int = 48) -> Iterator[Choice]:
-    """The best choices from all dense to the cheapest, by rising price of a second.
-
-    Yields:
-        Different choices, each faster than the one before.
-    """
+def frontier(problem: Problem) -> Iterator[Choice]:
+    """The best choices from all dense to the cheapest, each faster than the one before."""
     fastest = np.inf
     scale = problem.errors.max() / max(problem.costs.max(), 1e-30)
-    for price in np.geomspace(1e-9, 1e3, 4 * points) * scale:
+    for price in np.geomspace(1e-9, 1e3, 192) * scale:  # of a second
         choice = problem.at_price(price)
         seconds = problem.seconds(choice)
         if seconds < fastest:

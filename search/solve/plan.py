@@ -60,10 +60,7 @@ def single_patterns(
 
     A pattern runs after as many dense bands as keep within `SLOWER` times the plan's time, if that
     has less error than fewer dense bands. The patterns of least predicted error are taken, one per
-    kind; the word before the first dash of a candidate's name is its kind.
-
-    Returns:
-        Name and choice, the best first.
+    kind (the word before the first dash of a name), as (name, choice), the best first.
     """
     best: dict[str, tuple[float, str, Choice]] = {}
     for index, name in enumerate(names):
