@@ -22,7 +22,7 @@ from ajour.pipelines.bundled import load_pipeline
 from ajour.pipelines.generate import sample
 from ajour.pipelines.stopwatch import now
 from ajour.search.engine import Search
-from ajour.search.settings import GENERAL_PROMPTS, Settings, Target, split
+from ajour.search.settings import Settings, Target, prompts_of, split
 from ajour.search.workers import Workers
 from benchmarks.cases import CASES
 from benchmarks.record import save
@@ -105,7 +105,7 @@ def main() -> None:
         "num_frames": args.frames, "height": args.height, "width": args.width,
         "num_inference_steps": args.steps, "guidance_scale": 5.0,
     }  # fmt: skip
-    calibration, verification = split(GENERAL_PROMPTS, 1)
+    calibration, verification = split(prompts_of(None, None), 1)
     settings = Settings(
         "wan2.1-1.3b, random weights", Target("density", args.density), calibration,
         verification[:1], call,

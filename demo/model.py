@@ -10,7 +10,7 @@ from ajour.pipelines.bundled import FOLDER, Defaults, bundled_plan, load_pipelin
 from ajour.pipelines.generate import call_parameters, check_promptable
 from ajour.pipelines.hub import load_plan
 from ajour.processors import supported_pipelines
-from ajour.search.settings import GENERAL_PROMPTS, MINI_PROMPTS
+from ajour.search.settings import prompts_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +49,7 @@ class Model:
     )
     steps: int = 10
     guidance: float = BUNDLED.guidance
-    prompts: tuple[str, ...] = MINI_PROMPTS
+    prompts: tuple[str, ...] = prompts_of(None, "mini")
 
     @property
     def name(self) -> str:
@@ -95,7 +95,7 @@ def find_model(
     """
     loaded = None if plan is None else load_plan(plan)
     if path is not None:
-        return Model(path, loaded, device, backend, prompts=GENERAL_PROMPTS)
+        return Model(path, loaded, device, backend, prompts=prompts_of(None, path))
     if loaded is None and (FOLDER / "plan.json").is_file():
         loaded = bundled_plan()
     return Model(plan=loaded, device=device, backend=backend)

@@ -7,12 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Bands:
-    """The bands of a run.
-
-    Args:
-        noise_levels: of every step of the run, in order.
-        most: how many bands to make; a run of fewer steps has one band per step.
-    """
+    """The bands of a run with these noise levels: `most`, or one per step if there are fewer."""
 
     noise_levels: tuple[float, ...]
     most: int

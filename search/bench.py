@@ -8,8 +8,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ajour.search.provenance import origin
+from ajour.search.setup import run_shape
 from ajour.search.timing.passes import time_plan
-from ajour.search.timing.probe import run_shape
 from ajour.search.verify.runs import Verifier
 from ajour.search.work import Work
 
@@ -24,14 +24,7 @@ if TYPE_CHECKING:
 def bench(
     setup: Setup, plan: Plan, prompts: Sequence[str], seed: int, workers: Workers
 ) -> dict[str, Any]:
-    """Run a plan on prompts against dense attention.
-
-    Args:
-        setup: the pipeline.
-        plan: the plan.
-        prompts: to run.
-        seed: of the first prompt; each further prompt has the next seed.
-        workers: processes that share the prompts.
+    """Run a plan on prompts against dense attention; each prompt has the seed after the last one's.
 
     Returns:
         As JSON: the figures of `Quality` and `PassTimes`; `searched`, the predicted and verified

@@ -12,25 +12,13 @@ from ajour.search.commands import TargetMissed
 from ajour.search.commands import add_commands as add_search_commands
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    Subcommands = argparse._SubParsersAction[argparse.ArgumentParser]
+    from collections.abc import Sequence
 
 EXIT_FAILED, EXIT_MISSED, EXIT_INTERRUPTED = 1, 3, 130
 
-COMMANDS: tuple[Callable[[Subcommands], None], ...] = (
-    add_commands,
-    add_search_commands,
-    add_demo_command,
-)
-"""Each adds subcommands whose `run` takes the parsed arguments and returns None or raises."""
-
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand.
-
-    Args:
-        argv: arguments without the program's name; the arguments of the process by default.
+    """Run a subcommand, by default with the arguments of the process.
 
     Returns:
         0; 1 if the job failed, with the reason on stderr; 3 if a search missed its target and
@@ -38,8 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="ajour", description="Sparse attention for diffusers.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for add in COMMANDS:
-        add(commands)
+    for add in (add_commands, add_search_commands, add_demo_command):
+        add(commands)  # subcommands whose `run` takes the parsed arguments
     args = parser.parse_args(argv)
     try:
         args.run(args)

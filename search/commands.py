@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,43 +144,42 @@ def _search(args: argparse.Namespace) -> None:
     if args.dry_run:
         _dry_run(args, settings)
         return
-    workers = Workers.join()
     folder = beside(args.out, ".search")
-    work = workers.open(folder, settings.identity(), args.resume)
-    pipe = load(args.model, workers.place(args.device))
-    try:
-        search = Search(pipe, settings, work, workers)
-        outcome = search.run()
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"interrupted; finished work is kept in {folder}: repeat the command with --resume"
-        ) from None
-    finally:
-        workers.leave()
+    with Workers.connected() as workers:
+        work = workers.open(folder, settings.identity(), args.resume)
+        pipe = load(args.model, workers.place(args.device))
+        try:
+            search = Search(pipe, settings, work, workers)
+            outcome = search.run()
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"interrupted; finished work is kept in {folder}: repeat the command with --resume"
+            ) from None
     if not workers.first:
         return
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     outcome.plan.save(args.out)
-    _write_json(beside(args.out, ".costs.json"), outcome.costs.to_dict(), indent=None)
+    _write_json(beside(args.out, ".costs.json"), asdict(outcome.costs), indent=None)
     _write_json(beside(args.out, ".figures.json"), outcome.to_dict())
     report = beside(args.out, ".html")
     write_report(outcome, search.verifier.video, report, _command(args))
     _print_outcome(outcome, args, report)
     if not outcome.met:
-        raise TargetMissed(_shortfall(outcome, args.out))
+        chosen = outcome.chosen
+        by = "" if outcome.met_by == "measurement" else " by prediction from the given costs"
+        raise TargetMissed(
+            f"no plan reaches {settings.target}{by}: the best plan has {chosen.psnr_db:.2f} dB at "
+            f"{chosen.speedup:.2f}x, measured; it was written to {args.out}"
+        )
 
 
 def _dry_run(args: argparse.Namespace, settings: Settings) -> None:
     from ajour.search.estimate import estimate
     from ajour.search.workers import Workers
 
-    workers = Workers.join()
-    try:
+    with Workers.connected() as workers:
         if not workers.first:
             return
         stages = estimate(load(args.model, workers.place(args.device)), settings, workers.count)
-    finally:
-        workers.leave()
     total = sum(stage.seconds for stage in stages)
     if args.json:
         result = {"stages": [stage._asdict() for stage in stages], "seconds": round(total, 1)}
@@ -208,16 +208,6 @@ def _print_outcome(outcome: Outcome, args: argparse.Namespace, report: Path) -> 
     print(f"import ajour\n\najour.enable(pipe, {str(args.out)!r})")
 
 
-def _shortfall(outcome: Outcome, out: Path) -> str:
-    """What the best plan reaches where the target is missed."""
-    chosen = outcome.chosen
-    by = "" if outcome.met_by == "measurement" else " by prediction from the given costs"
-    return (
-        f"no plan reaches {outcome.settings.target}{by}: the best plan has "
-        f"{chosen.psnr_db:.2f} dB at {chosen.speedup:.2f}x, measured; it was written to {out}"
-    )
-
-
 def _command(args: argparse.Namespace) -> str:
     """The command line to repeat a search."""
     words = ["ajour", "search", str(args.model)]
@@ -243,12 +233,9 @@ def _bench(args: argparse.Namespace) -> None:
     call = (searched if isinstance(searched, dict) else {}) | call_options(args)
     prompts = prompts_of(args.prompts, plan.provenance.get("model"))[: args.verify]
     check_out(args.out)
-    workers = Workers.join()
-    pipe = load(model, workers.place(args.device))
-    try:
-        result = bench(Setup(pipe, call, args.backend), plan, prompts, args.seed, workers)
-    finally:
-        workers.leave()
+    with Workers.connected() as workers:
+        setup = Setup(load(model, workers.place(args.device)), call, args.backend)
+        result = bench(setup, plan, prompts, args.seed, workers)
     if not workers.first:
         return
     args.out.parent.mkdir(parents=True, exist_ok=True)

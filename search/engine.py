@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ajour.lowering import density
 from ajour.schedule import DENSE
 from ajour.search.bands import Bands
-from ajour.search.calibrate.prompt import Calibration, Calibrator
-from ajour.search.calibrate.weights import weighted_errors
+from ajour.search.calibrate.prompt import Calibration, Calibrator, weighted_errors
 from ajour.search.provenance import origin, provenance
 from ajour.search.results import Outcome, VerifiedPlan
-from ajour.search.setup import Setup
+from ajour.search.setup import RunShape, Setup, run_shape
 from ajour.search.solve.candidates import default_candidates
 from ajour.search.solve.knapsack import frontier
-from ajour.search.solve.plan import build_plan
+from ajour.search.solve.plan import build_plan, single_patterns
 from ajour.search.solve.problem import density_problem, time_problem
-from ajour.search.solve.single import single_patterns
 from ajour.search.solve.target import reach
 from ajour.search.timing.costs import Costs, conditions
 from ajour.search.timing.layers import measure_costs
 from ajour.search.timing.passes import PassTimes, time_plan
-from ajour.search.timing.probe import RunShape, run_shape
 from ajour.search.verify.runs import Verifier, plan_key
 from ajour.steps import run_steps
 
@@ -40,15 +37,8 @@ if TYPE_CHECKING:
     from ajour.search.workers import Workers
 
 
-@dataclass(frozen=True, eq=False)
-class Progress:
-    """The state of a search that has its errors and times.
-
-    Attributes:
-        calibrations: of every prompt.
-        problem: errors and seconds.
-        verified: verified plans, in order.
-    """
+class Progress(NamedTuple):
+    """Calibrations of every prompt, the problem in seconds, and verified plans in order."""
 
     calibrations: Sequence[Calibration]
     problem: Problem
@@ -87,11 +77,9 @@ class Search:
         self.workers = workers
         self.on_progress = on_progress
         workers.claim(work, "identity/origin", origin(self.setup))
-        self.shape = RunShape.from_dict(
-            workers.first_only(
-                work, "probe", lambda: run_shape(self.setup, settings.calibration[0]).to_dict()
-            )
-        )
+        prompt = settings.calibration[0]
+        shape = workers.first_only(work, "probe", lambda: asdict(run_shape(self.setup, prompt)))
+        self.shape = RunShape.from_dict(shape)
         self.bands = Bands(self.shape.noise_levels, settings.bands)
         self.candidates = dict(candidates or default_candidates(self.shape.grid))
         patterns = {name: pattern.to_dict() for name, pattern in self.candidates.items()}
@@ -127,19 +115,15 @@ class Search:
         def verify(choice: Choice, timed: bool = True, name: str = "") -> VerifiedPlan:
             plan = build(choice)
             key = plan_key(plan)
-            verified[key] = VerifiedPlan(
-                name,
-                plan,
-                choice,
-                key,
-                problem.seconds(choice),
-                problem.decibels(choice),
-                self.verifier.verify(plan),
-                self._time_plan(plan) if timed else None,
-                _attention_seconds(plan, choice, bands, costs) if timed else None,
-            )
+            predicted = problem.seconds(choice), problem.decibels(choice)
+            result = VerifiedPlan(name, plan, choice, key, *predicted, self.verifier.verify(plan))
+            if timed:
+                attention = _attention_seconds(plan, choice, bands, costs)
+                times = self._time_plan(plan)
+                result = replace(result, times=times, predicted_attention_seconds=attention)
+            verified[key] = result
             report()
-            return verified[key]
+            return result
 
         def measure_speedup(choice: Choice) -> float:
             if self._predicts:
@@ -207,26 +191,20 @@ class Search:
         """The cost model: given, or measured by the first process."""
         shape, costs = self.shape, self.settings.costs
         if costs is not None:
-            here = conditions(self.setup, shape.grid)
-            costs.check(here, tuple(self.candidates), shape.passes)
+            costs.check(conditions(self.setup, shape.grid), list(self.candidates), shape.passes)
             return costs
 
-        def measure() -> dict[str, Any]:
-            prompt = self.settings.calibration[0]
-            measured = measure_costs(self.setup, self.candidates, shape.grid, shape.passes, prompt)
-            return measured.to_dict()
-
-        return Costs.from_dict(self.workers.first_only(self.work, "costs", measure))
+        given = self.setup, self.candidates, shape.grid, shape.passes, self.settings.calibration[0]
+        measured = self.workers.first_only(
+            self.work, "costs", lambda: asdict(measure_costs(*given))
+        )
+        return Costs.from_dict(measured)
 
     def _time_plan(self, plan: Plan) -> PassTimes:
         """Times of a plan's passes, measured by the first process."""
-
-        def measure() -> dict[str, Any]:
-            prompt, levels = self.settings.calibration[0], self.bands.noise_levels
-            return asdict(time_plan(self.setup, plan, levels, prompt, self.shape.passes))
-
-        key = f"{plan_key(plan)}/passes"
-        return PassTimes(**self.workers.first_only(self.work, key, measure))
+        key, shape, prompt = f"{plan_key(plan)}/passes", self.shape, self.settings.calibration[0]
+        measure = partial(time_plan, self.setup, plan, shape.noise_levels, prompt, shape.passes)
+        return PassTimes(**self.workers.first_only(self.work, key, lambda: asdict(measure())))
 
 
 def _attention_seconds(plan: Plan, choice: Choice, bands: Bands, costs: Costs) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -11,12 +12,11 @@ from ajour.patterns import Skip
 from ajour.pipelines.stopwatch import timed
 from ajour.search.calibrate.errors import score
 from ajour.search.calibrate.prompt import layer_groups, probed_steps
-from ajour.search.setup import Setup, uniform_plan
+from ajour.search.setup import PROBE_STEPS, Setup, run_shape, uniform_plan
 from ajour.search.solve.candidates import default_candidates
-from ajour.search.solve.single import COMPARED
+from ajour.search.solve.plan import COMPARED
 from ajour.search.timing.layers import layer_rows
 from ajour.search.timing.passes import ROUNDS, time_passes
-from ajour.search.timing.probe import STEPS, run_shape
 
 if TYPE_CHECKING:
     from ajour.search.settings import Settings
@@ -26,7 +26,6 @@ USUAL_TRIES = {"psnr": (1, 2), "speedup": (3, 1), "density": (1, 1)}
 
 SPARSE_SHARE = 0.45
 """Usual attention time of the plans that are run, relative to dense."""
-
 
 PROBE_ROUNDS = 3
 """Timings of a dense pass and of a pass without attention."""
@@ -41,28 +40,23 @@ class Stage(NamedTuple):
 
 
 def estimate(pipe: Any, settings: Settings, processes: int = 1) -> list[Stage]:
-    """The stages of a search with their expected seconds.
-
-    Args:
-        pipe: a supported pipeline with one transformer, not enabled.
-        settings: of the search.
-        processes: number of processes that share the prompts.
-    """
+    """The stages of a search with their expected seconds, if processes share the prompts."""
     setup = Setup(pipe, settings.call, settings.backend)
     model, prompt = setup.model, settings.calibration[0]
     run, run_seconds = timed(lambda: run_shape(setup, prompt, decode=True), setup.device)
     grid, steps, passes = run.grid, run.steps, run.passes
-    times = time_passes(setup, uniform_plan(setup.transformer, Skip()), prompt, PROBE_ROUNDS)
+    times = time_passes(setup, uniform_plan(setup.pipe.transformer, Skip()), prompt, PROBE_ROUNDS)
     dense_pass, skip_pass = (float(np.median(seconds)) for seconds in times.passes.values())
-    around = max(0.0, run_seconds - STEPS * passes * skip_pass)  # text encoder and VAE
+    around = max(0.0, run_seconds - PROBE_STEPS * passes * skip_pass)  # text encoder and VAE
     layers, heads = model["layers"], model["heads"]
     candidates = default_candidates(grid)
     shape = (1, grid.seq_len, heads, model["head_dim"])
-    q, k, v = (torch.randn(shape, device=setup.device, dtype=setup.dtype) for _ in range(3))
-    patterns = list(candidates.values())
-    scoring = min(
-        timed(lambda: score(q, k, v, grid, patterns, None), setup.device)[1] for _ in range(2)
+    q, k, v = (
+        torch.randn(shape, device=setup.device, dtype=setup.pipe.transformer.dtype)
+        for _ in range(3)
     )
+    call = partial(score, q, k, v, grid, list(candidates.values()), None)
+    scoring = min(timed(call, setup.device)[1] for _ in range(2))
     bands = min(settings.bands, steps)
     sparse_pass = skip_pass + SPARSE_SHARE * max(0.0, dense_pass - skip_pass)
     dense_run = steps * passes * dense_pass

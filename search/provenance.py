@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ajour.pipelines.machine import device_name, versions
+from ajour.search.settings import digest
+from ajour.search.work import rounded
 
 if TYPE_CHECKING:
     import torch
@@ -15,6 +18,9 @@ if TYPE_CHECKING:
 
 SAMPLED = 64
 """Values of each parameter that go into the fingerprint."""
+
+VERIFIED = ("psnr_db", "ssim", "warp", "dense_warp", "speedup", "run_seconds")
+"""Figures of the chosen plan."""
 
 
 def fingerprint(transformer: torch.nn.Module) -> str:
@@ -37,9 +43,9 @@ def origin(setup: Setup) -> dict[str, Any]:
     """Pipeline, weights, device and versions of this process, as JSON."""
     return {
         "pipeline": type(setup.pipe).__name__,
-        "fingerprint": fingerprint(setup.transformer),
+        "fingerprint": fingerprint(setup.pipe.transformer),
         "device": device_name(setup.device),
-        "dtype": str(setup.dtype).removeprefix("torch."),
+        "dtype": str(setup.pipe.transformer.dtype).removeprefix("torch."),
         "versions": versions(),
     }
 
@@ -47,14 +53,7 @@ def origin(setup: Setup) -> dict[str, Any]:
 def provenance(setup: Setup, outcome: Outcome) -> dict[str, Any]:
     """The provenance of a searched plan, as JSON."""
     settings, chosen = outcome.settings, outcome.chosen
-    verified = {
-        "psnr_db": chosen.psnr_db,
-        "ssim": chosen.quality.ssim,
-        "warp": chosen.quality.warp,
-        "dense_warp": chosen.quality.dense_warp,
-        "speedup": chosen.speedup,
-        "run_seconds": chosen.quality.run_seconds,
-    }
+    figures = chosen.to_dict()
     return {
         "made_by": "ajour search",
         "model": settings.model,
@@ -63,8 +62,8 @@ def provenance(setup: Setup, outcome: Outcome) -> dict[str, Any]:
         "call": dict(settings.call),
         "steps": len(outcome.bands.noise_levels),
         "seed": settings.seed,
-        "prompts": settings.prompts_digest,
-        "target": settings.target.to_dict(),
+        "prompts": digest([settings.calibration, settings.verification]),
+        "target": asdict(settings.target),
         "target_met": outcome.met,
         "target_met_by": outcome.met_by,
         "density": round(outcome.density, 4),
@@ -72,6 +71,6 @@ def provenance(setup: Setup, outcome: Outcome) -> dict[str, Any]:
             "seconds": round(chosen.seconds, 4),
             "speedup": round(outcome.predicted_speedup, 4),
         },
-        "verified": {name: float(f"{value:.5g}") for name, value in verified.items()}
+        "verified": {name: rounded(figures[name]) for name in VERIFIED}
         | {"prompts": len(settings.verification)},
     }

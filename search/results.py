@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from ajour.search.timing.passes import PassTimes
     from ajour.search.verify.runs import Quality
 
+PLAIN = ("met", "met_by", "onset", "band_errors", "dense_seconds", "density")
+"""Fields of an outcome that are figures as they are."""
+
 
 @dataclass(frozen=True, eq=False)
 class VerifiedPlan:
@@ -121,16 +124,12 @@ class Outcome:
     def to_dict(self) -> dict[str, Any]:
         """The figures of the report as plain JSON types."""
         return {
-            "target": self.settings.target.to_dict(),
-            "met": self.met,
-            "met_by": self.met_by,
+            "target": asdict(self.settings.target),
+            **{name: getattr(self, name) for name in PLAIN},
             "grid": str(self.grid),
             "steps": len(self.bands.noise_levels),
-            "noise_levels": list(self.bands.noise_levels),
+            "noise_levels": self.bands.noise_levels,
             "bands": self.bands.starts,
-            "onset": list(self.onset),
-            "band_errors": list(self.band_errors),
-            "dense_seconds": self.dense_seconds,
             "frontier": [
                 {"seconds": seconds, "decibels": decibels} for seconds, decibels in self.frontier
             ],
@@ -140,7 +139,6 @@ class Outcome:
                 plan.to_dict() | {"name": plan.name, "plan": plan.plan.to_dict()}
                 for plan in self.baselines
             ],
-            "density": self.density,
             "cost_model_error": self.costs.error,
             "settings": self.settings.to_dict(),
         }

@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ajour.search.timing.costs import Costs
 
 KINDS = {
@@ -18,27 +17,6 @@ KINDS = {
     "density": ("density {:g}", 0, 1),
 }
 """Kinds of targets: in words, above which value, and up to which."""
-
-MINI_PROMPTS = (
-    "A large striped white cross on the left moves down and to the right on a gray background.",
-    "A large green star in the centre moves up, and a large checkered blue circle in the bottom "
-    "right moves up on a black background.",
-    "A white triangle at the bottom moves right on a black background.",
-    "A dotted yellow ring at the top moves left on a navy background.",
-    "A large red square in the top left moves down on a gray background.",
-    "A cyan circle on the right moves up and to the left on a brown background.",
-)
-"""For the bundled model, in the words of its training."""
-
-GENERAL_PROMPTS = (
-    "A brown dog runs along a beach at sunset, waves rolling in behind it.",
-    "A busy street in the rain at night, people with umbrellas, neon signs mirrored in puddles.",
-    "A chef slices vegetables on a wooden board in a bright kitchen, close-up of the hands.",
-    "A hot-air balloon drifts over green hills in the morning mist, seen from above.",
-    "A woman in a red dress dances in an empty theatre, the camera circles around her.",
-    "A steam train crosses a stone bridge in snowy mountains.",
-)
-"""For every other model."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +40,6 @@ class Target:
         _, low, high = KINDS[self.kind]
         if not low < self.value <= high:
             raise ValueError(f"a target {self.kind} is over {low} up to {high}, got {self.value:g}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types."""
-        return asdict(self)
 
     def __str__(self) -> str:
         return KINDS[self.kind][0].format(self.value)
@@ -97,11 +71,6 @@ class Settings:
     backend: str | None = None
     costs: Costs | None = None
 
-    @property
-    def prompts_digest(self) -> str:
-        """Digest of all prompts, in order."""
-        return digest([self.calibration, self.verification])
-
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
         return dict(json.loads(json.dumps(asdict(self))))
@@ -122,9 +91,8 @@ def digest(data: Any) -> str:
 
 def prompts_of(path: Path | None, model: Any) -> tuple[str, ...]:
     """The prompts of a file, see `read_prompts`; without one, the built-in prompts of a model."""
-    if path is not None:
-        return read_prompts(path)
-    return MINI_PROMPTS if model == "mini" else GENERAL_PROMPTS
+    name = "mini" if model == "mini" else "general"
+    return read_prompts(path or Path(__file__).parent / "prompts" / f"{name}.txt")
 
 
 def read_prompts(path: Path) -> tuple[str, ...]:

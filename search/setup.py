@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ajour.grid import TokenGrid
+from ajour.patterns import Skip
 from ajour.pipelines.auto import model_of
 from ajour.pipelines.devices import pipeline_device
 from ajour.pipelines.enable import sparse, transformers_of
 from ajour.pipelines.session import session_of
 from ajour.plan import Plan
 from ajour.schedule import Phase, Schedule
+from ajour.search.work import rounded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -21,15 +24,15 @@ if TYPE_CHECKING:
     from ajour.patterns import Pattern
     from ajour.pipelines.session import Session
 
+PROBE_STEPS = 2
+"""Steps of the short run that shows what a run consists of."""
+
 
 @dataclass(frozen=True)
 class Setup:
-    """A pipeline, the arguments of its call, and the operator's backend.
+    """A pipeline that is not enabled, further arguments of its call, and the operator's backend.
 
-    Args:
-        pipe: a supported pipeline with one transformer, not enabled.
-        call: further arguments of the pipeline's call.
-        backend: the operator's backend; None chooses.
+    Without a backend, the operator chooses.
 
     Raises:
         TypeError: if the pipeline has no transformer, more than one, or only a second one.
@@ -54,26 +57,14 @@ class Setup:
             )
 
     @property
-    def transformer(self) -> torch.nn.Module:
-        """The pipeline's transformer."""
-        module: torch.nn.Module = self.pipe.transformer
-        return module
-
-    @property
     def model(self) -> dict[str, Any]:
         """The `model` of plans for this pipeline: class, layers, heads, head_dim."""
-        return model_of(self.transformer)
+        return model_of(self.pipe.transformer)
 
     @property
     def device(self) -> torch.device:
         """The device that the pipeline runs on."""
         return pipeline_device(self.pipe)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype that attention runs in."""
-        dtype: torch.dtype = self.pipe.transformer.dtype
-        return dtype
 
     @contextmanager
     def enabled(self, plan: Plan, strict: bool = False) -> Iterator[Session]:
@@ -82,35 +73,29 @@ class Setup:
             yield session_of(self.pipe)
 
     def latents(self, prompt: str, seed: int) -> torch.Tensor:
-        """The final latents of one run, on the CPU in float32.
-
-        Args:
-            prompt: the prompt.
-            seed: seed of the initial noise, made on the CPU.
-        """
+        """The final latents of one run, on the CPU in float32; the initial noise is made there."""
         generator = torch.Generator().manual_seed(seed)
         output = self.pipe(prompt, generator=generator, output_type="latent", **self.call)
         return first_tensor(output).float().cpu()
 
     def first_call(self, prompt: str) -> tuple[Any, Any]:
         """Arguments and named arguments of the transformer's first call; the run ends there."""
-        calls: list[tuple[Any, Any]] = []
 
-        def keep(module: torch.nn.Module, args: Any, kwargs: Any) -> None:
-            calls.append((args, kwargs))
-            raise _RunEnded
+        def end(module: torch.nn.Module, args: Any, kwargs: Any) -> None:
+            raise _RunEnded(args, kwargs)
 
-        hook = self.transformer.register_forward_pre_hook(keep, with_kwargs=True)
+        hook = self.pipe.transformer.register_forward_pre_hook(end, with_kwargs=True)
         try:
-            with suppress(_RunEnded):
-                self.pipe(prompt, output_type="latent", **self.call)
+            self.pipe(prompt, output_type="latent", **self.call)
+        except _RunEnded as ended:
+            return ended.args
         finally:
             hook.remove()
-        return calls[0]
+        raise RuntimeError(f"{type(self.pipe).__name__} did not call its transformer")
 
 
 class _RunEnded(Exception):
-    """Ends a run once its transformer was called."""
+    """Ends a run once its transformer was called, with the arguments of the call."""
 
 
 def uniform_plan(transformer: torch.nn.Module, pattern: Pattern) -> Plan:
@@ -128,3 +113,43 @@ def first_tensor(output: Any) -> torch.Tensor:
     """The first tensor of what a model or pipeline returned."""
     values = output.values() if isinstance(output, dict) else output
     return next(iter(values))
+
+
+@dataclass(frozen=True)
+class RunShape:
+    """A run's token grid, noise levels of its steps, and passes of the transformer per step."""
+
+    grid: TokenGrid
+    noise_levels: tuple[float, ...]
+    passes: int
+
+    @property
+    def steps(self) -> int:
+        """Denoising steps."""
+        return len(self.noise_levels)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RunShape:
+        """From the output of `asdict`, or JSON of it."""
+        return cls(TokenGrid(**data["grid"]), tuple(data["noise_levels"]), data["passes"])
+
+
+def run_shape(setup: Setup, prompt: str, decode: bool = False) -> RunShape:
+    """Run two steps of a pipeline without attention, and decode the latents if asked to.
+
+    Raises:
+        RuntimeError: if the operator cannot run its attention, with the reason.
+    """
+    calls: list[Any] = []
+    with setup.enabled(uniform_plan(setup.pipe.transformer, Skip()), strict=True) as session:
+        setup.first_call(prompt)
+        noise_levels = tuple(rounded(session.noise_levels))
+        hook = setup.pipe.transformer.register_forward_pre_hook(lambda *_: calls.append(None))
+        short = dict(setup.call) | {"num_inference_steps": PROBE_STEPS}
+        try:
+            setup.pipe(prompt, **short if decode else short | {"output_type": "latent"})
+        finally:
+            hook.remove()
+        grid = session.runtimes[0].grid
+    assert grid is not None  # strict
+    return RunShape(grid, noise_levels, len(calls) // PROBE_STEPS)

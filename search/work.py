@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-
 SHORT = 60
 """Differing values of at most this many characters are shown."""
 
@@ -36,6 +35,9 @@ class Work:
         resume: go on with the folder's work; otherwise the folder must not hold any.
         rank: number of this process.
 
+    Attributes:
+        done: values of finished units by key.
+
     Raises:
         WorkError: if there is work that cannot be resumed; the message says what to do.
     """
@@ -46,7 +48,7 @@ class Work:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._file = folder / f"work-{rank}.jsonl"
-        self._done: dict[str, Any] = {}
+        self.done: dict[str, Any] = {}
         files = sorted(folder.glob("work-*.jsonl"))
         if files and not resume:
             raise WorkError(
@@ -55,29 +57,20 @@ class Work:
             )
         for file in files:
             for key, value in _read(file):
-                self._done.setdefault(key, value)
+                self.done.setdefault(key, value)
         self._check("identity", identity)
-        _cut_off(self._file)
+        if self._file.exists():  # drop a last line that was not finished
+            os.truncate(self._file, self._file.read_bytes().rfind(b"\n") + 1)
         self.claim("identity", identity)
 
-    def __contains__(self, key: str) -> bool:
-        return key in self._done
-
-    def __getitem__(self, key: str) -> Any:
-        return self._done[key]
-
     def claim(self, key: str, identity: Mapping[str, Any]) -> None:
-        """Note another part of what the work is for; later starts must give the same.
-
-        Args:
-            key: of this part of the identity.
-            identity: as JSON.
+        """Note another part of what the work is for, as JSON; later starts must give the same.
 
         Raises:
             WorkError: if the work was begun for something else; the message says what differs.
         """
         self._check(key, identity)
-        if key not in self._done:
+        if key not in self.done:
             self.put(key, identity)
 
     def put(self, key: str, value: Any) -> None:
@@ -87,17 +80,17 @@ class Work:
             file.write(line + "\n")
             file.flush()
             os.fsync(file.fileno())
-        self._done[key] = json.loads(line)[1]
+        self.done[key] = json.loads(line)[1]
 
     def once(self, key: str, compute: Callable[[], Any]) -> Any:
         """The value of a unit, computed unless it was finished before."""
-        if key not in self._done:
+        if key not in self.done:
             self.put(key, compute())
-        return self._done[key]
+        return self.done[key]
 
     def _check(self, key: str, identity: Mapping[str, Any]) -> None:
         wanted = json.loads(json.dumps(dict(identity)))
-        differing = _differences(self._done.get(key, wanted), wanted)
+        differing = _differences(self.done.get(key, wanted), wanted)
         if differing:
             raise WorkError(
                 f"the work in {self.folder} was begun with another {', '.join(differing)}; resume "
@@ -139,16 +132,6 @@ def _read(file: Path) -> list[tuple[str, Any]]:
             ) from error
         units.append((key, value))
     return units
-
-
-def _cut_off(file: Path) -> None:
-    """Drop a last line that was not finished."""
-    if file.exists():
-        raw = file.read_bytes()
-        kept = raw.rfind(b"\n") + 1
-        if kept < len(raw):
-            with file.open("r+b") as opened:
-                opened.truncate(kept)
 
 
 def rounded(values: Any, digits: int = 5) -> Any:

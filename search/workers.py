@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from tqdm import tqdm
 from ajour.search.work import Work
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 
@@ -27,11 +28,7 @@ class Workers:
     """The processes of a search: a single process, or the processes of a launcher.
 
     Results are joined in the order of the units, so a sum over them does not depend on which
-    process computed which unit.
-
-    Args:
-        rank: number of this process.
-        count: of processes.
+    process computed which unit. `rank` is the number of this process, from 0.
     """
 
     def __init__(self, rank: int = 0, count: int = 1) -> None:
@@ -39,28 +36,24 @@ class Workers:
         self.count = count
 
     @classmethod
-    def join(cls) -> Workers:
+    @contextmanager
+    def connected(cls) -> Iterator[Workers]:
         """The processes of the launcher that set WORLD_SIZE, connected over gloo, or just one."""
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-            return cls()
+            yield cls()
+            return
         if not dist.is_initialized():
             dist.init_process_group("gloo", timeout=PATIENCE)
-        return cls(dist.get_rank(), dist.get_world_size())
-
-    def leave(self) -> None:
-        """Close the connection between the processes."""
-        if self.count > 1:
+        try:
+            yield cls(dist.get_rank(), dist.get_world_size())
+        finally:
             dist.destroy_process_group()
 
     def place(self, device: str | None = None) -> str | None:
         """Choose the device of this process, and make it the current GPU if it is one.
 
-        Args:
-            device: the device to use. Where a launcher started several processes, `cuda` and None
-                mean a different GPU for each process of a host.
-
-        Returns:
-            The device; None if there is nothing to choose.
+        Where a launcher started several processes, `cuda` and None mean a different GPU for each
+        process of a host. Without a GPU, the device is returned as it is.
         """
         if not torch.cuda.is_available():
             return device
@@ -111,7 +104,7 @@ class Workers:
             In the order of the units; the same in every process.
         """
         keys = [f"{key}/{number}" for number in range(count)]
-        finished = set().union(*self._gather([key for key in keys if key in work]))
+        finished = set().union(*self._gather([key for key in keys if key in work.done]))
         missing = [number for number in range(count) if keys[number] not in finished]
         numbers = missing[self.rank :: self.count]
         label, hidden = key.split("/")[0], None if numbers and self.first else True
@@ -119,7 +112,7 @@ class Workers:
             for number in numbers:
                 work.once(keys[number], partial(compute, number, bar.update))
         values: dict[str, Any] = {}
-        for gathered in self._gather({key: work[key] for key in keys if key in work}):
+        for gathered in self._gather({key: work.done[key] for key in keys if key in work.done}):
             values |= gathered
         return [work.once(key, partial(values.get, key)) for key in keys]
 

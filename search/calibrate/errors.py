@@ -36,13 +36,7 @@ SAMPLES = 256
 class ErrorMeter:
     """Scores every layer of a running pipeline in the middle step of each band.
 
-    Give it to `listen` of the session's first runtime.
-
-    Args:
-        session: of a pipeline that runs dense attention by the operator.
-        candidates: patterns to score, C of them.
-        bands: number of bands of steps.
-        samples: queries to score on.
+    Give it to `listen` of the first runtime of a session that runs dense attention by the operator.
     """
 
     session: Session
@@ -107,9 +101,9 @@ def score(
         k: same shape.
         v: same shape.
         grid: the token grid.
-        candidates: the patterns, C of them.
+        candidates: C of them.
         weight: (channels, heads * head_dim), the output projection; the identity if None.
-        samples: queries to score on.
+        samples: number of queries to score on.
 
     Returns:
         (heads, C). Captured patterns are measured on the same q and k: a map that is kept for the

@@ -1,4 +1,4 @@
-"""Calibration on one prompt: errors of all candidates, and what they do to the result."""
+"""Calibration on prompts: errors of all candidates, and how much they count for the result."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ajour.search.solve.problem import DENSE_BAND, Problem
 from ajour.search.work import rounded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     import torch
     from numpy.typing import NDArray
@@ -74,14 +74,7 @@ class DenseRun(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Calibrator:
-    """Measures prompts on a pipeline.
-
-    Args:
-        setup: the pipeline.
-        candidates: patterns by name, C of them.
-        densities: (C,), on the pipeline's grid.
-        bands: of the run.
-    """
+    """Measures prompts on a pipeline, with candidates by name and their densities, (C,)."""
 
     setup: Setup
     candidates: Mapping[str, Pattern]
@@ -103,10 +96,7 @@ class Calibrator:
     ) -> Calibration:
         """Measure one prompt.
 
-        Args:
-            prompt: the prompt.
-            seed: seed of the initial noise.
-            unit: gives the value of a unit of work by its key, computed if it is not known yet.
+        `unit` gives the value of a unit of work by its key, computed if it is not known yet.
         """
         dense = cache(partial(self._run_dense, prompt, seed))
         errors = np.array(unit("errors", lambda: rounded(dense().errors)))
@@ -138,8 +128,8 @@ class Calibrator:
         return Calibration(errors, trial, np.array(influences), np.array(onsets))
 
     def _run_dense(self, prompt: str, seed: int) -> DenseRun:
-        trajectory = Trajectory(self.setup.pipe)
-        with self.setup.enabled(uniform_plan(self.setup.transformer, Full())) as session:
+        trajectory = Trajectory(self.setup.pipe.transformer)
+        with self.setup.enabled(uniform_plan(self.setup.pipe.transformer, Full())) as session:
             meter = ErrorMeter(session, list(self.candidates.values()), self.bands.most)
             with (
                 session.runtimes[0].listen(meter),
@@ -186,3 +176,29 @@ def layer_groups(layers: int) -> list[NDArray[np.int64]]:
 def probed_steps(steps: int) -> list[int]:
     """The steps in which each layer's influence is measured: one early, one late."""
     return sorted({steps // 4, 3 * steps // 4})
+
+
+def weighted_errors(calibrations: Sequence[Calibration], bands: Bands) -> NDArray[np.float64]:
+    """Mean errors over the prompts, in a unit that adds up: (bands, layers, heads, C)."""
+    errors = np.mean([calibration.errors for calibration in calibrations], axis=0)
+    return np.asarray(errors * weights(calibrations, bands)[:, :, None, None])
+
+
+def weights(calibrations: Sequence[Calibration], bands: Bands) -> NDArray[np.float64]:
+    """Squared error of the result per unit of a head's error: (bands, layers).
+
+    A layer counts by its influence on the transformer's output at the nearest probed step, a band
+    by what the result loses from going sparse one band earlier; both are means over the prompts.
+    """
+    onset = np.mean([calibration.onset for calibration in calibrations], axis=0)
+    probed = np.array(probed_steps(len(bands.noise_levels)))
+    nearest = np.abs(np.array(bands.middles)[:, None] - probed).argmin(axis=1)
+    influences = np.maximum([calibration.influence for calibration in calibrations], 1e-9)
+    influence = np.exp(np.log(influences).mean(axis=0))[nearest]
+    trials = np.mean([calibration.trial for calibration in calibrations], axis=0)
+    trial = (trials * influence).sum(axis=1)
+    monotone = np.maximum.accumulate(onset[::-1])[::-1]
+    added = monotone - np.append(monotone[1:], 0.0)
+    floor = 1e-3 * monotone / len(onset)  # no band is free
+    share = np.maximum(added, floor) / np.maximum(trial, 1e-12)
+    return np.asarray(share[:, None] * influence)

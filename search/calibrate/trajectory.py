@@ -27,26 +27,17 @@ class Trajectory:
     A replayed run takes the first outputs from here. The scheduler still does all its steps, so
     multistep schedulers arrive at the middle in the right state.
 
-    Args:
-        pipe: a pipeline with one transformer.
-
-    Attributes:
-        outputs: of every call of the recorded run.
-        calls: the calls that were kept with their arguments.
+    `outputs` has one entry per call of the recorded run; `calls` are those kept with arguments.
     """
 
-    def __init__(self, pipe: Any) -> None:
-        self.pipe = pipe
+    def __init__(self, transformer: torch.nn.Module) -> None:
+        self.transformer: Any = transformer
         self.outputs: list[Any] = []
         self.calls: list[Call] = []
 
     @contextmanager
     def record(self, keeps: Callable[[], bool]) -> Iterator[None]:
-        """Record the transformer's outputs within the block.
-
-        Args:
-            keeps: asked after each call whether to keep its arguments too.
-        """
+        """Record the transformer's outputs within the block, and the calls that `keeps` wants."""
         self.outputs, self.calls = [], []
 
         def note(module: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:
@@ -54,7 +45,7 @@ class Trajectory:
             if keeps():
                 self.calls.append(Call(args, kwargs, output))
 
-        hook = self.pipe.transformer.register_forward_hook(note, with_kwargs=True)
+        hook = self.transformer.register_forward_hook(note, with_kwargs=True)
         try:
             yield
         finally:
@@ -62,13 +53,9 @@ class Trajectory:
 
     @contextmanager
     def replay(self, share: float) -> Iterator[None]:
-        """Within the block, answer the transformer's first calls from the recording.
-
-        Args:
-            share: of the recorded calls to answer, 0 to 1.
-        """
+        """Within the block, answer the first calls, a share of 0 to 1, from the recording."""
         answered = round(share * len(self.outputs))
-        transformer = self.pipe.transformer
+        transformer = self.transformer
         # accelerate's hooks, for example, set a forward on the instance.
         compute, of_instance = transformer.forward, vars(transformer).get("forward")
         calls = 0
@@ -89,7 +76,7 @@ class Trajectory:
     def change(self, call: Call) -> float:
         """Relative squared error of a kept call's output if it is computed again now."""
         with torch.no_grad():
-            output = self.pipe.transformer(*call.args, **call.kwargs)
+            output = self.transformer(*call.args, **call.kwargs)
         exact, changed = (first_tensor(x).double() for x in (call.output, output))
         return float((changed - exact).square().sum()) / float(exact.square().sum())
 

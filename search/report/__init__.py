@@ -1,3 +1,1 @@
 """The report: one HTML page with figures and pictures."""
-
-from __future__ import annotations

@@ -23,13 +23,7 @@ def fitted(
 ) -> list[tuple[float, float]]:
     """A predicted frontier, moved so that it runs through a measured plan.
 
-    Args:
-        frontier: predicted (seconds, decibels) of plans.
-        predicted: (seconds, decibels) of the measured plan.
-        measured: (speed-up, PSNR in dB) of that plan.
-
-    Returns:
-        (speed-up, PSNR in dB) of the frontier's plans.
+    Predictions are (seconds, decibels), measured and returned figures (speed-up, PSNR in dB).
     """
     scale, offset = measured[0] * predicted[0], measured[1] - predicted[1]
     return [(scale / seconds, decibels + offset) for seconds, decibels in frontier]

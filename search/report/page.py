@@ -46,13 +46,10 @@ SHEET_FRAMES, SHEET_WIDTH = 5, 192
 
 
 def write_report(outcome: Outcome, video: Video, path: Path, command: str) -> None:
-    """Write the report.
+    """Write the report as an HTML file.
 
-    Args:
-        outcome: of the search.
-        video: gives the video of a plan's key (or `dense`) and the index of a prompt, or None.
-        path: the HTML file.
-        command: the command line that repeats the search.
+    `video` gives the video of a plan's key (or `dense`) and the index of a prompt, or None. The
+    command line `command` repeats the search.
     """
     plan = outcome.plan
     page = templates("ajour.search.report").get_template("page.html")

@@ -1,3 +1,1 @@
 """Solving: candidate patterns, the knapsack over them, and the budget that reaches a target."""
-
-from __future__ import annotations

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from ajour.grid import TokenGrid
     from ajour.patterns import GeometricPattern, Pattern
 
-FULL = "full"
-"""Name of the candidate that changes nothing."""
-
 WHOLE = 1024
 """A half-width in tokens that spans an axis of any grid."""
 
@@ -56,13 +53,8 @@ def default_candidates(grid: TokenGrid) -> dict[str, Pattern]:
 def widest(pattern: GeometricPattern, grid: TokenGrid) -> GeometricPattern:
     """The pattern with the greatest widths that lower to the same blocks on a grid.
 
-    Args:
-        pattern: the pattern.
-        grid: the token grid; its exact tokens do not matter.
-
-    Returns:
-        A pattern of the same kind. Patterns without widths in tokens or frames stay the same; a
-        width that grew to span its axis becomes `WHOLE`.
+    The grid's exact tokens do not matter. Patterns without widths in tokens or frames stay the
+    same; a width that grew to span its axis becomes `WHOLE`.
     """
     if isinstance(pattern, Diagonal):
         band = -(-pattern.band(grid) // BLOCK) * BLOCK
@@ -90,7 +82,7 @@ def _geometric(grid: TokenGrid) -> dict[str, GeometricPattern]:
 
     near = {"1": 1 / 16, "2": 1 / 8, "3": 3 / 16}
     box = {name: (part(height, share), part(width, share)) for name, share in near.items()}
-    patterns: dict[str, GeometricPattern] = {FULL: Full(), "skip": Skip()}
+    patterns: dict[str, GeometricPattern] = {"full": Full(), "skip": Skip()}
     if frames > 1:
         bands = {"1": 0.02, "2": 0.04, "3": 0.08, "4": 0.115, "5": 0.155, "6": 0.23}
         for name, share in bands.items():

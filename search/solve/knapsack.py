@@ -16,15 +16,11 @@ if TYPE_CHECKING:
     from ajour.search.solve.problem import Choice, Problem
 
 
-def frontier(problem: Problem, points: int = 48) -> Iterator[Choice]:
-    """The best choices from all dense to the cheapest, by rising price of a second.
-
-    Yields:
-        Different choices, each faster than the one before.
-    """
+def frontier(problem: Problem) -> Iterator[Choice]:
+    """The best choices from all dense to the cheapest, each faster than the one before."""
     fastest = np.inf
     scale = problem.errors.max() / max(problem.costs.max(), 1e-30)
-    for price in np.geomspace(1e-9, 1e3, 4 * points) * scale:
+    for price in np.geomspace(1e-9, 1e3, 192) * scale:  # of a second
         choice = problem.at_price(price)
         seconds = problem.seconds(choice)
         if seconds < fastest:
@@ -33,22 +29,15 @@ def frontier(problem: Problem, points: int = 48) -> Iterator[Choice]:
 
 
 def solve(problem: Problem, budget: float) -> Choice:
-    """The choice of least error within a budget.
-
-    Args:
-        problem: errors and costs.
-        budget: seconds, or the unit of the problem's costs.
-
-    Returns:
-        The choice; the same for the same input.
+    """The choice of least error within a budget in the unit of the problem's costs.
 
     Raises:
         ValueError: if even the cheapest choice costs more than the budget.
     """
     from scipy.optimize import Bounds, LinearConstraint, milp
-    from scipy.sparse import csr_array
+    from scipy.sparse import csr_array, eye_array, hstack, kron, vstack
 
-    bands, layers, heads, _ = problem.errors.shape
+    bands, layers, heads, count = problem.errors.shape
     members, group_seconds = problem.members, problem.group_seconds
     cheapest = (heads * problem.costs + group_seconds @ members).min(axis=1)
     least = float(np.minimum(problem.fixed + layers * cheapest, problem.dense).sum())
@@ -58,55 +47,50 @@ def solve(problem: Problem, budget: float) -> Choice:
             f"{problem.in_words(least)}"
         )
     useful = _useful(problem)
-    band, layer, head, candidate = useful.nonzero()
+    band, _, _, candidate = useful.nonzero()
     # Variables: the useful candidates of every head; the groups of every layer; whether a band
     # runs sparse. In a sparse band every head has one candidate.
-    group, member = members[:, candidate].nonzero()
-    group_of_layer = np.ravel_multi_index(
-        (band[member], layer[member], group), (bands, layers, len(members) + 1)
+    singles, groups = len(candidate), bands * layers * len(members)
+    one_each = hstack(
+        [
+            csr_array(kron(eye_array(useful[..., 0].size), np.ones((1, count))))[:, useful.ravel()],
+            csr_array((useful[..., 0].size, groups)),
+            -kron(eye_array(bands), np.ones((layers * heads, 1))),
+        ]
     )
-    opened, place = np.unique(group_of_layer, return_inverse=True)
-    singles, total = len(candidate), len(candidate) + len(opened)
-    every = np.arange(bands * layers * heads)
-    rows = np.concatenate([(band * layers + layer) * heads + head, every])
-    columns = np.concatenate([np.arange(singles), total + every // (layers * heads)])
-    signs = np.concatenate([np.ones(singles), -np.ones(len(every))])
-    one_each = csr_array((signs, (rows, columns)), shape=(len(every), total + bands))
-    once = group_seconds[opened // (layers * (len(members) + 1)), opened % (len(members) + 1)]
+    once = np.repeat(group_seconds, layers, axis=0).ravel()
     seconds = np.concatenate([problem.costs[band, candidate], once, problem.fixed - problem.dense])
-    error = np.concatenate([problem.errors[useful], np.zeros(total + bands - singles)])
+    error = np.concatenate([problem.errors[useful], np.zeros(groups + bands)])
     constraints = [
         LinearConstraint(one_each, 0, 0),
         LinearConstraint(seconds[None], -np.inf, budget - problem.dense.sum()),
     ]
-    if len(opened):  # a head has a member of a group only if its layer has the group
-        pairs, row = np.unique(place * heads + head[member], return_inverse=True)
-        rows = np.concatenate([row, np.arange(len(pairs))])
-        columns = np.concatenate([member, singles + pairs // heads])
-        signs = np.concatenate([np.ones(len(row)), -np.ones(len(pairs))])
-        only_if = csr_array((signs, (rows, columns)), shape=(len(pairs), total + bands))
+    if groups:  # a head has a member of a group only if its layer has the group
+        of_layer = vstack([kron(eye_array(heads), row[None]) for row in members])
+        has = csr_array(kron(eye_array(bands * layers), of_layer))[:, useful.ravel()]
+        pays = kron(eye_array(groups), np.ones((heads, 1)))
+        only_if = hstack([has, -pays, csr_array((groups * heads, bands))])
         constraints.append(LinearConstraint(only_if, -np.inf, 0))
     result = milp(
         error / (error.max() or 1.0),
         integrality=np.ones(len(error)),
         bounds=Bounds(0, 1),
         constraints=constraints,
-        options={"mip_rel_gap": 1e-3 if len(opened) else 1e-4},
+        options={"mip_rel_gap": 1e-3 if groups else 1e-4},
     )
     if not result.success:
         raise RuntimeError(f"the solver failed: {result.message}")
     weights = np.zeros(problem.errors.shape)
     weights[useful] = result.x[:singles]
     choice = weights.argmax(axis=-1)
-    choice[result.x[total:] < 0.5] = DENSE_BAND
+    choice[result.x[singles + groups :] < 0.5] = DENSE_BAND
     return np.asarray(choice)
 
 
 def _useful(problem: Problem) -> NDArray[np.bool_]:
     """Candidates that are better in error than every candidate that cannot cost more.
 
-    Returns:
-        bool, shaped like the errors.
+    Bool, shaped like the errors.
     """
     order = np.argsort(problem.costs, axis=1, kind="stable")
     useful = np.ones(problem.errors.shape, dtype=bool)

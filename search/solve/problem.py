@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,14 +26,8 @@ Choice = NDArray[np.int64]
 """(bands, layers, heads): index of the chosen candidate, or DENSE_BAND throughout a band."""
 
 
-@dataclass(frozen=True)
-class Group:
-    """Candidates with a cost that a layer pays once if any of its heads has one of them.
-
-    Attributes:
-        members: bool (C,).
-        seconds: (bands,), in all steps of a band.
-    """
+class Group(NamedTuple):
+    """Candidates, bool (C,), and what a layer pays once if any of its heads has one: (bands,)."""
 
     members: NDArray[np.bool_]
     seconds: NDArray[np.float64]
@@ -116,12 +110,8 @@ class Problem:
             choice = self._descend(price, banned)
             better = self._value(choice, price) < self._value(best, price)
             best = np.where(better[..., None], choice, best)
-        for band in range(len(best)):
-            sparse = np.full_like(best, DENSE_BAND)
-            sparse[band] = best[band]
-            extra = self.seconds(sparse) - self.dense.sum()
-            if self.error(sparse) + price * extra >= 0:
-                best[band] = DENSE_BAND
+        extra = price * (self.fixed - self.dense)
+        best[self._value(best, price).sum(axis=1) + extra >= 0] = DENSE_BAND
         return np.asarray(best)
 
     def _descend(self, price: float, banned: NDArray[np.bool_]) -> Choice:
@@ -158,21 +148,13 @@ class Problem:
 
 
 def time_problem(errors: NDArray[np.float64], bands: Bands, costs: Costs) -> Problem:
-    """The problem in seconds of a run.
-
-    Args:
-        errors: (bands, layers, heads, C).
-        bands: of the run.
-        costs: the cost model.
-    """
+    """The problem in seconds of a run, for errors of (bands, layers, heads, C)."""
     passes = np.array(bands.lengths) * float(costs.passes)
     times = np.outer(passes, costs.heads)
     groups = [Group(np.array(costs.pooled), passes * costs.pooling)]
     if costs.first and errors.size <= MOST_SHARED:
-        candidates = np.arange(len(costs.names))
-        groups += [
-            Group(candidates == index, costs.first * times[:, index]) for index in candidates
-        ]
+        each = np.eye(len(costs.names), dtype=bool)
+        groups += [Group(*pair) for pair in zip(each, costs.first * times.T, strict=True)]
     elif costs.first:
         times *= 1 + costs.first
     return Problem(
@@ -189,10 +171,7 @@ def density_problem(
 ) -> Problem:
     """The problem in shares of dense attention, summed over steps, layers and heads.
 
-    Args:
-        errors: (bands, layers, heads, C).
-        bands: of the run.
-        densities: (C,).
+    Errors are (bands, layers, heads, C), densities (C,).
     """
     steps = np.array(bands.lengths, dtype=float)
     everything = steps * errors.shape[1] * errors.shape[2]

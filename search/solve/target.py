@@ -74,7 +74,7 @@ def reach(
         problem: errors and seconds.
         densities: the same problem with shares of dense attention in place of seconds.
         verify: runs the plan of a choice.
-        measure_speedup: times the plan of a choice, which takes less time than to verify it.
+        measure_speedup: times the plan of a choice, which is faster than to verify it.
 
     Returns:
         The best plan, all verified plans in order, and whether the target holds.
@@ -148,8 +148,6 @@ def _reach_quality(
     times, levels = np.array(curve).T
     levels = np.maximum.accumulate(levels)
     level = (wanted + CLOSE_DB / 2 - USUAL_OFFSET_DB) / USUAL_SLOPE
-    slowest_miss: VerifiedPlan | None = None
-    fastest_hit: VerifiedPlan | None = None
     plans: list[VerifiedPlan] = []
     for _ in range(TRIES):
         budget = float(np.interp(level, levels, times))
@@ -159,16 +157,16 @@ def _reach_quality(
         plan = verify(choice)
         plans.append(plan)
         excess = plan.psnr_db - wanted
-        if excess < 0 and (slowest_miss is None or plan.seconds > slowest_miss.seconds):
-            slowest_miss = plan
-        if excess >= 0 and (fastest_hit is None or plan.seconds < fastest_hit.seconds):
-            fastest_hit = plan
         if 0 <= excess <= CLOSE_DB * len(plans):
             break
         if excess >= 0 and plan.seconds <= 1.001 * times[0]:  # nothing is faster
             break
         level = expected_level(plans, wanted + CLOSE_DB * (len(plans) + 1) / 2)
-        if slowest_miss and fastest_hit:
+        misses = [plan for plan in plans if plan.psnr_db < wanted]
+        hits = [plan for plan in plans if plan.psnr_db >= wanted]
+        if misses and hits:
+            slowest_miss = max(misses, key=lambda plan: plan.seconds)
+            fastest_hit = min(hits, key=lambda plan: plan.seconds)
             if fastest_hit.seconds - slowest_miss.seconds < CLOSE_TIME * dense:
                 break
             between = np.quantile([slowest_miss.decibels, fastest_hit.decibels], [0.1, 0.9])
@@ -204,14 +202,10 @@ def _new_choice(
 
 
 def expected_level(plans: Sequence[VerifiedPlan], aim: float) -> float:
-    """Predicted decibels at which a plan is expected to have a quality.
+    """Predicted decibels at which a plan is expected to have a PSNR of `aim` dB.
 
     A line through the verified plans, where plans near the aim count most. Its slope is the usual
     slope, corrected by the plans if their predictions span at least `LEAST_SPREAD_DB`.
-
-    Args:
-        plans: verified plans, at least one.
-        aim: PSNR in dB.
     """
     predicted = np.array([plan.decibels for plan in plans])
     measured = np.array([plan.psnr_db for plan in plans])

@@ -1,3 +1,1 @@
 """Timing: what passes cost, and a cost model that predicts it."""
-
-from __future__ import annotations

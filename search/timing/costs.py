@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,11 +58,7 @@ class Costs:
     conditions: dict[str, Any]
 
     def attention(self, choice: NDArray[np.int64]) -> float:
-        """Seconds that a pass spends in the operator.
-
-        Args:
-            choice: (layers, heads), index of each head's candidate.
-        """
+        """Seconds in the operator of a pass with candidates by index: (layers, heads)."""
         used = np.array([np.bincount(row, minlength=len(self.names)) for row in choice])
         times = [self.layer, self.pooling, *self.heads]
         return float((design(used, np.array(self.pooled), self.first) @ times).sum())
@@ -73,13 +69,9 @@ class Costs:
         pairs = np.array(self.held_out).reshape(-1, 2)
         return float(np.median(np.abs(pairs[:, 0] / pairs[:, 1] - 1))) if len(pairs) else 0.0
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, data: Any) -> Costs:
-        """From the output of `to_dict`.
+        """From the output of `asdict`, or JSON of it.
 
         Raises:
             ValueError: if entries are missing, unknown, or of the wrong kind, or if a time is no
@@ -128,16 +120,7 @@ class Costs:
             raise ValueError(f"costs {str(path)!r}: {error}") from error
 
     def check(self, conditions: Mapping[str, Any], names: Sequence[str], passes: int) -> None:
-        """Raise unless the costs hold for a search.
-
-        Args:
-            conditions: of the search.
-            names: its candidates.
-            passes: its passes of a denoising step.
-
-        Raises:
-            ValueError: with what differs.
-        """
+        """Raise ValueError, with what differs, unless the costs hold for a search."""
         there, here = self.conditions | {"passes": self.passes}, {**conditions, "passes": passes}
         differing = [
             f"{name}: {there.get(name)} there, {here.get(name)} here"
@@ -155,19 +138,15 @@ class Costs:
 
 
 def conditions(setup: Setup, grid: TokenGrid) -> dict[str, Any]:
-    """What times depend on besides the candidates.
-
-    Args:
-        setup: the pipeline.
-        grid: the token grid; its exact tokens do not count.
-    """
+    """What times depend on besides the candidates; the grid's exact tokens do not count."""
     model = setup.model
     return {
         **model,
         "grid": "x".join(map(str, grid.shape)),
         "device": device_name(setup.device),
-        "dtype": str(setup.dtype).removeprefix("torch."),
-        "backend": setup.backend or choose(setup.device, setup.dtype, model["head_dim"]),
+        "dtype": str(setup.pipe.transformer.dtype).removeprefix("torch."),
+        "backend": setup.backend
+        or choose(setup.device, setup.pipe.transformer.dtype, model["head_dim"]),
     }
 
 

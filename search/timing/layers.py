@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from ajour.grid import TokenGrid
     from ajour.patterns import Pattern
     from ajour.search.setup import Setup
-    from ajour.search.timing.passes import TimedPasses
 
 HELD_OUT = 12
 """Layers of random mixes that the model is judged on."""
@@ -36,14 +35,8 @@ def measure_costs(
 ) -> Costs:
     """Time passes whose layers have one pattern or a random mix, and fit the cost model.
 
-    Every layer is timed where it runs: with its real inputs, after the layers before it.
-
-    Args:
-        setup: the pipeline.
-        candidates: patterns by name, C of them.
-        grid: the token grid.
-        passes: passes of a denoising step.
-        prompt: any prompt.
+    Every layer is timed where it runs: with its real inputs, after the layers before it. Any
+    prompt will do.
     """
     model, names = setup.model, list(candidates)
     layers, heads = model["layers"], model["heads"]
@@ -58,7 +51,13 @@ def measure_costs(
     patterns = dict(candidates) | {SKIPPED: Skip()}
     plan = Plan(model, patterns, assignments, Schedule((Phase(1.0, SKIPPED),)))
     times = time_passes(setup, plan, prompt, ROUNDS)
-    measured = typical_times(*_in_order(times, rows_of))
+    orders = np.array(
+        [np.concatenate([rows_of[n] for n in order if n in rows_of]) for order in times.orders]
+    )
+    seconds = np.empty(orders.shape)  # of each row, by round
+    for name, place in rows_of.items():
+        seconds[:, place] = times.layers[name]
+    measured = typical_times(np.take_along_axis(seconds, orders, axis=1), orders)
     used = np.array([np.bincount(row, minlength=len(names)) for row in rows], dtype=float)
     pooled = np.array([pools(pattern, grid) for pattern in candidates.values()])
     first, fitted = fit(used[:-HELD_OUT], pooled, measured[:-HELD_OUT])
@@ -79,26 +78,11 @@ def measure_costs(
     )
 
 
-def _in_order(
-    times: TimedPasses, rows: Mapping[str, NDArray[np.int64]]
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Layers' times and the index of the row of each, (rounds, n) each, in order of time."""
-    orders = [[name for name in order if name in rows] for order in times.orders]
-    seconds = [
-        np.concatenate([times.layers[name][number] for name in order])
-        for number, order in enumerate(orders)
-    ]
-    places = [np.concatenate([rows[name] for name in order]) for order in orders]
-    return np.array(seconds), np.array(places)
-
-
 def layer_rows(candidates: int, layers: int, heads: int) -> NDArray[np.int64]:
     """The layers to time: one of each candidate alone, then at least as many random mixes.
 
-    The last `HELD_OUT` are for judging the fit.
-
-    Returns:
-        (n, heads), index of each head's candidate; n is a multiple of `layers`.
+    Returns (n, heads), index of each head's candidate; n is a multiple of `layers`. The last
+    `HELD_OUT` are for judging the fit.
     """
     alone = np.repeat(np.arange(candidates)[:, None], heads, axis=1)
     count = -(-(2 * candidates + HELD_OUT) // layers) * layers - candidates

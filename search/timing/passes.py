@@ -66,7 +66,7 @@ def time_passes(
 
     Args:
         setup: the pipeline.
-        plan: the plan; its schedule does not matter.
+        plan: its schedule does not matter.
         prompt: any prompt.
         rounds: timings of each pass, after one that does not count.
         measuring: time dense passes that measure captured maps too; the plan must have some.
@@ -85,7 +85,7 @@ def time_passes(
 
         def seconds(name: str, measure: bool = False) -> float:
             with torch.no_grad(), runtime.run_as(name, measure=measure):
-                return timed(lambda: setup.transformer(*args, **kwargs), device)[1]
+                return timed(lambda: setup.pipe.transformer(*args, **kwargs), device)[1]
 
         if any(plan.is_captured(name) for name in plan.assignments):
             seconds(DENSE, measure=True)
@@ -116,13 +116,7 @@ def time_plan(
 ) -> PassTimes:
     """Time a plan's passes.
 
-    Args:
-        setup: the pipeline.
-        plan: the plan.
-        noise_levels: of the steps of a run.
-        prompt: any prompt.
-        passes: passes of a denoising step, of which the first measures captured maps.
-        rounds: timings of each pass.
+    Of the passes of a denoising step, the first measures captured maps. Any prompt will do.
     """
     steps = [
         MEASURING if step.measures else step.assignment

@@ -1,3 +1,1 @@
 """Verification: real runs of a plan against dense attention."""
-
-from __future__ import annotations

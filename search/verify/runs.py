@@ -68,16 +68,10 @@ class Quality:
 
 @dataclass(frozen=True)
 class Verifier:
-    """Runs plans on prompts; each run is a unit of work.
+    """Runs plans on prompts; each run is a unit of work, and videos are kept beside the units.
 
-    Quality is measured on videos of 8 bits.
-
-    Args:
-        setup: the pipeline.
-        prompts: to run.
-        seed: of the first prompt; each further prompt has the next seed.
-        work: where finished units are kept, with the videos beside them.
-        workers: processes that share the prompts.
+    `seed` is of the first prompt; each further prompt has the next seed. Quality is measured on
+    videos of 8 bits.
     """
 
     setup: Setup
@@ -91,7 +85,9 @@ class Verifier:
         key = plan_key(plan)
 
         def run(index: int, tick: Callable[[], Any]) -> dict[str, float]:
-            dense_video = self._dense_video(index)
+            dense_video = self.video(DENSE, index)
+            if dense_video is None:  # another machine has it
+                dense_video, _ = self._sample(index, DENSE)
             with self.setup.enabled(plan, strict=True):
                 video, seconds = self._sample(index, key)
             tick()
@@ -127,11 +123,6 @@ class Verifier:
         video, seconds = self._sample(index, DENSE)
         tick()
         return {"seconds": seconds, "warp": warp_error(video)}
-
-    def _dense_video(self, index: int) -> NDArray[np.uint8]:
-        """The dense video, made again if another machine has it."""
-        video = self.video(DENSE, index)
-        return self._sample(index, DENSE)[0] if video is None else video
 
     def _sample(self, index: int, key: str) -> tuple[NDArray[np.uint8], float]:
         """Video and seconds of a run; the file of the video is written whole or not at all."""

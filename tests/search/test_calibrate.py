@@ -6,9 +6,8 @@ import ajour
 from ajour import Diagonal, Full, MultiDiagonal, Skip, Stripe
 from ajour.search.bands import Bands
 from ajour.search.calibrate.errors import ErrorMeter
-from ajour.search.calibrate.prompt import Calibration, layer_groups
+from ajour.search.calibrate.prompt import Calibration, layer_groups, weights
 from ajour.search.calibrate.trajectory import Trajectory, relative_error
-from ajour.search.calibrate.weights import weights
 from ajour.search.setup import Setup, uniform_plan
 from tests.pipelines.conftest import HEADS, LAYERS, SPARSE, run
 from tests.search.conftest import CALL
@@ -89,7 +88,7 @@ def latents(pipe):
 
 
 def test_a_replay_starts_in_the_middle(pipe):
-    trajectory = Trajectory(pipe)
+    trajectory = Trajectory(pipe.transformer)
     with trajectory.record(lambda: False):
         exact = latents(pipe)
     assert len(trajectory.outputs) == 4
@@ -114,7 +113,7 @@ def test_a_replay_starts_in_the_middle(pipe):
 
 
 def test_a_replay_leaves_a_forward_of_the_instance_as_it_was(pipe):
-    trajectory = Trajectory(pipe)
+    trajectory = Trajectory(pipe.transformer)
     calls, transformer = [], pipe.transformer
 
     def forward(*args, **kwargs):
@@ -131,7 +130,7 @@ def test_a_replay_leaves_a_forward_of_the_instance_as_it_was(pipe):
 
 
 def test_kept_calls_are_computed_again(pipe):
-    trajectory = Trajectory(pipe)
+    trajectory = Trajectory(pipe.transformer)
     with trajectory.record(lambda: True):
         latents(pipe)
     assert len(trajectory.calls) == 4

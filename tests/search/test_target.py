@@ -3,8 +3,8 @@ import pytest
 
 from ajour.search.settings import Target
 from ajour.search.solve.knapsack import frontier
+from ajour.search.solve.plan import SLOWER, single_patterns
 from ajour.search.solve.problem import DENSE_BAND, Problem
-from ajour.search.solve.single import SLOWER, single_patterns
 from ajour.search.solve.target import (
     CLOSE_DB,
     CLOSE_SPEED,

@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -11,13 +11,12 @@ from ajour.pipelines.enable import is_enabled
 from ajour.pipelines.runtime import TransformerRuntime
 from ajour.search import estimate
 from ajour.search.provenance import origin
-from ajour.search.setup import Setup
+from ajour.search.setup import RunShape, Setup, run_shape
 from ajour.search.timing import layers, passes
 from ajour.search.timing.costs import Costs
 from ajour.search.timing.fit import design, fit, typical_times
 from ajour.search.timing.layers import HELD_OUT, layer_rows, measure_costs
 from ajour.search.timing.passes import MEASURING, TimedPasses, time_passes, time_plan
-from ajour.search.timing.probe import RunShape, run_shape
 from tests.pipelines.conftest import HEADS, LATE, LAYERS, make_plan, make_transformer
 from tests.search.conftest import CALL, GRID, given_costs, settings
 
@@ -92,7 +91,7 @@ def test_a_machine_of_changing_speed_is_seen_through():
 
 def test_costs_survive_json_and_predict_a_pass():
     given = Costs.from_dict(given_costs())
-    assert Costs.from_dict(given.to_dict()) == given
+    assert Costs.from_dict(asdict(given)) == given
     choice = np.zeros((LAYERS, HEADS), dtype=np.int64)
     assert given.attention(choice) == LAYERS * HEADS * given.heads[0]
     given = replace(given, layer=0.1, first=0.5, pooling=0.2)
@@ -172,7 +171,7 @@ def test_scoring_is_timed_in_the_dtype_that_attention_runs_in(loaded_pipe, monke
 def test_a_short_run_has_grid_steps_and_passes_of_a_whole_run(pipe):
     shape = run_shape(Setup(pipe, CALL | {"guidance_scale": 2.0}), "a star")
     assert (shape.grid, shape.steps, shape.passes) == (GRID, 4, 2)
-    assert RunShape.from_dict(shape.to_dict()) == shape
+    assert RunShape.from_dict(asdict(shape)) == shape
 
 
 def test_passes_are_timed_by_assignment(pipe, ticks):

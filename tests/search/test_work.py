@@ -22,11 +22,11 @@ def test_a_line_that_was_cut_off_is_dropped(tmp_path, lost):
     file = tmp_path / "work-0.jsonl"
     file.write_bytes(file.read_bytes()[:-lost])
     again = Work(tmp_path, FOR, resume=True)
-    assert again["a"] == 1
-    assert "b" not in again
+    assert again.done["a"] == 1
+    assert "b" not in again.done
     again.put("b", 2)
     assert [json.loads(line)[0] for line in file.read_text().splitlines()] == ["identity", "a", "b"]
-    assert Work(tmp_path, FOR, resume=True)["b"] == 2
+    assert Work(tmp_path, FOR, resume=True).done["b"] == 2
 
 
 def test_work_is_not_overwritten_by_accident(tmp_path):
@@ -60,4 +60,4 @@ def test_every_process_writes_its_own_file_and_reads_all(tmp_path):
     other = Work(tmp_path, FOR, resume=True, rank=1)
     other.put("b", 2)
     assert (tmp_path / "work-1.jsonl").exists()
-    assert Work(tmp_path, FOR, resume=True)["b"] == other["a"] + 1
+    assert Work(tmp_path, FOR, resume=True).done["b"] == other.done["a"] + 1

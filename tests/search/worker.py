@@ -10,8 +10,7 @@ from tests.search.conftest import run_search, settings
 
 if __name__ == "__main__":
     out = Path(sys.argv[1])
-    workers = Workers.join()
-    pipe = make_pipe.__wrapped__(_parts.__wrapped__())()
-    outcome = run_search(pipe, out / "work", settings(), workers=workers)
-    outcome.plan.save(out / f"plan-{workers.rank}.json")
-    workers.leave()
+    with Workers.connected() as workers:
+        pipe = make_pipe.__wrapped__(_parts.__wrapped__())()
+        outcome = run_search(pipe, out / "work", settings(), workers=workers)
+        outcome.plan.save(out / f"plan-{workers.rank}.json")
