@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ajour.grid import TokenGrid
 from ajour.processors.base import Family, Obstacle
@@ -23,6 +23,7 @@ class Flux(Family):
     classes: ClassVar[tuple[str, ...]] = ("FluxTransformer2DModel",)
     processors: ClassVar[tuple[str, ...]] = ("FluxAttnProcessor",)
     fusion: ClassVar[Fusion] = Fusion(text_first=True)
+    blocks: ClassVar[tuple[str, ...]] = ("transformer_blocks", "single_transformer_blocks")
     pipelines: ClassVar[tuple[str, ...]] = (
         "FluxControlImg2ImgPipeline",
         "FluxControlInpaintPipeline",
@@ -48,11 +49,6 @@ class Flux(Family):
         "calls with an `attention_mask`: a block table knows nothing of it",
         "calls where less than half the image tokens are one grid: too little could be left out",
     )
-
-    def layers(self, transformer: Any) -> list[Any]:
-        """Dual-stream blocks, then single-stream blocks."""
-        blocks = (*transformer.transformer_blocks, *transformer.single_transformer_blocks)
-        return [block.attn for block in blocks]
 
     def grid(self, call: Call) -> TokenGrid:
         """All text tokens, then the image and its references, as `img_ids` gives them.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ajour.grid import TokenGrid
 from ajour.processors.base import Family, Obstacle
@@ -21,6 +21,7 @@ class LTX(Family):
 
     classes: ClassVar[tuple[str, ...]] = ("LTXVideoTransformer3DModel",)
     processors: ClassVar[tuple[str, ...]] = ("LTXVideoAttnProcessor",)
+    attention: ClassVar[str] = "attn1"
     pipelines: ClassVar[tuple[str, ...]] = (
         "LTXConditionPipeline",
         "LTXI2VLongMultiPromptPipeline",
@@ -35,10 +36,6 @@ class LTX(Family):
         "cross-attention (`attn2`) to text: its keys are few",
         "calls where less than half the tokens are one video: too little could be left out",
     )
-
-    def layers(self, transformer: Any) -> list[Any]:
-        """`attn1` of every block; cross-attention (`attn2`) stays stock."""
-        return [block.attn1 for block in transformer.transformer_blocks]
 
     def grid(self, call: Call) -> TokenGrid:
         """`num_frames`, `height` and `width`, or else the raster of `video_coords`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ajour.grid import TokenGrid
 from ajour.processors.base import Family, Obstacle
@@ -10,10 +10,7 @@ from ajour.processors.host import read_once
 from ajour.processors.raster import raster_of
 
 if TYPE_CHECKING:
-    import torch
-
     from ajour.processors.base import Call
-    from ajour.processors.raster import Raster
 
 
 class MiniMaxH3(Family):
@@ -30,10 +27,6 @@ class MiniMaxH3(Family):
         "calls where less than half the tokens are the target video: too little could be left out",
     )
 
-    def layers(self, transformer: Any) -> list[Any]:
-        """`attn` of every block; the text refiner stays stock."""
-        return [block.attn for block in transformer.transformer_blocks]
-
     def grid(self, call: Call) -> TokenGrid:
         """The last tokens of `position_ids` that are one raster; all tokens before it are exact."""
         raster = packed_raster(call["position_ids"])
@@ -42,11 +35,5 @@ class MiniMaxH3(Family):
         return TokenGrid(*raster.extents, before=raster.before)
 
 
-@read_once
-def packed_raster(position_ids: torch.Tensor) -> Raster | None:
-    """The raster of most of the tokens, which is the target video if no token comes after it.
-
-    Args:
-        position_ids: (tokens, 3): t, h and w of each row of the packed sequence.
-    """
-    return raster_of(position_ids)
+packed_raster = read_once(raster_of)
+"""The raster of most of the tokens, which is the target video if no token comes after it."""

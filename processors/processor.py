@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ajour.processors.layer import attend
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from ajour.prologue import Prologue
 
 Value = TypeVar("Value")
-
 
 OUTSIDE = "the transformer's forward() was called directly, so no hook ran; call the module itself"
 
@@ -29,6 +29,15 @@ class SparseProcessor:
         stock: the processor that this one stands in for.
         state: the layer's state, which the runtime fills before each pass.
     """
+
+    def __init_subclass__(cls) -> None:
+        """Diffusers passes on the arguments that a processor's `__call__` names: those of `run`."""
+
+        @wraps(cls.run)
+        def call(self: SparseProcessor, attn: Any, *args: Any, **kwargs: Any) -> Any:
+            return SparseProcessor.__call__(self, attn, *args, **kwargs)
+
+        cls.__call__ = call  # type: ignore[method-assign]
 
     def __init__(self, stock: Any = None, state: LayerState | None = None) -> None:
         if stock is None or state is None:  # diffusers makes processors anew for IP adapters

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
@@ -49,10 +49,6 @@ class QwenImage(Family):
         "left out exactly",
         "calls where less than half the image tokens are of one size: too little could be left out",
     )
-
-    def layers(self, transformer: Any) -> list[Any]:
-        """`attn` of every block."""
-        return [block.attn for block in transformer.transformer_blocks]
 
     def grid(self, call: Call) -> TokenGrid:
         """From `img_shapes`: images of one size are the frames, others are exact."""

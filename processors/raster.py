@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import torch
@@ -53,13 +54,10 @@ def raster_of(coordinates: torch.Tensor) -> Raster | None:
     start, last = 0, None
     for frame in frames:
         height, width = plane_extents(frame[:, 1:])
-        after = len(places) - start - len(frame)
         if last is not None and last[0, 0] < frame[0, 0] and torch.equal(last[:, 1:], frame[:, 1:]):
-            run = runs[-1]
-            longer = (run.extents[0] + 1, height, width)
-            runs[-1] = replace(run, extents=longer, after=after)
+            runs[-1] = replace(runs[-1], extents=(runs[-1].extents[0] + 1, height, width))
         elif height:
-            runs.append(Raster((1, height, width), start, after))
+            runs.append(Raster((1, height, width), start))
         last = frame if height else None
         start += len(frame)
     return largest(runs, len(places))
@@ -75,24 +73,18 @@ def raster_of_shapes(shapes: Sequence[Sequence[int]]) -> Raster | None:
         None if less than half the tokens are on it.
     """
     runs: list[Raster] = []
-    total = sum(frames * height * width for frames, height, width in shapes)
-    start = 0
-    for frames, height, width in shapes:
-        tokens = frames * height * width
-        after = total - start - tokens
-        if runs and runs[-1].extents[1:] == (height, width):
-            longer = (runs[-1].extents[0] + frames, height, width)
-            runs[-1] = replace(runs[-1], extents=longer, after=after)
-        else:
-            runs.append(Raster((frames, height, width), start, after))
-        start += tokens
-    return largest(runs, total)
+    for (height, width), group in groupby(shapes, key=lambda shape: tuple(shape[1:])):
+        before = runs[-1].before + runs[-1].tokens if runs else 0
+        runs.append(Raster((sum(frames for frames, *_ in group), height, width), before))
+    return largest(runs, sum(run.tokens for run in runs))
 
 
 def largest(runs: Sequence[Raster], tokens: int) -> Raster | None:
-    """The run with most tokens, if it has at least half of all; of several the first."""
+    """The run with most tokens, if it has at least half of all `tokens`; of several the first."""
     best = max(runs, key=lambda run: run.tokens, default=None)
-    return best if best is not None and 2 * best.tokens >= tokens else None
+    if best is None or 2 * best.tokens < tokens:
+        return None
+    return replace(best, after=tokens - best.before - best.tokens)
 
 
 def plane_extents(places: torch.Tensor) -> tuple[int, int]:
