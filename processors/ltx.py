@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     import torch
 
     from ajour.processors.base import Call
-    from ajour.processors.raster import Raster
 
 
 class LTX(Family):
@@ -47,11 +46,11 @@ class LTX(Family):
         raster = video_raster(call["video_coords"])
         if raster is None:
             raise Obstacle("less than half the tokens are one video, going by video_coords")
-        return TokenGrid(*raster.extents, before=raster.before, after=raster.after)
+        return raster
 
 
 @read_once
-def video_raster(video_coords: torch.Tensor) -> Raster | None:
+def video_raster(video_coords: torch.Tensor) -> TokenGrid | None:
     """The raster among the tokens; None also if samples differ.
 
     Args:

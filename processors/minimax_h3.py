@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from ajour.grid import TokenGrid
 from ajour.processors.base import Family, Obstacle
 from ajour.processors.host import read_once
 from ajour.processors.raster import raster_of
 
 if TYPE_CHECKING:
+    from ajour.grid import TokenGrid
     from ajour.processors.base import Call
 
 
@@ -32,7 +32,7 @@ class MiniMaxH3(Family):
         raster = packed_raster(call["position_ids"])
         if raster is None or raster.after:
             raise Obstacle("less than half the tokens are the target video, going by position_ids")
-        return TokenGrid(*raster.extents, before=raster.before)
+        return raster
 
 
 packed_raster = read_once(raster_of)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from functools import wraps
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from ajour.processors.layer import attend
 
@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from ajour.processors.layer import LayerState
     from ajour.prologue import Prologue
-
-Value = TypeVar("Value")
 
 OUTSIDE = "the transformer's forward() was called directly, so no hook ran; call the module itself"
 
@@ -79,7 +77,7 @@ class SparseProcessor:
         return copy.deepcopy(self.stock, memo)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _same, (self.stock,)
+        return copy.copy, (self.stock,)
 
     @property
     def _attention_backend(self) -> Any:
@@ -96,8 +94,3 @@ class SparseProcessor:
     @_parallel_config.setter
     def _parallel_config(self, value: Any) -> None:
         self.stock._parallel_config = value
-
-
-def _same(value: Value) -> Value:
-    """For pickle: what stands in for a stock processor is stored as the stock processor."""
-    return value
