@@ -6,6 +6,7 @@ i-th token. A block is 128 consecutive entries.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -45,17 +46,15 @@ def order(name: str, shape: tuple[int, int, int]) -> NDArray[np.int64]:
     Raises:
         ValueError: if the order is unknown.
     """
-    perm: NDArray[np.int64]
+    raster = np.arange(math.prod(shape), dtype=np.int64).reshape(shape)
     if name == "raster":
-        perm = np.arange(int(np.prod(shape)), dtype=np.int64)
+        perm = raster.reshape(-1)
     elif name == "column":
-        raster = np.arange(int(np.prod(shape)), dtype=np.int64).reshape(shape)
         perm = raster.transpose(1, 2, 0).reshape(-1)
     elif name == "hilbert":
         perm = np.fromiter(_hilbert_box(shape), dtype=np.int64)
     elif name == "bisection":
-        points = _bisect(np.indices(shape).reshape(3, -1).T)
-        perm = np.asarray(np.ravel_multi_index(tuple(points.T), shape), dtype=np.int64)
+        perm = raster[tuple(_bisect(np.indices(shape).reshape(3, -1).T).T)]
     else:
         raise ValueError(f"unknown order {name!r}; orders are {', '.join(ORDERS)}")
     perm = np.ascontiguousarray(perm)
