@@ -83,7 +83,7 @@ def block_mass(
 def eager_shares(
     q: torch.Tensor, k: torch.Tensor, keys: torch.Tensor, queries: torch.Tensor, scale: float
 ) -> torch.Tensor:
-    """Same as `mass.shares_of_blocks`, on any device; `keys` are the tokens of its `tokens`.
+    """Same as `mass.shares_of_blocks`, on any device; `keys`: tokens of all key blocks, in turn.
 
     Logits are computed in float32 or better, which is also fastest on a CPU.
     """

@@ -27,10 +27,10 @@ def level_map(pattern: Pattern, grid: TokenGrid) -> NDArray[np.int8]:
     """The level of every (query block, key block) of a pattern: int8 (N, N), -1 where dropped.
 
     Raises:
-        TypeError: if the pattern does not follow from the grid.
+        TypeError: if the pattern does not follow from the grid alone.
     """
     if not isinstance(pattern, GeometricPattern):
-        raise TypeError(f"a pattern must be geometric or captured, got {pattern!r}")
+        raise TypeError(f"the pattern must be geometric, got {pattern!r}")
     video = _video_levels(pattern, replace(grid, before=0, after=0))
     return with_exact(torch.from_numpy(video)[None], grid)[0].numpy()
 
