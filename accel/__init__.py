@@ -47,20 +47,10 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_LAZY = (
-    "Auto",
-    "current_plan",
-    "disable",
-    "enable",
-    "sparse",
-    "summary",
-    "supported_pipelines",
-)
-
 
 def __getattr__(name: str) -> Any:
-    """Load the diffusers side on first use."""
-    if name in _LAZY:
+    """Load the diffusers side on first use: all names of `__all__` that are not here yet."""
+    if name in __all__:
         import ajour.pipelines
 
         return getattr(ajour.pipelines, name)

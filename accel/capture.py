@@ -10,7 +10,6 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from ajour.backends import KERNEL_BACKENDS, on_device
@@ -84,19 +83,9 @@ def block_mass(
 def eager_shares(
     q: torch.Tensor, k: torch.Tensor, keys: torch.Tensor, queries: torch.Tensor, scale: float
 ) -> torch.Tensor:
-    """Share of each query block's attention that goes to each key block, on any device.
+    """Same as `mass.shares_of_blocks`, on any device; `keys`: tokens of all key blocks, in turn.
 
     Logits are computed in float32 or better, which is also fastest on a CPU.
-
-    Args:
-        q: (batch, tokens, heads, head_dim).
-        k: same shape.
-        keys: int64, the tokens of all key blocks, block by block.
-        queries: int64 (N, samples), the tokens sampled from each query block.
-        scale: factor on the logits.
-
-    Returns:
-        float32 (heads, N, N), the mean over the samples and the batch; rows sum to 1.
     """
     batch, _, heads, _ = q.shape
     blocks, samples = queries.shape
@@ -166,6 +155,8 @@ def random_levels(pattern: Captured, grid: TokenGrid) -> torch.Tensor:
 class Importance:
     """Measurements of a layer that captured patterns depend on, made once for all of them.
 
+    All methods take the pattern and the heads that have it; None for all heads.
+
     Args:
         q: (batch, tokens, heads, head_dim), as attention sees it, in the model's token order.
         k: same shape.
@@ -184,15 +175,7 @@ class Importance:
         self._share_above: dict[tuple[object, ...], torch.Tensor] = {}
 
     def share_above(self, pattern: Captured, heads: Sequence[int] | None = None) -> torch.Tensor:
-        """Share that is ranked above each block, see `Captured.share_above`.
-
-        Args:
-            pattern: the pattern.
-            heads: the heads that have it; None for all.
-
-        Returns:
-            float32 (heads, Nv, Nv).
-        """
+        """Share that is ranked above each block, see `Captured.share_above`."""
         key = (*pattern.ranking, None if heads is None else tuple(heads))
         if key not in self._share_above:
             order = pattern.order
@@ -216,15 +199,7 @@ class Importance:
         return _of_heads(self._similarity[pattern.order], heads)
 
     def levels(self, pattern: Captured, heads: Sequence[int] | None = None) -> torch.Tensor:
-        """Levels that the pattern assigns to video key blocks.
-
-        Args:
-            pattern: the pattern.
-            heads: the heads that have it; None for all.
-
-        Returns:
-            int8 (heads, Nv, Nv), -1 where dropped.
-        """
+        """Levels of video key blocks: int8 (heads, Nv, Nv), -1 where dropped."""
         return pattern.assign(self.share_above(pattern, heads), self.similarity(pattern, heads))
 
 
@@ -272,26 +247,27 @@ class PackedLevels:
         torch._assert_async(
             (digits < unknown).all(), f"a level map to pack has levels other than {possible}"
         )
-        per_byte, base = cls._per_byte(len(possible)), max(2, len(possible))
-        flat = torch.nn.functional.pad(digits.flatten(), (0, -levels.numel() % per_byte))
-        data = flat.view(-1, per_byte)
-        powers = (base ** torch.arange(per_byte, device=levels.device)).to(torch.uint8)
-        return cls((data * powers).sum(1).to(torch.uint8), tuple(levels.shape), possible)
+        powers = cls._powers(possible, levels.device)
+        flat = torch.nn.functional.pad(digits.flatten(), (0, -levels.numel() % len(powers)))
+        data = (flat.view(-1, len(powers)) * powers).sum(1).to(torch.uint8)
+        return cls(data, tuple(levels.shape), possible)
 
     def unpack(self) -> torch.Tensor:
         """The level map: int8 of `shape`, on the device of the data."""
-        per_byte, base = self._per_byte(len(self.levels)), max(2, len(self.levels))
-        powers = (base ** torch.arange(per_byte, device=self.data.device)).to(torch.uint8)
-        digits = self.data[:, None].div(powers, rounding_mode="floor") % base
-        digits = digits.flatten()[: int(np.prod(self.shape))].view(self.shape)
+        powers = self._powers(self.levels, self.data.device)
+        digits = self.data[:, None].div(powers, rounding_mode="floor") % max(2, len(self.levels))
+        digits = digits.flatten()[: math.prod(self.shape)].view(self.shape)
         levels = torch.full_like(digits, self.levels[0], dtype=torch.int8)
         for digit, level in enumerate(self.levels[1:], 1):
             levels = torch.where(digits == digit, level, levels)
         return levels
 
     @staticmethod
-    def _per_byte(states: int) -> int:
-        return int(math.log(256, max(2, states)) + 1e-9)
+    def _powers(levels: tuple[int, ...], device: torch.device) -> torch.Tensor:
+        """What a byte's digits are multiplied by: uint8 (digits,)."""
+        base = max(2, len(levels))
+        digits = int(math.log(256, base) + 1e-9)
+        return (base ** torch.arange(digits, device=device)).to(torch.uint8)
 
 
 @dataclass(frozen=True)
@@ -313,23 +289,14 @@ class CapturedRows:
         return cls(packed, indices(heads, levels.device))
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of device memory."""
-        return self.levels.data.nbytes
-
-    @property
     def expanded_nbytes(self) -> int:
         """Bytes of the lists of video keys in a block table."""
-        return 4 * int(np.prod(self.levels.shape))
+        return 4 * math.prod(self.levels.shape)
 
     def to(self, device: torch.device | str) -> CapturedRows:
         """The map on another device."""
         levels = replace(self.levels, data=self.levels.data.to(device))
         return CapturedRows(levels, self.heads.to(device))
-
-    def apply(self, table: BlockTable) -> BlockTable:
-        """The table with new rows for these heads."""
-        return expand([table], [[self]])[0]
 
 
 def expand(

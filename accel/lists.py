@@ -96,30 +96,15 @@ def _tiles(counts: torch.Tensor) -> torch.Tensor:
 
 
 def with_exact(levels: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
-    """Level maps of video blocks, extended by the blocks of exact tokens.
+    """Level maps of video blocks, (rows, Nv, Nv), with blocks of exact tokens: (rows, N, N).
 
     Exact tokens attend to everything, and every query block that has any key attends to them.
-
-    Args:
-        levels: int8 (rows, Nv, Nv).
-        grid: the token grid.
-
-    Returns:
-        int8 (rows, N, N).
     """
     return torch.nn.functional.pad(with_exact_keys(levels, grid), (0, 0, 0, grid.exact_blocks))
 
 
 def with_exact_keys(levels: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
-    """Levels of video keys, followed by the levels of blocks of exact tokens.
-
-    Args:
-        levels: int8 (..., Nv).
-        grid: the token grid.
-
-    Returns:
-        int8 (..., N).
-    """
+    """Levels of video keys, (..., Nv), followed by those of blocks of exact tokens: (..., N)."""
     if not grid.exact_blocks:
         return levels
     exact = -(levels == DROPPED).all(dim=-1, keepdim=True).to(torch.int8)

@@ -23,8 +23,14 @@ if TYPE_CHECKING:
     from ajour.patterns import Pattern
 
 
-def level_map(pattern: GeometricPattern, grid: TokenGrid) -> NDArray[np.int8]:
-    """The level of every (query block, key block) of a pattern: int8 (N, N), -1 where dropped."""
+def level_map(pattern: Pattern, grid: TokenGrid) -> NDArray[np.int8]:
+    """The level of every (query block, key block) of a pattern: int8 (N, N), -1 where dropped.
+
+    Raises:
+        TypeError: if the pattern does not follow from the grid alone.
+    """
+    if not isinstance(pattern, GeometricPattern):
+        raise TypeError(f"the pattern must be geometric, got {pattern!r}")
     video = _video_levels(pattern, replace(grid, before=0, after=0))
     return with_exact(torch.from_numpy(video)[None], grid)[0].numpy()
 
@@ -41,14 +47,12 @@ def density(pattern: Pattern, grid: TokenGrid) -> float:
 
     An upper bound for a captured pattern whose `share_of` is "attention".
     """
-    if isinstance(pattern, GeometricPattern):
+    if not isinstance(pattern, Captured):
         levels = torch.from_numpy(level_map(pattern, grid))[None]
-    elif isinstance(pattern, Captured):
-        if pattern.share_of == "attention":
-            return pattern.density
-        levels = with_exact(random_levels(pattern, grid), grid)
+    elif pattern.share_of == "attention":
+        return pattern.density
     else:
-        raise TypeError(f"a pattern must be geometric or captured, got {pattern!r}")
+        levels = with_exact(random_levels(pattern, grid), grid)
     return float(tile_shares(levels)[0])
 
 
@@ -56,8 +60,6 @@ def pools(pattern: Pattern, grid: TokenGrid) -> bool:
     """Whether a pattern has pooled keys on a grid."""
     if isinstance(pattern, Captured):
         return max(pattern.levels) > 0
-    if not isinstance(pattern, GeometricPattern):
-        raise TypeError(f"a pattern must be geometric or captured, got {pattern!r}")
     return bool((level_map(pattern, grid) > 0).any())
 
 

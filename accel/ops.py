@@ -53,28 +53,9 @@ def attention(
     scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
     prologue = prologue or NO_PROLOGUE
     if torch.compiler.is_compiling():
-        out, lse = _compiled(q, k, v, table, prologue, scale, backend)
-    else:
-        out, lse = run(q, k, v, table, prologue, scale, backend)
-    return (out, lse) if return_lse else out
-
-
-def _compiled(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    table: BlockTable,
-    prologue: Prologue,
-    scale: float,
-    backend: str | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The operator as one node of a compiled graph: all arguments as tensors and numbers."""
-    grid = table.grid
-    return attend(
-        q,
-        k,
-        v,
-        [
+        grid = table.grid
+        extents = [grid.frames, grid.height, grid.width, grid.before, grid.after]
+        tensors = [
             table.slots,
             table.valid,
             table.offsets,
@@ -83,13 +64,12 @@ def _compiled(
             table.head_rows,
             table.places,
             table.empty_slots,
-        ],
-        [grid.frames, grid.height, grid.width, grid.before, grid.after],
-        table.highest_level,
-        *prologue.parts(),
-        scale,
-        backend,
-    )
+        ]
+        parts = prologue.parts()
+        out, lse = attend(q, k, v, tensors, extents, table.highest_level, *parts, scale, backend)
+    else:
+        out, lse = run(q, k, v, table, prologue, scale, backend)
+    return (out, lse) if return_lse else out
 
 
 @torch.library.custom_op("ajour::attend", mutates_args=(), tags=TAGS)

@@ -6,6 +6,7 @@ i-th token. A block is 128 consecutive entries.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 ORDERS = ("raster", "column", "hilbert", "bisection")
 """Names of all orders."""
 
-Vector = tuple[int, int, int]
+Span = tuple[int, int]
+"""Cells along an axis: how many, and the raster index from a cell to the next."""
 
 SORTED_BY = np.array([[0, 2, 1], [1, 2, 0], [2, 1, 0]])
 """The coordinates that points are sorted by where an axis is halved."""
@@ -44,18 +46,15 @@ def order(name: str, shape: tuple[int, int, int]) -> NDArray[np.int64]:
     Raises:
         ValueError: if the order is unknown.
     """
-    perm: NDArray[np.int64]
+    raster = np.arange(math.prod(shape), dtype=np.int64).reshape(shape)
     if name == "raster":
-        perm = np.arange(int(np.prod(shape)), dtype=np.int64)
+        perm = raster.reshape(-1)
     elif name == "column":
-        raster = np.arange(int(np.prod(shape)), dtype=np.int64).reshape(shape)
         perm = raster.transpose(1, 2, 0).reshape(-1)
     elif name == "hilbert":
-        points = np.array(list(_hilbert_box(shape)), dtype=np.int64)
-        perm = np.asarray(np.ravel_multi_index(tuple(points.T), shape), dtype=np.int64)
+        perm = np.fromiter(_hilbert_box(shape), dtype=np.int64)
     elif name == "bisection":
-        points = _bisect(np.indices(shape).reshape(3, -1).T)
-        perm = np.asarray(np.ravel_multi_index(tuple(points.T), shape), dtype=np.int64)
+        perm = raster[tuple(_bisect(np.indices(shape).reshape(3, -1).T).T)]
     else:
         raise ValueError(f"unknown order {name!r}; orders are {', '.join(ORDERS)}")
     perm = np.ascontiguousarray(perm)
@@ -89,52 +88,36 @@ def _bisect(points: NDArray[np.int64]) -> NDArray[np.int64]:
         starts = np.sort(np.concatenate([starts, (starts + halves)[live]]))
 
 
-def _hilbert_box(shape: tuple[int, int, int]) -> Iterator[Vector]:
-    """Walk a box along a generalised Hilbert curve, longest axis first."""
+def _hilbert_box(shape: tuple[int, int, int]) -> Iterator[int]:
+    """Raster indices of a box's cells along a generalised Hilbert curve, longest axis first."""
+    steps = (shape[1] * shape[2], shape[2], 1)
     axes = sorted(range(3), key=lambda axis: -shape[axis])
-    spans = [_unit(axis, shape[axis]) for axis in axes]
-    return _walk((0, 0, 0), spans[0], spans[1], spans[2])
+    return _walk(0, *((shape[axis], steps[axis]) for axis in axes))
 
 
-def _unit(axis: int, length: int) -> Vector:
-    return (length * (axis == 0), length * (axis == 1), length * (axis == 2))
+def _end(span: Span) -> int:
+    """The raster index that a span adds."""
+    return span[0] * span[1]
 
 
-def _add(*vectors: Vector) -> Vector:
-    return sum(v[0] for v in vectors), sum(v[1] for v in vectors), sum(v[2] for v in vectors)
+def _back(span: Span) -> Span:
+    """The same cells in the other direction."""
+    return span[0], -span[1]
 
 
-def _scaled(v: Vector, factor: int) -> Vector:
-    return (v[0] * factor, v[1] * factor, v[2] * factor)
-
-
-def _neg(v: Vector) -> Vector:
-    return _scaled(v, -1)
-
-
-def _length(v: Vector) -> int:
-    return abs(v[0] + v[1] + v[2])
-
-
-def _step(v: Vector) -> Vector:
-    """One cell along an axis-aligned vector."""
-    return ((v[0] > 0) - (v[0] < 0), (v[1] > 0) - (v[1] < 0), (v[2] > 0) - (v[2] < 0))
-
-
-def _split(v: Vector) -> tuple[Vector, Vector]:
-    """Split an axis-aligned vector into two halves; the first has an even length if possible.
+def _split(span: Span) -> tuple[Span, Span]:
+    """Split a span into two halves; the first has an even length if possible.
 
     After an even first half, the curve comes back on the side where it started.
     """
-    length = _length(v)
+    length, step = span
     half = length // 2
     if half % 2 and length > 2:
         half += 1
-    unit = _step(v)
-    return _scaled(unit, half), _scaled(unit, length - half)
+    return (half, step), (length - half, step)
 
 
-def _walk(at: Vector, a: Vector, b: Vector, c: Vector) -> Iterator[Vector]:
+def _walk(at: int, a: Span, b: Span, c: Span) -> Iterator[int]:
     """Visit every cell of the box spanned by a, b, c from the corner cell `at`.
 
     The walk starts in the corner `at` and ends in the cell at the far end of `a`. A box that is
@@ -142,11 +125,9 @@ def _walk(at: Vector, a: Vector, b: Vector, c: Vector) -> Iterator[Vector]:
     motif: up along b, across c, along a, back across c, down along b. Odd extents make a few
     diagonal steps, never a gap.
     """
-    la, lb, lc = _length(a), _length(b), _length(c)
+    la, lb, lc = a[0], b[0], c[0]
     if lb == 1 and lc == 1:
-        unit = _step(a)
-        for i in range(la):
-            yield _add(at, _scaled(unit, i))
+        yield from range(at, at + _end(a), a[1])
         return
     if la == 1 and lc == 1:
         yield from _walk(at, b, a, c)
@@ -158,26 +139,24 @@ def _walk(at: Vector, a: Vector, b: Vector, c: Vector) -> Iterator[Vector]:
     a1, a2 = _split(a)
     b1, b2 = _split(b)
     c1, c2 = _split(c)
-    last = _neg(_step(a))
+    far = at + _end(a) - a[1]
 
     if 2 * la > 3 * lb and 2 * la > 3 * lc:
         yield from _walk(at, a1, b, c)
-        yield from _walk(_add(at, a1), a2, b, c)
+        yield from _walk(at + _end(a1), a2, b, c)
     elif lc == 1 or 3 * lb > 4 * lc:
         # Flat or wide in b: up along b, over along a, down along b.
         yield from _walk(at, b1, c, a1)
-        yield from _walk(_add(at, b1), a, b2, c)
-        down = _add(at, a, last, b1, _neg(_step(b)))
-        yield from _walk(down, _neg(b1), c, _neg(a2))
+        yield from _walk(at + _end(b1), a, b2, c)
+        yield from _walk(far + _end(b1) - b[1], _back(b1), c, _back(a2))
     elif lb == 1 or 3 * lc > 4 * lb:
         yield from _walk(at, c1, a1, b)
-        yield from _walk(_add(at, c1), a, b, c2)
-        down = _add(at, a, last, c1, _neg(_step(c)))
-        yield from _walk(down, _neg(c1), _neg(a2), b)
+        yield from _walk(at + _end(c1), a, b, c2)
+        yield from _walk(far + _end(c1) - c[1], _back(c1), _back(a2), b)
     else:
-        back_b, back_c = _neg(_step(b)), _neg(_step(c))
+        up, across = _end(b1) - b[1], _end(c) - c[1]
         yield from _walk(at, b1, c1, a1)
-        yield from _walk(_add(at, b1), c, a1, b2)
-        yield from _walk(_add(at, b1, back_b, c, back_c), a, _neg(b1), _neg(c2))
-        yield from _walk(_add(at, a, last, b1, c, back_c), _neg(c), _neg(a2), b2)
-        yield from _walk(_add(at, a, last, b1, back_b), _neg(b1), c1, _neg(a2))
+        yield from _walk(at + _end(b1), c, a1, b2)
+        yield from _walk(at + up + across, a, _back(b1), _back(c2))
+        yield from _walk(far + _end(b1) + across, _back(c), _back(a2), b2)
+        yield from _walk(far + up, _back(b1), c1, _back(a2))

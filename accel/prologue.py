@@ -95,11 +95,8 @@ class Prologue:
         tables = [None, None] if rope is None else [rope.cosines, rope.sines]
         places = [0 if norm is None else norm.split for norm in norms]
         places.append(0 if rope is None else rope.start)
-        return (
-            weights + second + tables,
-            places,
-            [0 if norm is None else norm.eps for norm in norms],
-        )
+        eps = [0 if norm is None else norm.eps for norm in norms]
+        return weights + second + tables, places, eps
 
     @classmethod
     def of(

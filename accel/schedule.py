@@ -73,11 +73,7 @@ class Schedule:
         return self._phase(noise_level).assignment
 
     def steps(self, noise_levels: Sequence[float]) -> tuple[str, ...]:
-        """The assignment of every step of a run, `dense` also for those of `dense_every`.
-
-        Args:
-            noise_levels: of the steps, in their order.
-        """
+        """The assignment of every step, given their noise levels; `dense` for `dense_every` too."""
         names: list[str] = []
         since: dict[Phase, int] = {}
         for level in noise_levels:
@@ -88,6 +84,5 @@ class Schedule:
         return tuple(names)
 
     def _phase(self, noise_level: float) -> Phase:
-        return [p for p in self.phases if p is self.phases[0] or noise_level <= p.from_noise_level][
-            -1
-        ]
+        begun = [phase for phase in self.phases if noise_level <= phase.from_noise_level]
+        return begun[-1] if begun else self.phases[0]

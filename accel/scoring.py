@@ -66,13 +66,7 @@ def sample_queries(grid: TokenGrid, count: int, seed: int = 0) -> torch.Tensor:
 def lay_out(
     patterns: Sequence[Pattern], importance: Importance, queries: torch.Tensor
 ) -> list[Candidate]:
-    """Candidates from patterns; captured patterns use measurements.
-
-    Args:
-        patterns: the patterns.
-        importance: the measurements.
-        queries: int64 (R,), tokens to score on, from `sample_queries`.
-    """
+    """Candidates for `queries`, int64 (R,), from patterns; captured patterns use measurements."""
     grid, device = importance.grid, queries.device
     blocks = {
         order: block_layout(grid, order, device).places[queries] // BLOCK
@@ -172,18 +166,10 @@ def _partial_sums(
     levels: list[int],
     scale: float,
 ) -> torch.Tensor:
-    """Numerator and denominator of every (query, key block, level).
+    """Numerator and denominator of every (query, key block, level), up to a factor per query.
 
-    Args:
-        q: (R, heads, head_dim), the sampled queries.
-        k: (tokens, heads, head_dim).
-        v: same shape as k.
-        layout: block layout of the order.
-        levels: the L levels to compute, 0 first.
-        scale: factor on the logits.
-
-    Returns:
-        (heads, R, N, L, head_dim + 1), the denominator last; up to a factor per query.
+    From sampled queries (R, heads, head_dim) and keys and values (tokens, heads, head_dim) to
+    (heads, R, N, L, head_dim + 1), the denominator last. The first of the L levels is 0.
     """
     query = (q.float() * scale).transpose(0, 1)[:, None]
     keys, values = layout.pack(k), layout.pack(v)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from ajour import Captured, TokenGrid, attention, lower
-from ajour.capture import CapturedRows, PackedLevels, capture
+from ajour.capture import CapturedRows, PackedLevels, capture, expand
 from ajour.lists import tile_shares
 from ajour.pipelines.auto import Auto, AutoPlanner
 from benchmarks.record import save
@@ -82,16 +82,16 @@ def measure(name: str, repeats: int) -> dict[str, Any]:
         "capture": seconds(
             lambda: PackedLevels.pack(capture(q, k, grid, PATTERN), PATTERN.levels), repeats
         ),
-        "expand": seconds(lambda: rows.apply(table), repeats),
-        "sparse": seconds(lambda: attention(q, k, v, rows.apply(table)), repeats),
+        "expand": seconds(lambda: expand([table], [[rows]])[0], repeats),
+        "sparse": seconds(lambda: attention(q, k, v, expand([table], [[rows]])[0]), repeats),
         "auto": seconds(lambda: listeners[0](q, k, v, None, grid), repeats),
     }
     return {
         "shape": name,
         "dtype": "bfloat16",
         "density": float(tile_shares(levels).mean()),
-        "packed_bytes_per_layer": rows.nbytes,
-        "packed_bytes_all_layers": rows.nbytes * layers,
+        "packed_bytes_per_layer": rows.levels.data.nbytes,
+        "packed_bytes_all_layers": rows.levels.data.nbytes * layers,
         "auto_plan": {
             "layers": layers,
             "seconds": plan_seconds,

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from accelerate.utils import align_module_device
+from torch.utils._pytree import tree_leaves
 
 from ajour.processors.processor import SparseProcessor
 from ajour.processors.stock import stand_in_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Mapping
 
     from ajour.grid import TokenGrid
     from ajour.processors.fused import Fusion
@@ -48,19 +49,12 @@ class Call:
     @property
     def device(self) -> torch.device:
         """Where the inputs are."""
-        return next(tensor.device for tensor in _tensors(self._arguments.values()))
+        values = tree_leaves(list(self._arguments.values()))
+        return next(value.device for value in values if isinstance(value, torch.Tensor))
 
     def __getitem__(self, name: str) -> Any:
         """An argument; None if it was not given and has no default."""
         return self._arguments.get(name)
-
-
-def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from _tensors(value)
 
 
 @cache
@@ -99,9 +93,16 @@ class Family(ABC):
     timestep: ClassVar[str] = "timestep"
     """Name of the argument that holds the timestep."""
 
-    @abstractmethod
+    blocks: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
+    """Names of the transformer's lists of blocks whose self-attention runs sparse."""
+
+    attention: ClassVar[str] = "attn"
+    """Name of the self-attention module in a block."""
+
     def layers(self, transformer: Any) -> list[Any]:
         """The self-attention modules in order of depth; each has a `.processor`."""
+        blocks = [block for name in self.blocks for block in getattr(transformer, name)]
+        return [getattr(block, self.attention) for block in blocks]
 
     @abstractmethod
     def grid(self, call: Call) -> TokenGrid:
@@ -157,11 +158,11 @@ class Family(ABC):
 
     def stand_in(self, stock: Any, state: LayerState) -> SparseProcessor | None:
         """The processor that stands in for a stock one; None if the family does not know it."""
-        name = type(stock).__name__
-        if name in self.rewritten:
-            return self.rewritten[name](stock, state)
         kind: Any = type(stock)
-        return stand_in_for(kind, self.fusion)(stock, state) if name in self.processors else None
+        if kind.__name__ in self.rewritten:
+            return self.rewritten[kind.__name__](stock, state)
+        known = kind.__name__ in self.processors
+        return stand_in_for(kind, self.fusion)(stock, state) if known else None
 
     def obstacle(self, layer: Any) -> str | None:
         """Why a layer has to run dense as it is set up now, or None."""

@@ -24,40 +24,20 @@ FUSED = "FusedCogVideoXAttnProcessor2_0"
 class CogVideoXProcessor(SparseProcessor):
     """Joint attention of text and video; stock calls PyTorch's attention, not the dispatch."""
 
-    def __call__(
+    def run(
         self,
         attn: Any,
         hidden_states: torch.Tensor,
         encoder_hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
-    ) -> Any:
-        """Stock attention, or block-sparse attention while the layer has a table.
-
-        Args:
-            attn: the `Attention` module; its projections serve text and video.
-            hidden_states: (batch, video tokens, channels).
-            encoder_hidden_states: (batch, text tokens, channels).
-            attention_mask: None while the layer has a table.
-            image_rotary_emb: cosines and sines, (video tokens, head_dim) each, every value twice;
-                None for models with position embeddings.
-
-        Returns:
-            Video and text, shaped like the inputs.
-        """
-        return super().__call__(
-            attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb
-        )
-
-    def run(
-        self,
-        attn: Any,
-        hidden_states: torch.Tensor,
-        encoder_hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Projections, attention, output projection."""
+        """Projections, attention, output projection; arguments and result are stock's.
+
+        `attention_mask` is None here. The projections serve text and video. `image_rotary_emb`
+        holds cosines and sines, (video tokens, head_dim) each, every value twice; it is None for
+        models with position embeddings.
+        """
         text = encoder_hidden_states.shape[1]
         both = torch.cat((encoder_hidden_states, hidden_states), dim=1)
         query, key, value = project(attn, both, fused=type(self.stock).__name__ == FUSED)
@@ -75,6 +55,7 @@ class CogVideoX(Family):
         "CogVideoXAttnProcessor2_0": CogVideoXProcessor,
         FUSED: CogVideoXProcessor,
     }
+    attention: ClassVar[str] = "attn1"
     pipelines: ClassVar[tuple[str, ...]] = (
         "CogVideoXFunControlPipeline",
         "CogVideoXImageToVideoPipeline",
@@ -85,10 +66,6 @@ class CogVideoX(Family):
     dense: ClassVar[tuple[str, ...]] = (
         "calls with an `attention_mask`: a block table knows nothing of it",
     )
-
-    def layers(self, transformer: Any) -> list[Any]:
-        """`attn1` of every block: text and video attend jointly."""
-        return [block.attn1 for block in transformer.transformer_blocks]
 
     def grid(self, call: Call) -> TokenGrid:
         """All text tokens, then (B, T, C, H, W) divided by the patch sizes."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar
 
-from ajour.grid import TokenGrid
 from ajour.processors.base import Family, Obstacle
 from ajour.processors.fused import Fusion
 from ajour.processors.host import read_once
@@ -13,8 +13,8 @@ from ajour.processors.raster import raster_of
 if TYPE_CHECKING:
     import torch
 
+    from ajour.grid import TokenGrid
     from ajour.processors.base import Call
-    from ajour.processors.raster import Raster
 
 
 class Flux(Family):
@@ -23,6 +23,7 @@ class Flux(Family):
     classes: ClassVar[tuple[str, ...]] = ("FluxTransformer2DModel",)
     processors: ClassVar[tuple[str, ...]] = ("FluxAttnProcessor",)
     fusion: ClassVar[Fusion] = Fusion(text_first=True)
+    blocks: ClassVar[tuple[str, ...]] = ("transformer_blocks", "single_transformer_blocks")
     pipelines: ClassVar[tuple[str, ...]] = (
         "FluxControlImg2ImgPipeline",
         "FluxControlInpaintPipeline",
@@ -49,11 +50,6 @@ class Flux(Family):
         "calls where less than half the image tokens are one grid: too little could be left out",
     )
 
-    def layers(self, transformer: Any) -> list[Any]:
-        """Dual-stream blocks, then single-stream blocks."""
-        blocks = (*transformer.transformer_blocks, *transformer.single_transformer_blocks)
-        return [block.attn for block in blocks]
-
     def grid(self, call: Call) -> TokenGrid:
         """All text tokens, then the image and its references, as `img_ids` gives them.
 
@@ -64,12 +60,11 @@ class Flux(Family):
         raster = image_raster(call["img_ids"])
         if raster is None:
             raise Obstacle("less than half the image tokens are one grid, going by img_ids")
-        text = call["encoder_hidden_states"].shape[1]
-        return TokenGrid(*raster.extents, before=text + raster.before, after=raster.after)
+        return replace(raster, before=raster.before + call["encoder_hidden_states"].shape[1])
 
 
 @read_once
-def image_raster(img_ids: torch.Tensor) -> Raster | None:
+def image_raster(img_ids: torch.Tensor) -> TokenGrid | None:
     """The raster among the image tokens.
 
     Args:

@@ -69,12 +69,7 @@ class Fusion:
 
 
 class WithoutNorms:
-    """An attention module for stock code, some of whose norms do nothing.
-
-    Args:
-        attn: the attention module.
-        names: the norms' names.
-    """
+    """An attention module for stock code; its norms of these names do nothing."""
 
     def __init__(self, attn: Any, names: Sequence[str]) -> None:
         self._attn = attn

@@ -6,7 +6,7 @@ layer, and everything else in a block works token by token. So attention leaves 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ajour.grid import TokenGrid
 from ajour.processors.base import Family
@@ -23,6 +23,7 @@ class HunyuanVideo(Family):
     classes: ClassVar[tuple[str, ...]] = ("HunyuanVideoTransformer3DModel",)
     processors: ClassVar[tuple[str, ...]] = ("HunyuanVideoAttnProcessor2_0",)
     fusion: ClassVar[Fusion] = Fusion()
+    blocks: ClassVar[tuple[str, ...]] = ("transformer_blocks", "single_transformer_blocks")
     pipelines: ClassVar[tuple[str, ...]] = (
         "HunyuanSkyreelsImageToVideoPipeline",
         "HunyuanVideoImageToVideoPipeline",
@@ -33,11 +34,6 @@ class HunyuanVideo(Family):
         "is left out"
     )
     dense: ClassVar[tuple[str, ...]] = ("the text refiner: its sequences are short",)
-
-    def layers(self, transformer: Any) -> list[Any]:
-        """Dual-stream blocks, then single-stream blocks; the text refiner stays stock."""
-        blocks = (*transformer.transformer_blocks, *transformer.single_transformer_blocks)
-        return [block.attn for block in blocks]
 
     def grid(self, call: Call) -> TokenGrid:
         """(B, C, T, H, W) divided by the patch sizes, then all text tokens."""

@@ -24,39 +24,19 @@ if TYPE_CHECKING:
 class HunyuanVideo15Processor(SparseProcessor):
     """Joint attention of video and text."""
 
-    def __call__(
+    def run(
         self,
         attn: Any,
         hidden_states: torch.Tensor,
         encoder_hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
-    ) -> Any:
-        """Stock attention, or block-sparse attention while the layer has a table.
-
-        Args:
-            attn: the `Attention` module.
-            hidden_states: (batch, video tokens, channels).
-            encoder_hidden_states: (batch, text tokens, channels), padding last.
-            attention_mask: (batch, text tokens), False for padding; the tables know it.
-            image_rotary_emb: cosines and sines, (video tokens, head_dim) each, every value twice.
-
-        Returns:
-            Video and text, shaped like the inputs.
-        """
-        return super().__call__(
-            attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb
-        )
-
-    def run(
-        self,
-        attn: Any,
-        hidden_states: torch.Tensor,
-        encoder_hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Projections, attention, output projections."""
+        """Projections, attention, output projections; arguments and result are stock's.
+
+        The tables know what `attention_mask` (batch, text tokens) hides. `image_rotary_emb` holds
+        cosines and sines, (video tokens, head_dim) each, every value twice.
+        """
         arguments = {
             "hidden_states": hidden_states,
             "encoder_hidden_states": encoder_hidden_states,
@@ -81,15 +61,12 @@ class HunyuanVideo15(HunyuanVideo):
     rewritten: ClassVar[Mapping[str, type[SparseProcessor]]] = {
         "HunyuanVideo15AttnProcessor2_0": HunyuanVideo15Processor
     }
+    blocks: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
     pipelines: ClassVar[tuple[str, ...]] = (
         "HunyuanVideo15ImageToVideoPipeline",
         "HunyuanVideo15Pipeline",
     )
     sparse: ClassVar[str] = "joint attention of video and text; all padding is left out"
-
-    def layers(self, transformer: Any) -> list[Any]:
-        """`attn` of every block; the text refiner stays stock."""
-        return [block.attn for block in transformer.transformer_blocks]
 
     def text_tokens(self, call: Call) -> int:
         """Image, glyph and text tokens."""

@@ -18,6 +18,8 @@ class Kandinsky5(Family):
 
     classes: ClassVar[tuple[str, ...]] = ("Kandinsky5Transformer3DModel",)
     processors: ClassVar[tuple[str, ...]] = ("Kandinsky5AttnProcessor",)
+    blocks: ClassVar[tuple[str, ...]] = ("visual_transformer_blocks",)
+    attention: ClassVar[str] = "self_attention"
     pipelines: ClassVar[tuple[str, ...]] = (
         "Kandinsky5I2IPipeline",
         "Kandinsky5I2VPipeline",
@@ -29,10 +31,6 @@ class Kandinsky5(Family):
         "cross-attention to text and the text blocks: their sequences are short",
         "models set up for NABLA (`attention_type`): their own sparse attention runs instead",
     )
-
-    def layers(self, transformer: Any) -> list[Any]:
-        """`self_attention` of every visual block."""
-        return [block.self_attention for block in transformer.visual_transformer_blocks]
 
     def heads(self, transformer: Any) -> int:
         """Heads of a layer."""

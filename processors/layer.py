@@ -93,15 +93,19 @@ def attend(
         RuntimeError: if the batch is not the one that the transformer was called with.
     """
     prologue = prologue or Prologue()
-    if not torch.compiler.is_compiling():
-        return _attend(state, query, key, value, prologue)
-    return attend_layer(
-        query,
-        key,
-        value,
-        state.number,
-        *prologue.parts(),
-    )
+    if torch.compiler.is_compiling():
+        return attend_layer(query, key, value, state.number, *prologue.parts())
+    tables = state.tables
+    if len(tables) not in (1, len(query)):
+        raise RuntimeError(
+            f"the transformer was called with {len(tables)} samples of different text lengths, "
+            f"but attention sees {len(query)}: something changed the batch in between, such as "
+            "FasterCache, which cannot be used with guidance in one batch"
+        )
+    if len(tables) == 1:
+        return _attend_samples(state, query, key, value, tables[0], prologue)
+    samples = zip(query.split(1), key.split(1), value.split(1), tables, strict=True)
+    return torch.cat([_attend_samples(state, *sample, prologue) for sample in samples])
 
 
 @torch.library.custom_op("ajour::attend_layer", mutates_args=(), tags=TAGS)
@@ -116,32 +120,12 @@ def attend_layer(
 ) -> torch.Tensor:
     """`attend` for torch.compile, with the layer's number and the prologue as its parts."""
     prologue = Prologue.of(tensors, places, eps)
-    return _attend(_layers[int(number)], query, key, value, prologue).contiguous()
+    return attend(_layers[int(number)], query, key, value, prologue).contiguous()
 
 
 @attend_layer.register_fake
 def _(query: torch.Tensor, *args: object) -> torch.Tensor:
     return query.new_empty(query.shape)
-
-
-def _attend(
-    state: LayerState,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    prologue: Prologue,
-) -> torch.Tensor:
-    tables = state.tables
-    if len(tables) not in (1, len(query)):
-        raise RuntimeError(
-            f"the transformer was called with {len(tables)} samples of different text lengths, "
-            f"but attention sees {len(query)}: something changed the batch in between, such as "
-            "FasterCache, which cannot be used with guidance in one batch"
-        )
-    if len(tables) == 1:
-        return _attend_samples(state, query, key, value, tables[0], prologue)
-    samples = zip(query.split(1), key.split(1), value.split(1), tables, strict=True)
-    return torch.cat([_attend_samples(state, *sample, prologue) for sample in samples])
 
 
 def _attend_samples(

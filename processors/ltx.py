@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ajour.grid import TokenGrid
 from ajour.processors.base import Family, Obstacle
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     import torch
 
     from ajour.processors.base import Call
-    from ajour.processors.raster import Raster
 
 
 class LTX(Family):
@@ -21,6 +20,7 @@ class LTX(Family):
 
     classes: ClassVar[tuple[str, ...]] = ("LTXVideoTransformer3DModel",)
     processors: ClassVar[tuple[str, ...]] = ("LTXVideoAttnProcessor",)
+    attention: ClassVar[str] = "attn1"
     pipelines: ClassVar[tuple[str, ...]] = (
         "LTXConditionPipeline",
         "LTXI2VLongMultiPromptPipeline",
@@ -36,10 +36,6 @@ class LTX(Family):
         "calls where less than half the tokens are one video: too little could be left out",
     )
 
-    def layers(self, transformer: Any) -> list[Any]:
-        """`attn1` of every block; cross-attention (`attn2`) stays stock."""
-        return [block.attn1 for block in transformer.transformer_blocks]
-
     def grid(self, call: Call) -> TokenGrid:
         """`num_frames`, `height` and `width`, or else the raster of `video_coords`.
 
@@ -50,11 +46,11 @@ class LTX(Family):
         raster = video_raster(call["video_coords"])
         if raster is None:
             raise Obstacle("less than half the tokens are one video, going by video_coords")
-        return TokenGrid(*raster.extents, before=raster.before, after=raster.after)
+        return raster
 
 
 @read_once
-def video_raster(video_coords: torch.Tensor) -> Raster | None:
+def video_raster(video_coords: torch.Tensor) -> TokenGrid | None:
     """The raster among the tokens; None also if samples differ.
 
     Args:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from ajour.grid import TokenGrid
 from ajour.processors.base import Family, Obstacle
 from ajour.processors.host import read_once
 from ajour.processors.raster import raster_of
 
 if TYPE_CHECKING:
-    import torch
-
+    from ajour.grid import TokenGrid
     from ajour.processors.base import Call
-    from ajour.processors.raster import Raster
 
 
 class MiniMaxH3(Family):
@@ -30,23 +27,13 @@ class MiniMaxH3(Family):
         "calls where less than half the tokens are the target video: too little could be left out",
     )
 
-    def layers(self, transformer: Any) -> list[Any]:
-        """`attn` of every block; the text refiner stays stock."""
-        return [block.attn for block in transformer.transformer_blocks]
-
     def grid(self, call: Call) -> TokenGrid:
         """The last tokens of `position_ids` that are one raster; all tokens before it are exact."""
         raster = packed_raster(call["position_ids"])
         if raster is None or raster.after:
             raise Obstacle("less than half the tokens are the target video, going by position_ids")
-        return TokenGrid(*raster.extents, before=raster.before)
+        return raster
 
 
-@read_once
-def packed_raster(position_ids: torch.Tensor) -> Raster | None:
-    """The raster of most of the tokens, which is the target video if no token comes after it.
-
-    Args:
-        position_ids: (tokens, 3): t, h and w of each row of the packed sequence.
-    """
-    return raster_of(position_ids)
+packed_raster = read_once(raster_of)
+"""The raster of most of the tokens, which is the target video if no token comes after it."""

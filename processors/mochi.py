@@ -25,39 +25,20 @@ if TYPE_CHECKING:
 class MochiProcessor(SparseProcessor):
     """Joint attention of video and text; stock calls PyTorch's attention, not the dispatch."""
 
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: torch.Tensor,
-        encoder_hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor,
-        image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
-    ) -> Any:
-        """Stock attention, or block-sparse attention while the layer has a table.
-
-        Args:
-            attn: the `MochiAttention` module; that of the last block has no text output.
-            hidden_states: (batch, video tokens, channels).
-            encoder_hidden_states: (batch, text tokens, text channels).
-            attention_mask: (batch, text tokens), 0 for padding; the tables know it.
-            image_rotary_emb: cosines and sines, (video tokens, heads, head_dim / 2) each.
-
-        Returns:
-            Video and text, shaped like the inputs.
-        """
-        return super().__call__(
-            attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb
-        )
-
     def run(
         self,
         attn: Any,
         hidden_states: torch.Tensor,
         encoder_hidden_states: torch.Tensor,
         attention_mask: torch.Tensor,
-        image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None,
+        image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Projections, attention, output projections."""
+        """Projections, attention, output projections; arguments and result are stock's.
+
+        The tables know what `attention_mask` (batch, text tokens) hides. `image_rotary_emb` holds
+        cosines and sines, (video tokens, heads, head_dim / 2) each. The last block has no text
+        output.
+        """
         query, key, value = project(attn, hidden_states)
         if image_rotary_emb is not None:
             query, key = rotate(query, *image_rotary_emb), rotate(key, *image_rotary_emb)
@@ -82,6 +63,7 @@ class Mochi(Family):
     rewritten: ClassVar[Mapping[str, type[SparseProcessor]]] = {
         "MochiAttnProcessor2_0": MochiProcessor
     }
+    attention: ClassVar[str] = "attn1"
     pipelines: ClassVar[tuple[str, ...]] = ("MochiPipeline",)
     sparse: ClassVar[str] = (
         "joint attention of video and text in every block; text padding is left out"
@@ -90,10 +72,6 @@ class Mochi(Family):
         "calls whose mask hides text in front of text that it keeps: only padding at the end is "
         "left out exactly",
     )
-
-    def layers(self, transformer: Any) -> list[Any]:
-        """`attn1` of every block: video and text attend jointly."""
-        return [block.attn1 for block in transformer.transformer_blocks]
 
     def grid(self, call: Call) -> TokenGrid:
         """(B, C, T, H, W), height and width divided by the patch size, then all text tokens."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any
 
 from ajour.processors.layer import attend
 
@@ -12,9 +13,6 @@ if TYPE_CHECKING:
 
     from ajour.processors.layer import LayerState
     from ajour.prologue import Prologue
-
-Value = TypeVar("Value")
-
 
 OUTSIDE = "the transformer's forward() was called directly, so no hook ran; call the module itself"
 
@@ -29,6 +27,15 @@ class SparseProcessor:
         stock: the processor that this one stands in for.
         state: the layer's state, which the runtime fills before each pass.
     """
+
+    def __init_subclass__(cls) -> None:
+        """Diffusers passes on the arguments that a processor's `__call__` names: those of `run`."""
+
+        @wraps(cls.run)
+        def call(self: SparseProcessor, attn: Any, *args: Any, **kwargs: Any) -> Any:
+            return SparseProcessor.__call__(self, attn, *args, **kwargs)
+
+        cls.__call__ = call  # type: ignore[method-assign]
 
     def __init__(self, stock: Any = None, state: LayerState | None = None) -> None:
         if stock is None or state is None:  # diffusers makes processors anew for IP adapters
@@ -70,7 +77,7 @@ class SparseProcessor:
         return copy.deepcopy(self.stock, memo)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _same, (self.stock,)
+        return copy.copy, (self.stock,)
 
     @property
     def _attention_backend(self) -> Any:
@@ -87,8 +94,3 @@ class SparseProcessor:
     @_parallel_config.setter
     def _parallel_config(self, value: Any) -> None:
         self.stock._parallel_config = value
-
-
-def _same(value: Value) -> Value:
-    """For pickle: what stands in for a stock processor is stored as the stock processor."""
-    return value

@@ -19,14 +19,13 @@ def project(
         attn: a diffusers attention module.
         x: (batch, tokens, channels).
         added: use the projections and norms that joint attention adds for text.
-        fused: use the one projection that `fuse_qkv_projections` made of three.
+        fused: use the one projection that `fuse_qkv_projections` made of three; not with `added`.
 
     Returns:
         Three tensors (batch, tokens, heads, head_dim).
     """
     if fused:
-        whole = attn.to_added_qkv if added else attn.to_qkv
-        parts: Sequence[torch.Tensor] = whole(x).chunk(3, dim=-1)
+        parts: Sequence[torch.Tensor] = attn.to_qkv(x).chunk(3, dim=-1)
     elif added:
         parts = attn.add_q_proj(x), attn.add_k_proj(x), attn.add_v_proj(x)
     else:

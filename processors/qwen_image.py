@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from ajour.grid import TokenGrid
 from ajour.processors.base import Family, Obstacle
 from ajour.processors.fused import Fusion
 from ajour.processors.host import prefix_lengths
 from ajour.processors.raster import raster_of_shapes
 
 if TYPE_CHECKING:
+    from ajour.grid import TokenGrid
     from ajour.processors.base import Call
 
 
@@ -50,10 +51,6 @@ class QwenImage(Family):
         "calls where less than half the image tokens are of one size: too little could be left out",
     )
 
-    def layers(self, transformer: Any) -> list[Any]:
-        """`attn` of every block."""
-        return [block.attn for block in transformer.transformer_blocks]
-
     def grid(self, call: Call) -> TokenGrid:
         """From `img_shapes`: images of one size are the frames, others are exact."""
         mask = call["encoder_hidden_states_mask"]
@@ -64,8 +61,7 @@ class QwenImage(Family):
         raster = raster_of_shapes(first if isinstance(first, list) else [first])
         if raster is None:
             raise Obstacle("less than half the image tokens are of one size, going by img_shapes")
-        text = call["encoder_hidden_states"].shape[1]
-        return TokenGrid(*raster.extents, before=text + raster.before, after=raster.after)
+        return replace(raster, before=raster.before + call["encoder_hidden_states"].shape[1])
 
     def padding(self, call: Call) -> tuple[int, ...]:
         """From the text mask."""

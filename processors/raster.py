@@ -1,42 +1,26 @@
-"""Finding the token grid among tokens whose places are given one by one."""
+"""Finding the token grid among tokens whose places are given one by one.
+
+The largest run of tokens that fill a (frames, height, width) grid is the raster. The tokens around
+it, such as images to refer to or frames to condition on, can count as text: then they are exact as
+keys and as queries.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import torch
+
+from ajour.grid import TokenGrid
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-@dataclass(frozen=True)
-class Raster:
-    """A run of tokens that fills a (frames, height, width) grid, and the tokens around it.
-
-    Those around it, such as images to refer to or frames to condition on, can count as text: then
-    they are exact as keys and as queries.
-
-    Args:
-        extents: (frames, height, width).
-        before: tokens in front of the run.
-        after: tokens behind it.
-    """
-
-    extents: tuple[int, int, int]
-    before: int = 0
-    after: int = 0
-
-    @property
-    def tokens(self) -> int:
-        """Tokens on the grid."""
-        frames, height, width = self.extents
-        return frames * height * width
-
-
-def raster_of(coordinates: torch.Tensor) -> Raster | None:
-    """The largest raster among tokens, from where they are.
+def raster_of(coordinates: torch.Tensor) -> TokenGrid | None:
+    """The raster among tokens, from where they are.
 
     Args:
         coordinates: (tokens, 3): t, h and w of each token, evenly spaced or not.
@@ -49,24 +33,21 @@ def raster_of(coordinates: torch.Tensor) -> Raster | None:
     ahead = (next_row > row) | ((next_row == row) & (next_column > column))
     ends = ((next_time != time) | ~ahead).nonzero().flatten() + 1
     frames = places.tensor_split(ends)
-    runs: list[Raster] = []
+    runs: list[TokenGrid] = []
     start, last = 0, None
     for frame in frames:
         height, width = plane_extents(frame[:, 1:])
-        after = len(places) - start - len(frame)
         if last is not None and last[0, 0] < frame[0, 0] and torch.equal(last[:, 1:], frame[:, 1:]):
-            run = runs[-1]
-            longer = (run.extents[0] + 1, height, width)
-            runs[-1] = replace(run, extents=longer, after=after)
+            runs[-1] = replace(runs[-1], frames=runs[-1].frames + 1)
         elif height:
-            runs.append(Raster((1, height, width), start, after))
+            runs.append(TokenGrid(1, height, width, before=start))
         last = frame if height else None
         start += len(frame)
     return largest(runs, len(places))
 
 
-def raster_of_shapes(shapes: Sequence[Sequence[int]]) -> Raster | None:
-    """The largest raster among grids of tokens that follow each other.
+def raster_of_shapes(shapes: Sequence[Sequence[int]]) -> TokenGrid | None:
+    """The raster among grids of tokens that follow each other.
 
     Args:
         shapes: (frames, height, width) of each; neighbours of equal height and width are one.
@@ -74,25 +55,19 @@ def raster_of_shapes(shapes: Sequence[Sequence[int]]) -> Raster | None:
     Returns:
         None if less than half the tokens are on it.
     """
-    runs: list[Raster] = []
-    total = sum(frames * height * width for frames, height, width in shapes)
-    start = 0
-    for frames, height, width in shapes:
-        tokens = frames * height * width
-        after = total - start - tokens
-        if runs and runs[-1].extents[1:] == (height, width):
-            longer = (runs[-1].extents[0] + frames, height, width)
-            runs[-1] = replace(runs[-1], extents=longer, after=after)
-        else:
-            runs.append(Raster((frames, height, width), start, after))
-        start += tokens
-    return largest(runs, total)
+    runs: list[TokenGrid] = []
+    for (height, width), group in groupby(shapes, key=lambda shape: tuple(shape[1:])):
+        before = runs[-1].seq_len if runs else 0
+        runs.append(TokenGrid(sum(frames for frames, *_ in group), height, width, before))
+    return largest(runs, sum(run.video_tokens for run in runs))
 
 
-def largest(runs: Sequence[Raster], tokens: int) -> Raster | None:
-    """The run with most tokens, if it has at least half of all; of several the first."""
-    best = max(runs, key=lambda run: run.tokens, default=None)
-    return best if best is not None and 2 * best.tokens >= tokens else None
+def largest(runs: Sequence[TokenGrid], tokens: int) -> TokenGrid | None:
+    """The run with most tokens, if it has at least half of all `tokens`; of several the first."""
+    best = max(runs, key=lambda run: run.video_tokens, default=None)
+    if best is None or 2 * best.video_tokens < tokens:
+        return None
+    return replace(best, after=tokens - best.seq_len)
 
 
 def plane_extents(places: torch.Tensor) -> tuple[int, int]:

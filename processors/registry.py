@@ -99,8 +99,5 @@ def nearest(transformer: torch.nn.Module) -> tuple[Family, str | None]:
             if kind in family.known_processors():
                 return family, kind
     name = type(transformer).__name__
-    return max(FAMILIES, key=lambda family: _likeness(name, family.classes[0])), None
-
-
-def _likeness(one: str, other: str) -> float:
-    return SequenceMatcher(None, one, other).ratio()
+    likeness = {f: SequenceMatcher(None, name, f.classes[0]).ratio() for f in FAMILIES}
+    return max(FAMILIES, key=likeness.__getitem__), None

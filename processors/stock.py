@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import types
-from functools import cache
+from functools import cache, wraps
 from typing import TYPE_CHECKING, Any
 
 from ajour.processors.processor import SparseProcessor
@@ -49,24 +49,19 @@ def stand_in_for(stock: Any, fusion: Fusion | None = None) -> type[SparseProcess
         call.__code__, names, call.__name__, call.__defaults__, call.__closure__
     )
     again.__kwdefaults__ = call.__kwdefaults__
-    signature = inspect.signature(call)
-    _, _, *parameters = signature.parameters  # all but `self` and `attn`
+    _, _, *parameters = inspect.signature(call).parameters  # all but `self` and `attn`
 
     class StockProcessor(SparseProcessor):
         """The stock processor's code with our operator in the place of its attention."""
 
-        def __call__(self, attn: Any, *args: Any, **kwargs: Any) -> Any:
-            return super().__call__(attn, *args, **kwargs)
-
-        def run(self, attn: Any, *args: Any, **kwargs: Any) -> Any:
+        @wraps(call)  # which `__call__` then looks like
+        def run(self, attn: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
             if fusion is None:
                 return again(View(self), attn, *args, **kwargs)
             arguments = dict(zip(parameters, args, strict=False)) | kwargs
             attn, prologue = fusion.take(attn, arguments)
             return again(View(self, prologue), attn, **arguments)
 
-    # diffusers passes on the keyword arguments that the signature names.
-    StockProcessor.__call__.__signature__ = signature  # type: ignore[attr-defined]
     StockProcessor.__name__ = f"Sparse{stock.__name__}"
     return StockProcessor
 
@@ -74,9 +69,7 @@ def stand_in_for(stock: Any, fusion: Fusion | None = None) -> type[SparseProcess
 class View:
     """The `self` of a stock processor's code: the stock processor, but for its backend.
 
-    Args:
-        processor: what `dispatch` gets as the backend, together with
-        prologue: norms and rotation that the code leaves to the operator.
+    That is our processor, and the norms and rotation that the code leaves to the operator.
     """
 
     def __init__(self, processor: SparseProcessor, prologue: Prologue | None = None) -> None:

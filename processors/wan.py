@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ajour.grid import TokenGrid
 from ajour.processors.base import Family
@@ -26,6 +26,8 @@ class Wan(Family):
     classes: ClassVar[tuple[str, ...]] = ("WanTransformer3DModel",)
     processors: ClassVar[tuple[str, ...]] = ("WanAttnProcessor",)
     fusion: ClassVar[Fusion] = Fusion(argument="rotary_emb", tables=of_tokens)
+    blocks: ClassVar[tuple[str, ...]] = ("blocks",)
+    attention: ClassVar[str] = "attn1"
     pipelines: ClassVar[tuple[str, ...]] = (
         "LucyEditPipeline",
         "WanImageToVideoPipeline",
@@ -38,10 +40,6 @@ class Wan(Family):
     dense: ClassVar[tuple[str, ...]] = (
         "cross-attention (`attn2`) to text and images: its keys are few",
     )
-
-    def layers(self, transformer: Any) -> list[Any]:
-        """`attn1` of every block; cross-attention (`attn2`) stays stock."""
-        return [block.attn1 for block in transformer.blocks]
 
     def grid(self, call: Call) -> TokenGrid:
         """(B, C, T, H, W) divided by the patch size."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ajour.processors.wan import Wan
 
@@ -11,9 +11,6 @@ class WanVACE(Wan):
     """Wan VACE: control, inpainting and references in one."""
 
     classes: ClassVar[tuple[str, ...]] = ("WanVACETransformer3DModel",)
+    blocks: ClassVar[tuple[str, ...]] = ("blocks", "vace_blocks")
     pipelines: ClassVar[tuple[str, ...]] = ("WanVACEPipeline",)
     sparse: ClassVar[str] = "self-attention (`attn1`) of every block and of every control block"
-
-    def layers(self, transformer: Any) -> list[Any]:
-        """`attn1` of every block, then of every control block, which has the same tokens."""
-        return super().layers(transformer) + [block.attn1 for block in transformer.vace_blocks]

@@ -83,17 +83,10 @@ def _attend_row(
     calls: list[Call],
     scale: float,
 ) -> None:
-    """Attention of the heads of a pattern row.
+    """Attention of a pattern row's heads, written into `out` and `lse`.
 
-    Args:
-        q: (heads, slots, head_dim).
-        k: (heads, keys, head_dim), from `_pack`.
-        v: same shape.
-        places: (heads, slots), where the result of a query is written in `out` and `lse`.
-        out: (places, head_dim), written.
-        lse: (places,), written.
-        calls: the calls of the row.
-        scale: factor on the logits.
+    Queries are (heads, slots, head_dim), keys and values come from `_pack`. `places` (heads, slots)
+    says where in `out` (places, head_dim) and `lse` (places,) the result of a query belongs.
     """
     for start, size, repeats, runs, gather, bias in calls:
         target = places[:, start : start + size * repeats].t().flatten()
@@ -127,14 +120,8 @@ def _pack(
 ) -> torch.Tensor:
     """Keys or values of a pattern row's heads in block layout, followed by their pooled levels.
 
-    Args:
-        x: (places, head_dim).
-        source: (heads, slots), the place of each slot's token; any place for an empty slot.
-        table: the block table.
-        used: the levels to lay out, 0 first.
-
-    Returns:
-        (heads, slots + pooled rows, head_dim), empty slots zero.
+    From (places, head_dim), and the place of each slot's token, (heads, slots), to (heads, slots +
+    pooled rows, head_dim), empty slots zero. `used` are the levels to lay out, 0 first.
     """
     slots, blocks = source.shape[1], table.grid.blocks
     sizes = [blocks * (BLOCK >> level) for level in used]
@@ -224,11 +211,11 @@ def _side_by_side(calls: list[Call]) -> list[Call]:
             and last.gather.shape[1] == call.gather.shape[1]
             and (last.bias is None) == (call.bias is None)
         ):
-            both = None
-            if last.bias is not None and call.bias is not None:
-                both = torch.cat([last.bias, call.bias])
+            biases = [each.bias for each in (last, call) if each.bias is not None]
             joined[-1] = last._replace(
-                repeats=last.repeats + 1, gather=torch.cat([last.gather, call.gather]), bias=both
+                repeats=last.repeats + 1,
+                gather=torch.cat([last.gather, call.gather]),
+                bias=torch.cat(biases) if biases else None,
             )
         else:
             joined.append(call)

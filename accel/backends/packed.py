@@ -52,13 +52,7 @@ def pack_inputs(
 ) -> Packed:
     """Apply the prologue, gather tokens into the block layout, pool keys and values.
 
-    Args:
-        q: (batch, tokens, heads, head_dim).
-        k: same shape.
-        v: same shape.
-        table: the block table.
-        prologue: norms and rotation of q and k.
-        levels: number of levels, the exact level included.
+    q, k and v are (batch, tokens, heads, head_dim); `levels` counts the exact level too.
     """
     packed_q, _ = prepare(q, table, prologue.q_norm, prologue.rope, 1)
     packed_k, pooled_k = prepare(k, table, prologue.k_norm, prologue.rope, levels)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ajour.backends.pooling import group_bias, pack, pool_blocks
+from ajour.backends.pooling import group_bias, pool_blocks
+from ajour.grid import BLOCK
 from ajour.lists import LEVELS
 
 if TYPE_CHECKING:
@@ -48,12 +49,11 @@ def attend(
     lse = torch.full(shape, -math.inf, dtype=torch.float32, device=q.device)
     offsets, valid = table.offsets.tolist(), table.valid.tolist()
     for head, row in enumerate(table.head_rows.tolist()):
-        index = torch.tensor([head], device=q.device)
-        slots = table.slots[int(table.row_order[row])].long().unflatten(0, (-1, 128))
-        queries = pack(q, table, row, index)[:, 0]
+        slots = table.slots[int(table.row_order[row])].long().unflatten(0, (-1, BLOCK))
+        queries, blocks_k, blocks_v = (
+            x[:, slots.clamp(min=0), head].masked_fill(slots[..., None] < 0, 0) for x in (q, k, v)
+        )
         keys, values, biases = [], [], []
-        blocks_k = pack(k, table, row, index)[:, 0]
-        blocks_v = pack(v, table, row, index)[:, 0]
         for level in range(LEVELS):
             keys.append(pool_blocks(blocks_k, table.valid, level))
             values.append(pool_blocks(blocks_v, table.valid, level))

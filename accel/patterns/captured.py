@@ -128,12 +128,8 @@ class Captured(Pattern):
     def share_above(self, mass: torch.Tensor, first_frame: torch.Tensor) -> torch.Tensor:
         """Share of blocks or attention (see `share_of`) that is ranked above each block.
 
-        Args:
-            mass: see `select`.
-            first_frame: see `select`.
-
-        Returns:
-            float32 (heads, Nv, Nv), to compare with `cumulative_shares`.
+        Arguments are those of `select`; the result, float32 (heads, Nv, Nv), is to be compared with
+        `cumulative_shares`.
         """
         if not self.first_frame:
             return self._share_above(mass, None)

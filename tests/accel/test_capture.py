@@ -278,7 +278,7 @@ def test_rows_of_all_layers_are_set_at_once():
     assert together[0].ids is together[1].ids
     for table, layer_rows, expanded in zip(tables, rows, together, strict=True):
         for pattern_rows in layer_rows:
-            table = pattern_rows.apply(table)
+            table = expand([table], [[pattern_rows]])[0]
         assert expanded.density() == table.density()
         assert torch.equal(attention(q, k, v, expanded), attention(q, k, v, table))
     with pytest.raises(ValueError, match="must share their lists"):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ajour import Captured, Stripe, TokenGrid, attention, lower
-from ajour.capture import CapturedRows, block_mass, capture
+from ajour.capture import CapturedRows, block_mass, capture, expand
 from tests.conftest import assert_matches_oracle, random_qkv
 
 GRIDS = [
@@ -26,7 +26,8 @@ PATTERNS = [
 def test_measured_rows_match_the_oracle(grid, dtype, pattern):
     q, k, v = random_qkv(grid, 3, 64, dtype, batch=2, device="cuda")
     rows = CapturedRows.of(capture(q, k, grid, pattern)[[0, 2]], (0, 2), pattern)
-    table = rows.apply(lower([pattern, Stripe(2), pattern], grid).to("cuda"))
+    table = lower([pattern, Stripe(2), pattern], grid).to("cuda")
+    table = expand([table], [[rows]])[0]
     out, lse = attention(q, k, v, table, return_lse=True)
     assert_matches_oracle(q, k, v, table, out, lse)
 
@@ -54,7 +55,8 @@ def test_nothing_waits_for_the_device(pattern):
 
     def step(heads):
         levels = capture(q, k, grid, pattern)[: len(heads)]
-        attention(q, k, v, CapturedRows.of(levels, heads, pattern).apply(table))
+        rows = CapturedRows.of(levels, heads, pattern)
+        attention(q, k, v, expand([table], [[rows]])[0])
 
     step(range(4))
     torch.cuda.set_sync_debug_mode("error")

@@ -24,9 +24,6 @@ def work_items(table: BlockTable) -> torch.Tensor:
     first and, within a head, the query blocks with most tiles first, so that the last items are
     short. Derived on first use and kept with the table.
 
-    Args:
-        table: the block table.
-
     Returns:
         int32 (heads * N, ITEM_SIZE): head, query block, the five offsets, the row of `slots`, the
         six numbers of `masked_tiles`, and zeros.
@@ -62,9 +59,6 @@ def masked_tiles(table: BlockTable) -> torch.Tensor:
     These are the partial blocks of level 0, and of each pooled level the first tile if it lacks
     entries or has a partial block. (A level-h tile holds 2**h entries; the first tile of a list
     takes the remainder.)
-
-    Args:
-        table: the block table.
 
     Returns:
         int32 (rows, N, 6). The first number counts the masked tiles of level 0, and has bit h + 1
