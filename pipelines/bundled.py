@@ -41,14 +41,20 @@ class Defaults:
 
     def call(self) -> dict[str, Any]:
         """Arguments of the pipeline's call, prompt and seed aside."""
-        return {
-            "num_frames": self.frames,
-            "height": self.height,
-            "width": self.width,
-            "num_inference_steps": self.steps,
-            "guidance_scale": self.guidance,
-            "max_sequence_length": self.text_length,
-        }
+        return call_arguments(vars(self))
+
+
+def call_arguments(options: dict[str, Any]) -> dict[str, Any]:
+    """Options such as `Defaults` has, by the names of a diffusers pipeline's call."""
+    names = {
+        "frames": "num_frames",
+        "height": "height",
+        "width": "width",
+        "steps": "num_inference_steps",
+        "guidance": "guidance_scale",
+        "text_length": "max_sequence_length",
+    }
+    return {names[key]: value for key, value in options.items() if key in names}
 
 
 def load_pipeline(

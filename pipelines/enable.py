@@ -16,7 +16,6 @@ from ajour.pipelines.locate import transformers_of as _parts
 from ajour.pipelines.runtime import TransformerRuntime
 from ajour.pipelines.session import Session, session_of, sessions_of
 from ajour.plan import Plan, PlanError
-from ajour.processors import supported_pipelines as _supported_pipelines
 from ajour.processors import supported_transformers
 
 if TYPE_CHECKING:
@@ -83,12 +82,7 @@ def enable(
 
 
 def resolve_plan(plan: Any, density: float | None = None, speed: str | None = None) -> Plan | Auto:
-    """What `enable` makes of its arguments: a plan, or how to choose one.
-
-    Args:
-        plan: as for `enable`.
-        density: as for `enable`.
-        speed: as for `enable`.
+    """What `enable` makes of these three arguments: a plan, or how to choose one.
 
     Raises:
         PlanError: if the plan cannot be read or is malformed.
@@ -131,13 +125,7 @@ def disable(pipe: Any) -> None:
 def sparse(
     pipe: Any, plan: Plan | dict[str, Any] | str | Path | Auto = "auto", **options: Any
 ) -> Iterator[Any]:
-    """`enable` within a `with` block; undone on exit, also after an exception.
-
-    Args:
-        pipe: as for `enable`.
-        plan: as for `enable`.
-        options: as for `enable`.
-    """
+    """`enable`, with the same arguments, within a `with` block; undone also after an exception."""
     enable(pipe, plan, **options)
     try:
         yield pipe
@@ -182,8 +170,3 @@ def transformers_of(pipe: Any) -> list[torch.nn.Module]:
             f"{', '.join(supported_transformers())}"
         )
     return modules
-
-
-def supported_pipelines() -> list[str]:
-    """Names of the diffusers pipelines whose attention can run sparsely."""
-    return _supported_pipelines()

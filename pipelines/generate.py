@@ -203,25 +203,25 @@ def compare(
         dense = sample(pipe, prompt, seed, "dense", on_step, **options)
     with sparse(pipe, plan, backend=backend):
         for _ in range(runs):
-            thin = sample(pipe, prompt, seed, "sparse", on_step, **options)
-        state, ran = summary(pipe), current_plan(pipe)
-    sparse_steps = [name for name in thin.phases if name != DENSE]
+            sparse_run = sample(pipe, prompt, seed, "sparse", on_step, **options)
+        state, chosen_plan = summary(pipe), current_plan(pipe)
+    sparse_steps = [name for name in sparse_run.phases if name != DENSE]
     report = Report(
         prompt=prompt,
         seed=seed,
         steps=len(dense.phases),
         grid=state.grid or "",
         density=state.mean_density(sparse_steps),
-        mean_density=state.mean_density(thin.phases),
+        mean_density=state.mean_density(sparse_run.phases),
         sparse_steps=len(sparse_steps),
         dense_seconds=dense.seconds,
-        sparse_seconds=thin.seconds,
-        speedup=dense.seconds / thin.seconds,
-        psnr_db=min(psnr(thin.video, dense.video), BEST_DB),
-        ssim=ssim(thin.video, dense.video),
+        sparse_seconds=sparse_run.seconds,
+        speedup=dense.seconds / sparse_run.seconds,
+        psnr_db=min(psnr(sparse_run.video, dense.video), BEST_DB),
+        ssim=ssim(sparse_run.video, dense.video),
         backend=state.backend,
         device=device_name(device),
         fallbacks=state.fallbacks,
         versions=versions(),
     )
-    return Comparison(dense, thin, report, ran)
+    return Comparison(dense, sparse_run, report, chosen_plan)

@@ -24,9 +24,6 @@ class Hook:
         """Do it."""
         self._call(*args)
 
-    def __deepcopy__(self, memo: Any) -> Callable[..., None]:
-        return nothing
-
     def __reduce__(self) -> tuple[Any, ...]:
         return _nothing, ()
 

@@ -27,7 +27,7 @@ from ajour.schedule import DENSE
 from ajour.steps import Step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator
 
     import torch
 
@@ -59,6 +59,10 @@ class TransformerRuntime:
         device: that the last forward pass ran on; None before it.
         last_pass: number of the last forward pass among those of all enabled transformers.
         run: the run of the last forward pass whose step was known.
+        fallbacks: why attention ran dense although the plan says otherwise.
+        notes: what differs from what the plan was verified on.
+        listen: see `Layers.listen`.
+        time: see `Layers.time`.
     """
 
     def __init__(
@@ -82,10 +86,14 @@ class TransformerRuntime:
         self.last_pass = 0
         self.run: Run | None = None
         self.reports = Reports(strict)
-        self.layers = Layers(transformer, self.family, backend, self.reports.fall_back)
+        self.fallbacks, self.notes = self.reports.fallbacks, self.reports.notes
+        self._turn = Turn()
+        self.layers = Layers(
+            transformer, self.family, backend, self.reports.fall_back, self._turn.is_caller
+        )
+        self.listen, self.time = self.layers.listen, self.layers.time
         self._locator = locator
         self._tables = TableCache()
-        self._turn = Turn()
         self._states = RunStates()
         self._state: RunState | None = None
         self._measuring: tuple[RunState, int, CapturedMaps | AutoPlanner] | None = None
@@ -105,16 +113,6 @@ class TransformerRuntime:
         self._locator.release()
 
     @property
-    def fallbacks(self) -> list[str]:
-        """Why attention ran dense although the plan says otherwise."""
-        return self.reports.fallbacks
-
-    @property
-    def notes(self) -> list[str]:
-        """What differs from what the plan was verified on."""
-        return self.reports.notes
-
-    @property
     def latest_run(self) -> Run | None:
         """The run of the last forward pass, or that of the scheduler if there was none."""
         return self.run or self._locator.latest
@@ -131,33 +129,6 @@ class TransformerRuntime:
         return self.auto.schedule(run.noise_levels if run is not None else (1.0,))
 
     @contextmanager
-    def listen(self, listener: Callable[..., None]) -> Iterator[None]:
-        """Within the block, hear every layer's attention that goes through the operator.
-
-        Args:
-            listener: called with the layer's index, q and k as attention sees them, v and the
-                output, all (batch, tokens, heads, head_dim), and the token grid.
-        """
-        end = self.layers.listen(listener)
-        try:
-            yield
-        finally:
-            end()
-
-    @contextmanager
-    def time(self, timers: Sequence[Callable[[], None]]) -> Iterator[None]:
-        """Within the block, call each layer's timer right before and after its attention.
-
-        Args:
-            timers: one per layer; stock attention does not call them.
-        """
-        self.layers.time(timers)
-        try:
-            yield
-        finally:
-            self.layers.time([None] * len(self.layers))
-
-    @contextmanager
     def run_as(self, assignment: str, measure: bool = False) -> Iterator[None]:
         """Within the block, every pass runs an assignment, whatever schedule and scheduler say.
 
@@ -167,11 +138,11 @@ class TransformerRuntime:
                 blocks.
 
         Raises:
-            ValueError: if the plan has no such assignment, or an automatic plan is to be measured,
-                which is chosen for the noise levels of a run.
+            ValueError: if the plan has no such assignment, or is automatic: that is chosen and
+                measured for one run.
         """
-        if measure and self.auto is not None:
-            raise ValueError("run_as cannot measure for an automatic plan; enable with a plan")
+        if self.auto is not None and (measure or assignment != DENSE):
+            raise ValueError("run_as cannot run an automatic plan; enable with a plan")
         names = [DENSE, *(self.plan.assignments if self.plan is not None else ())]
         if assignment not in names:
             raise ValueError(f"no assignment {assignment!r}; there are {', '.join(names)}")
@@ -203,10 +174,9 @@ class TransformerRuntime:
 
     def captured(self, assignment: str, layer: int) -> dict[int, torch.Tensor]:
         """The level maps measured in the last run, by captured head of a layer: int8 (Nv, Nv)."""
-        rows = self._rows(assignment, layer) if self.plan is not None else None
         return {
             head: levels
-            for row in rows or ()
+            for row in self._rows(assignment, layer) or ()
             for head, levels in zip(row.heads.tolist(), row.levels.unpack().cpu(), strict=True)
         }
 
@@ -223,6 +193,8 @@ class TransformerRuntime:
 
     def _after(self, module: Any, args: Any, kwargs: Any, output: Any) -> None:
         """Hook of the transformer, also called if the pass failed, without an output then."""
+        if not self._turn.mine:
+            return  # another hook failed before `_before` was called
         try:
             if output is not None:
                 self._settle()
@@ -240,7 +212,6 @@ class TransformerRuntime:
         self.device = execution_device(call.transformer, call.device)
         run, index = self._locate(call)
         obstacle: str | None = None
-        whole: TokenGrid | None = None
         grids: tuple[TokenGrid, ...] = ()
         try:
             check_devices(call.transformer)
@@ -258,10 +229,17 @@ class TransformerRuntime:
         )
         if obstacle is not None and step != Step(DENSE):
             self.reports.fall_back(obstacle)
-        if whole is not None:
+        if grids:
             end = self.family.padding_end(call, whole)
             self.layers.begin(whole.seq_len, end, bool(self.family.padding(call)))
-            self._fill(step, index, state, run, grids, whole)
+            if step.measures:
+                self._measure(index, state, run, grids)
+            elif step.assignment != DENSE:
+                self.assignment = step.assignment
+                self._note_unverified(grids[0])
+                self._fill_sparse(state, grids)
+            elif self.trim and set(grids) != {whole}:
+                self._fill_dense(grids)
         if isinstance(run, Run):
             run.note(index, self.assignment)
 
@@ -281,26 +259,6 @@ class TransformerRuntime:
         return self.auto is not None or (
             self.plan is not None and self.plan.is_captured(assignment)
         )
-
-    def _fill(
-        self,
-        step: Step,
-        index: int,
-        state: RunState,
-        run: Any,
-        grids: tuple[TokenGrid, ...],
-        whole: TokenGrid,
-    ) -> None:
-        """Give every layer its tables for this pass."""
-        assert self.device is not None
-        if step.measures:
-            self._measure(index, state, run, grids)
-        elif step.assignment != DENSE:
-            self.assignment = step.assignment
-            self._note_unverified(grids[0])
-            self._fill_sparse(state, grids)
-        elif self.trim and any(grid != whole for grid in grids):
-            self._fill_dense(grids)
 
     def _fill_sparse(self, state: RunState, grids: tuple[TokenGrid, ...]) -> None:
         plan, name, device = state.plan, self.assignment, self.device
@@ -355,9 +313,7 @@ class TransformerRuntime:
 
     def _rows(self, assignment: str, layer: int) -> tuple[CapturedRows, ...] | None:
         """A layer's captured rows in the last pass; None if some are missing."""
-        assert self.plan is not None
-        state = self._state or RunState(0, self.plan)
-        return state.rows(assignment, layer) if state.plan is not None else None
+        return (self._state or RunState(0, self.plan)).rows(assignment, layer)
 
     def _lowered(
         self, plan: Plan, grid: TokenGrid, assignment: str, device: torch.device | str
