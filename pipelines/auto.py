@@ -109,18 +109,18 @@ class Auto:
 
     def candidates(self, grid: TokenGrid) -> list[Pattern]:
         """The patterns that heads can choose from, widths in proportion to the grid."""
-        found: list[Pattern] = [Full(), Skip()]
+        patterns: list[Pattern] = [Full(), Skip()]
         near = [(round(grid.height * n), round(grid.width * n)) for n in (0, 0.06, 0.12, 0.19)]
         if grid.frames > 1:
-            found += [Diagonal(grid.frames * width) for width in (0.04, 0.08, 0.16)]
-            found += [Stripe(stride) for stride in (3, 4) if stride < grid.frames]
-            found += [MultiDiagonal(*box) for box in near]
-            found += [Pyramid(grid.frames - 1, *near[0], order="column")]
-        found += [Pyramid(0, *box, order="raster") for box in near[1:3]]
-        found += [Pyramid(int(grid.frames > 1), *near[1])]
-        for curve in ("bisection", "raster", "column")[: 3 if grid.frames > 1 else 2]:
-            found += [Captured((share,) * 3 + (1.0,), order=curve) for share in EXACT_SHARES]
-        return list(dict.fromkeys(found))
+            patterns += [Diagonal(grid.frames * width) for width in (0.04, 0.08, 0.16)]
+            patterns += [Stripe(stride) for stride in (3, 4) if stride < grid.frames]
+            patterns += [MultiDiagonal(*box) for box in near]
+            patterns += [Pyramid(grid.frames - 1, *near[0], order="column")]
+        patterns += [Pyramid(0, *box, order="raster") for box in near[1:3]]
+        patterns += [Pyramid(int(grid.frames > 1), *near[1])]
+        for order in ("bisection", "raster", "column")[: 3 if grid.frames > 1 else 2]:
+            patterns += [Captured((share,) * 3 + (1.0,), order=order) for share in EXACT_SHARES]
+        return list(dict.fromkeys(patterns))
 
 
 class AutoPlanner:

@@ -20,10 +20,8 @@ class Defaults:
         frames: video frames, 4 n + 1 for Wan.
         height: pixels.
         width: pixels.
-        steps: denoising steps.
         guidance: classifier-free guidance scale.
         text_length: tokens that prompts are padded to; the bundled model knows 64.
-        prompt: a prompt that suits the model.
         fps: frames per second of the written video.
     """
 

@@ -88,14 +88,14 @@ def _generate(args: argparse.Namespace) -> None:
         raise TypeError(f"{type(pipe).__name__} takes no {', '.join(sorted(unknown))}")
     result = compare(pipe, plan, args.prompt, args.seed, args.backend, **given)
     report = result.report
-    dense, thin = result.dense.video, result.sparse.video
+    dense, sparse = result.dense.video, result.sparse.video
     labels = [
         f"dense, {report.dense_seconds:.1f} s",
         f"sparse, {report.sparse_seconds:.1f} s, {report.psnr_db:.1f} dB",
     ]
     write_mp4(args.out / "dense.mp4", dense, args.fps)
-    write_mp4(args.out / "sparse.mp4", thin, args.fps)
-    write_mp4(args.out / "compare.mp4", side_by_side([dense, thin], labels), args.fps)
+    write_mp4(args.out / "sparse.mp4", sparse, args.fps)
+    write_mp4(args.out / "compare.mp4", side_by_side([dense, sparse], labels), args.fps)
     result.plan.save(args.out / "plan.json")
     text = json.dumps(report.to_dict(), indent=1)
     (args.out / "report.json").write_text(text + "\n")

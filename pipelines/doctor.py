@@ -57,6 +57,8 @@ def _bundled() -> Finding:
 
     files = [f for f in FOLDER.rglob("*") if f.is_file()]
     size = sum(f.stat().st_size for f in files) / 1e6
-    found = (FOLDER / "model" / "model_index.json").is_file() and (FOLDER / "plan.json").is_file()
-    detail = f"{size:.1f} MB in {FOLDER}" if found else f"incomplete: {FOLDER}; reinstall ajour"
-    return Finding("bundled model", found, detail)
+    complete = (FOLDER / "model" / "model_index.json").is_file() and (
+        FOLDER / "plan.json"
+    ).is_file()
+    detail = f"{size:.1f} MB in {FOLDER}" if complete else f"incomplete: {FOLDER}; reinstall ajour"
+    return Finding("bundled model", complete, detail)

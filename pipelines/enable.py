@@ -62,9 +62,9 @@ def enable(
     transformers = transformers_of(pipe)
     if is_enabled(pipe):
         raise RuntimeError("already enabled; call ajour.disable() with the same argument first")
-    for transformer in transformers:
-        model = model_of(transformer)
-        if isinstance(plan, Plan):
+    models = [model_of(transformer) for transformer in transformers]  # raises if not supported
+    if isinstance(plan, Plan):
+        for model in models:
             plan.check_model(**model)
     owner = None if isinstance(pipe, torch.nn.Module) else pipe
     scheduler = scheduler if scheduler is not None else getattr(owner, "scheduler", None)
@@ -143,11 +143,9 @@ def current_plan(pipe: Any) -> Plan:
     """
     runtimes = sorted(session_of(pipe).runtimes, key=lambda runtime: runtime.last_pass)
     plans = [runtime.plan for runtime in runtimes if runtime.plan is not None]
-    if not plans:
-        raise RuntimeError(
-            "no plan has been chosen yet: that happens in the last dense step of a run"
-        )
-    return plans[-1]
+    if plans:
+        return plans[-1]
+    raise RuntimeError("no plan has been chosen yet: that happens in the last dense step of a run")
 
 
 def is_enabled(pipe: Any) -> bool:

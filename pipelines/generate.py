@@ -51,22 +51,16 @@ class Report:
     """What `ajour generate` measured.
 
     Attributes:
-        prompt: the prompt.
-        seed: seed of the initial noise, on the CPU.
-        steps: denoising steps.
+        seed: of the initial noise, on the CPU.
         grid: token grid, for example 13x16x16.
         density: kept share of dense attention's tiles, mean over layers and sparse steps.
         mean_density: the same over all steps, dense ones included.
-        sparse_steps: steps that ran sparse.
         dense_seconds: denoising time without the plan.
         sparse_seconds: denoising time with it.
-        speedup: their ratio.
-        psnr_db: of the sparse video against the dense one, 99 if they are equal.
-        ssim: likewise.
-        backend: which backend ran the sparse attention.
-        device: where it ran.
+        psnr_db: of the sparse video against the dense video, 99 if they are equal.
+        ssim: same as `psnr_db`.
+        backend: of the sparse attention.
         fallbacks: why layers ran dense against the plan, if any did.
-        versions: of the packages that matter.
     """
 
     prompt: str
@@ -162,14 +156,14 @@ def sample(
         return kwargs
 
     pipe.set_progress_bar_config(**getattr(pipe, "_progress_bar_config", {}) | {"desc": label})
-    found = pipe(
+    output = pipe(
         prompt=prompt,
         generator=torch.Generator().manual_seed(seed),
         callback_on_step_end=on_step_end,
         output_type="np",
         **options,
     )
-    made = np.asarray(found[0])  # (B,F,H,W,3) or (B,H,W,3), by names that differ
+    made = np.asarray(output[0])  # (B,F,H,W,3) or (B,H,W,3), by names that differ
     video = made[0] if made.ndim == 5 else made[:1]
     phases = session_of(pipe).steps if is_enabled(pipe) else (DENSE,) * steps
     return Sample(video, end - start, phases)

@@ -69,8 +69,8 @@ class Run:
 
     def advance(self, scheduler: Any, timestep: Any) -> None:
         """A step is done."""
-        told = getattr(scheduler, "begin_index", None) is not None
-        if self.steps_done == 0 and timestep is not None and self._begin is None and not told:
+        begins = getattr(scheduler, "begin_index", None) is not None
+        if self.steps_done == 0 and timestep is not None and self._begin is None and not begins:
             place = _place(scheduler, timestep)
             self._ran = {place + index: name for index, name in self._ran.items()}
             self._begin = place

@@ -17,12 +17,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LayerSummary:
-    """One layer of one assignment.
+    """One layer of one assignment of the transformer with an index in the pipeline.
 
     Args:
-        transformer: index of the transformer within the pipeline.
-        assignment: name of the assignment.
-        layer: index of the layer.
         density: kept share of dense attention's tiles, or None before the first forward pass.
         kinds: heads per kind of pattern.
     """
