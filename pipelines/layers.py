@@ -96,11 +96,11 @@ class Layers:
             elif rows is not None:
                 self.give(index, tables, rows)
 
-    def give_dense(self, tables: Sequence[Sequence[BlockTable]]) -> None:
-        """Give every layer that can attend through the operator its tables, one of each grid."""
-        for index in range(len(self)):
+    def give_dense(self, prepared: Prepared) -> None:
+        """Give every layer that can attend through the operator what `prepare` made."""
+        for index, (tables, _) in enumerate(prepared):
             if self.obstacle(index) is None:
-                self.give(index, tuple(table[index] for table in tables))
+                self.give(index, tables)
 
     def hear(self, index: int, listener: Listener) -> None:
         """Call a listener after a layer's attention in this pass."""

@@ -80,6 +80,8 @@ class RunState:
 
     def rows(self, assignment: str, layer: int) -> tuple[CapturedRows, ...] | None:
         """The measured rows of a layer's captured heads; None if some are missing."""
+        if assignment == DENSE:
+            return ()
         if self.plan is None:
             return None
         measured = self.maps[layer] if self.maps else {}

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from ajour.capture import CapturedRows
     from ajour.grid import TokenGrid
-    from ajour.pipelines.tables import Prepared
+    from ajour.pipelines.tables import Patterns, Prepared
     from ajour.plan import Plan
     from ajour.schedule import Schedule
 
@@ -161,7 +161,8 @@ class TransformerRuntime:
         if self.plan is None or self.grid is None:
             return [None] * len(self.layers)
         densities: list[float | None] = []
-        for index, table in enumerate(self._lowered(self.plan, self.grid, assignment, "cpu")):
+        patterns = self._patterns(self.plan, assignment)
+        for index, table in enumerate(self._tables.lowered(self.grid, patterns, "cpu")):
             rows = self._rows(assignment, index)
             measured = self._state is not None and self._state.maps is not None
             if self.layers.obstacle(index) is not None or (rows is None and measured):
@@ -237,9 +238,9 @@ class TransformerRuntime:
             elif step.assignment != DENSE:
                 self.assignment = step.assignment
                 self._note_unverified(grids[0])
-                self._fill_sparse(state, grids)
+                self.layers.give_sparse(self._prepared(state, step.assignment, grids))
             elif self.trim and set(grids) != {whole}:
-                self._fill_dense(grids)
+                self.layers.give_dense(self._prepared(state, DENSE, grids))
         if isinstance(run, Run):
             run.note(index, self.assignment)
 
@@ -260,25 +261,23 @@ class TransformerRuntime:
             self.plan is not None and self.plan.is_captured(assignment)
         )
 
-    def _fill_sparse(self, state: RunState, grids: tuple[TokenGrid, ...]) -> None:
-        plan, name, device = state.plan, self.assignment, self.device
-        assert plan is not None
+    def _prepared(self, state: RunState, name: str, grids: tuple[TokenGrid, ...]) -> Prepared:
+        """What every layer is given for an assignment, or for dense attention by the operator."""
+        device = self.device
         assert device is not None
 
         def make() -> Prepared:
-            tables = [self._lowered(plan, grid, name, device) for grid in grids]
-            rows = [state.rows(name, layer) for layer in range(len(self.layers))]
-            return prepare(tables, rows)
+            patterns = self._patterns(state.plan, name)
+            tables = [self._tables.lowered(grid, patterns, device) for grid in grids]
+            return prepare(tables, [state.rows(name, layer) for layer in range(len(self.layers))])
 
-        self.layers.give_sparse(state.prepared(name, grids, device, make))
+        return state.prepared(name, grids, device, make)
 
-    def _fill_dense(self, grids: tuple[TokenGrid, ...]) -> None:
-        """Every layer that can runs densely through the operator."""
-        assert self.device is not None
-        patterns = ((Full(),) * self.family.heads(self.transformer),) * len(self.layers)
-        self.layers.give_dense(
-            [self._tables.lowered(grid, patterns, self.device) for grid in grids]
-        )
+    def _patterns(self, plan: Plan | None, name: str) -> Patterns:
+        layers = range(len(self.layers))
+        if plan is None or name == DENSE:
+            return tuple((Full(),) * self.family.heads(self.transformer) for _ in layers)
+        return tuple(tuple(plan.layer(name, layer)) for layer in layers)
 
     def _measure(self, index: int, state: RunState, run: Any, grids: tuple[TokenGrid, ...]) -> None:
         """Run densely through the operator, and measure in every layer that has captured heads."""
@@ -290,7 +289,7 @@ class TransformerRuntime:
             assert self.plan is not None
             measuring = CapturedMaps(self.plan, self.backend)
         self._measuring = state, index, measuring
-        self._fill_dense(grids)
+        self.layers.give_dense(self._prepared(state, DENSE, grids))
         for layer in range(len(self.layers)):
             listener = measuring.listener(layer, partial(self.output_weight, layer))
             if listener is None:
@@ -314,12 +313,6 @@ class TransformerRuntime:
     def _rows(self, assignment: str, layer: int) -> tuple[CapturedRows, ...] | None:
         """A layer's captured rows in the last pass; None if some are missing."""
         return (self._state or RunState(0, self.plan)).rows(assignment, layer)
-
-    def _lowered(
-        self, plan: Plan, grid: TokenGrid, assignment: str, device: torch.device | str
-    ) -> Any:
-        patterns = tuple(tuple(plan.layer(assignment, i)) for i in range(len(self.layers)))
-        return self._tables.lowered(grid, patterns, device)
 
     def _note_unverified(self, grid: TokenGrid) -> None:
         """Say once what a searched plan was verified on that is different here."""
