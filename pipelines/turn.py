@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 class Turn:
     """Held from the start of a forward pass to its end; a pass of another thread waits.
 
-    Torch calls no hook after a KeyboardInterrupt, and none after an error in a compiled pass. So
-    the turn keeps the frame that calls the hooks, and is free again once that frame has ended.
+    Torch calls no hook after a KeyboardInterrupt. So the turn keeps the frame that calls the hooks,
+    and is free again once that frame has ended.
     """
 
     def __init__(self) -> None:
