@@ -134,9 +134,9 @@ def sparse(
 
 
 def current_plan(pipe: Any) -> Plan:
-    """The plan that an enabled pipeline runs now; with `auto` the one chosen last, to be saved.
+    """The plan that an enabled pipeline runs now; with `auto` that of the latest run, to be saved.
 
-    Where a pipeline has two transformers, it is that of the one that ran last.
+    Of two transformers, it is the plan of the transformer that ran last.
 
     Raises:
         RuntimeError: if not enabled, or if nothing has been chosen yet.

@@ -43,7 +43,6 @@ class RunState:
     plan: Plan | None
     maps: Maps | None = None
     measured: int | None = None
-    _first: int | None = None
     _steps: tuple[Step, ...] = ()
     _prepared: dict[tuple[str, tuple[TokenGrid, ...], torch.device], Prepared] = field(
         default_factory=dict
@@ -64,12 +63,11 @@ class RunState:
             noise_levels: of all its steps.
             captured: whether an assignment has captured patterns.
         """
-        if self._first != self.first:
-            self._first = self.first
+        if not self._steps:
             self._steps = run_steps(schedule, noise_levels, captured, self.first)
         step = self._steps[index]
         if step.assignment != DENSE and self.maps is None and captured(step.assignment):
-            self.first = index  # the step that should have measured did not run
+            self.first, self._steps = index, ()  # the step that should have measured did not run
             step = Step(DENSE, True)
         return Step(DENSE) if step.measures and self.measured == index else step
 

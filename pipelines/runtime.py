@@ -225,6 +225,7 @@ class TransformerRuntime:
             return
         fixed = None if self.auto is not None else self.plan
         self._state = state = self._states.of(run, self.grid, index, fixed)
+        self.plan = state.plan or self.plan
         step = self._forced or state.step(
             index, self._schedule_of(run), run.noise_levels, self._is_captured
         )

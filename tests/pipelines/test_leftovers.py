@@ -174,6 +174,23 @@ def test_an_automatic_plan_cannot_be_run_by_name(pipe):
     assert runtime.assignment == "dense"
 
 
+def test_the_automatic_plan_is_that_of_the_last_pass(pipe):
+    """Another run chooses its plan in the middle, then the first run goes on with its own."""
+    twin = WanPipeline(**pipe.components | {"scheduler": FlowMatchEulerDiscreteScheduler()})
+    twin.set_progress_bar_config(disable=True)
+
+    def between(_pipe, step, _time, kwargs):
+        if step == 4:
+            run(twin, steps=4, size=(13, 64, 80))
+            assert ajour.current_plan(pipe).provenance["grid"] == "4x4x5"
+        return kwargs
+
+    with ajour.sparse(pipe):
+        run(pipe, steps=6, callback_on_step_end=between)
+        assert ajour.summary(pipe).grid == "3x8x7"
+        assert ajour.current_plan(pipe).provenance["grid"] == "3x8x7"
+
+
 def test_summary_is_of_the_transformer_that_ran_last(make_pipe):
     pipe = make_pipe(transformer_2=make_transformer(1), boundary_ratio=0.8)
     with ajour.sparse(pipe, SPARSE):
