@@ -53,7 +53,7 @@ class TransformerRuntime:
         trim: leave text padding out of dense steps too, instead of masking it.
 
     Attributes:
-        plan: the plan that runs, for automatic plans the one that was chosen last.
+        plan: the plan that runs; an automatic plan is that of the run of the last forward pass.
         assignment: what the last forward pass ran, `dense` for stock attention.
         grid: of the last forward pass; None before it, and if that had to run dense.
         device: that the last forward pass ran on; None before it.
