@@ -3,6 +3,7 @@
 import copy
 import gc
 import threading
+import weakref
 
 import pytest
 import torch
@@ -160,6 +161,34 @@ def test_maps_of_earlier_runs_do_not_pile_up(pipe, keep):
         run(pipe)
         counts.append(maps_alive() - before)
     assert counts == [LAYERS] * 3
+
+
+@pytest.mark.parametrize("disable", [False, True])
+def test_a_dropped_pipeline_is_freed_with_its_transformer_and_maps(make_pipe, disable):
+    before = maps_alive()
+    pipe = make_pipe()
+    pipe.transformer.blocks[-1].register_forward_pre_hook(fail_late := FailLate())
+    ajour.enable(pipe, CAPTURED)
+    run(pipe)
+    fail_late.fails = True
+    with pytest.raises(KeyboardInterrupt):
+        run(pipe)
+    gone = weakref.ref(pipe), weakref.ref(pipe.transformer)
+    scheduler = pipe.scheduler  # another pipeline may have it
+    if disable:
+        ajour.disable(pipe)
+    del pipe
+    assert maps_alive() == before
+    assert [reference() for reference in gone] == [None, None]
+    scheduler.set_timesteps(3)
+
+
+class FailLate:
+    fails = False
+
+    def __call__(self, *_):
+        if self.fails:
+            raise KeyboardInterrupt
 
 
 def test_an_automatic_plan_cannot_be_run_by_name(pipe):
