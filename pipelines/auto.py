@@ -7,7 +7,7 @@ after the output projection; the choice over all heads meets a budget of dense a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -109,18 +109,18 @@ class Auto:
 
     def candidates(self, grid: TokenGrid) -> list[Pattern]:
         """The patterns that heads can choose from, widths in proportion to the grid."""
-        found: list[Pattern] = [Full(), Skip()]
+        patterns: list[Pattern] = [Full(), Skip()]
         near = [(round(grid.height * n), round(grid.width * n)) for n in (0, 0.06, 0.12, 0.19)]
         if grid.frames > 1:
-            found += [Diagonal(grid.frames * width) for width in (0.04, 0.08, 0.16)]
-            found += [Stripe(stride) for stride in (3, 4) if stride < grid.frames]
-            found += [MultiDiagonal(*box) for box in near]
-            found += [Pyramid(grid.frames - 1, *near[0], order="column")]
-        found += [Pyramid(0, *box, order="raster") for box in near[1:3]]
-        found += [Pyramid(int(grid.frames > 1), *near[1])]
-        for curve in ("bisection", "raster", "column")[: 3 if grid.frames > 1 else 2]:
-            found += [Captured((share,) * 3 + (1.0,), order=curve) for share in EXACT_SHARES]
-        return list(dict.fromkeys(found))
+            patterns += [Diagonal(grid.frames * width) for width in (0.04, 0.08, 0.16)]
+            patterns += [Stripe(stride) for stride in (3, 4) if stride < grid.frames]
+            patterns += [MultiDiagonal(*box) for box in near]
+            patterns += [Pyramid(grid.frames - 1, *near[0], order="column")]
+        patterns += [Pyramid(0, *box, order="raster") for box in near[1:3]]
+        patterns += [Pyramid(int(grid.frames > 1), *near[1])]
+        for order in ("bisection", "raster", "column")[: 3 if grid.frames > 1 else 2]:
+            patterns += [Captured((share,) * 3 + (1.0,), order=order) for share in EXACT_SHARES]
+        return list(dict.fromkeys(patterns))
 
 
 class AutoPlanner:
@@ -129,11 +129,11 @@ class AutoPlanner:
     Where the pass has samples of different text lengths, the last one counts.
 
     Args:
-        auto: what was asked for.
-        model: what `model_of` says of the transformer.
-        grid: its token grid.
+        auto: how to choose.
+        model: see `model_of`.
+        grid: the transformer's token grid.
         noise_levels: of the run's steps.
-        backend: the operator's backend, which measures too; None chooses.
+        backend: see `CapturedMaps`.
     """
 
     def __init__(
@@ -166,15 +166,9 @@ class AutoPlanner:
 
         Args:
             layer: index of the layer.
-            weight: gives the layer's output projection, as of `Family.output_weight`.
+            weight: gives the layer's output projection, see `Family.output_weight`.
         """
-
-        def listen(
-            q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, _out: torch.Tensor, grid: TokenGrid
-        ) -> None:
-            self._score(layer, weight(), q, k, v, grid)
-
-        return listen
+        return partial(self._score, layer, weight)
 
     @property
     def skipped(self) -> list[int]:
@@ -182,10 +176,7 @@ class AutoPlanner:
         return [layer for layer, errors in enumerate(self.errors) if errors is None]
 
     def decide(self) -> tuple[Plan, Maps]:
-        """The plan, and the maps of its captured heads, layer by layer.
-
-        Layers that were not heard (a cache skipped them) stay full.
-        """
+        """The plan, and the maps of its captured heads, layer by layer."""
         names = [f"{index:02d}-{pattern.kind}" for index, pattern in enumerate(self.patterns)]
         schedule = self.auto.schedule(self.noise_levels)
         densities = self.auto.densities(self.noise_levels)
@@ -234,10 +225,11 @@ class AutoPlanner:
     def _score(
         self,
         layer: int,
-        weight: torch.Tensor | None,
+        weight: Callable[[], torch.Tensor | None],
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
+        _out: torch.Tensor,
         grid: TokenGrid,
     ) -> None:
         self.queries = self.queries.to(q.device)
@@ -251,7 +243,7 @@ class AutoPlanner:
             ranks = torch.bucketize(share_above, bounds, out_int32=True, right=True) - 1
             packed = PackedLevels.pack(ranks.to(torch.int8), tuple(range(len(bounds))))
             self.ranks[layer][ranking] = packed
-        self.errors[layer] = head_errors(q, k, v, grid, candidates, self.queries, weight)
+        self.errors[layer] = head_errors(q, k, v, grid, candidates, self.queries, weight())
 
 
 @lru_cache(maxsize=32)

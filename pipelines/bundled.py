@@ -20,10 +20,8 @@ class Defaults:
         frames: video frames, 4 n + 1 for Wan.
         height: pixels.
         width: pixels.
-        steps: denoising steps.
         guidance: classifier-free guidance scale.
         text_length: tokens that prompts are padded to; the bundled model knows 64.
-        prompt: a prompt that suits the model.
         fps: frames per second of the written video.
     """
 
@@ -41,14 +39,20 @@ class Defaults:
 
     def call(self) -> dict[str, Any]:
         """Arguments of the pipeline's call, prompt and seed aside."""
-        return {
-            "num_frames": self.frames,
-            "height": self.height,
-            "width": self.width,
-            "num_inference_steps": self.steps,
-            "guidance_scale": self.guidance,
-            "max_sequence_length": self.text_length,
-        }
+        return call_arguments(vars(self))
+
+
+def call_arguments(options: dict[str, Any]) -> dict[str, Any]:
+    """Options such as `Defaults` has, by the names of a diffusers pipeline's call."""
+    names = {
+        "frames": "num_frames",
+        "height": "height",
+        "width": "width",
+        "steps": "num_inference_steps",
+        "guidance": "guidance_scale",
+        "text_length": "max_sequence_length",
+    }
+    return {names[key]: value for key, value in options.items() if key in names}
 
 
 def load_pipeline(

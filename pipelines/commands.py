@@ -78,10 +78,8 @@ def _generate(args: argparse.Namespace) -> None:
     from ajour.pipelines.generate import call_parameters, check_promptable, compare
     from ajour.pipelines.video import side_by_side, write_mp4
 
-    if args.plan is None and args.model is None and args.density is None:
-        plan = resolve_plan(bundled_plan())
-    else:
-        plan = resolve_plan(args.plan or "auto", args.density)
+    bundled = args.plan is None and args.model is None and args.density is None
+    plan = bundled_plan() if bundled else resolve_plan(args.plan or "auto", args.density)
     args.out.mkdir(parents=True, exist_ok=True)
     pipe = load_pipeline(args.model, args.device)
     check_promptable(pipe)
@@ -90,14 +88,14 @@ def _generate(args: argparse.Namespace) -> None:
         raise TypeError(f"{type(pipe).__name__} takes no {', '.join(sorted(unknown))}")
     result = compare(pipe, plan, args.prompt, args.seed, args.backend, **given)
     report = result.report
-    dense, thin = result.dense.video, result.sparse.video
+    dense, sparse = result.dense.video, result.sparse.video
     labels = [
         f"dense, {report.dense_seconds:.1f} s",
         f"sparse, {report.sparse_seconds:.1f} s, {report.psnr_db:.1f} dB",
     ]
     write_mp4(args.out / "dense.mp4", dense, args.fps)
-    write_mp4(args.out / "sparse.mp4", thin, args.fps)
-    write_mp4(args.out / "compare.mp4", side_by_side([dense, thin], labels), args.fps)
+    write_mp4(args.out / "sparse.mp4", sparse, args.fps)
+    write_mp4(args.out / "compare.mp4", side_by_side([dense, sparse], labels), args.fps)
     result.plan.save(args.out / "plan.json")
     text = json.dumps(report.to_dict(), indent=1)
     (args.out / "report.json").write_text(text + "\n")
@@ -111,13 +109,12 @@ def _print_report(report: Report, out: Path) -> None:
     rows: list[tuple[str, str]] = []
     for key, value in report.to_dict().items():
         if isinstance(value, float):
-            rows.append((key, f"{value:.4g}"))
+            value = f"{value:.4g}"
         elif isinstance(value, dict):
-            rows.append((key, ", ".join(f"{name} {number}" for name, number in value.items())))
+            value = ", ".join(f"{name} {number}" for name, number in value.items())
         elif isinstance(value, list):
-            rows.append((key, "; ".join(value) or "none"))
-        else:
-            rows.append((key, str(value)))
+            value = "; ".join(value) or "none"
+        rows.append((key, str(value)))
     print_table(f"videos and report in {out}", ("", ""), rows)
 
 
@@ -157,18 +154,10 @@ def add_call_arguments(parser: argparse.ArgumentParser) -> None:
 
 def call_options(args: argparse.Namespace, own: bool = False) -> dict[str, Any]:
     """Arguments of a pipeline's call: those given, over the bundled model's if it is the `own`."""
-    from ajour.pipelines.bundled import Defaults
+    from ajour.pipelines.bundled import Defaults, call_arguments
 
-    given = {
-        "num_frames": args.frames,
-        "height": args.height,
-        "width": args.width,
-        "num_inference_steps": args.steps,
-        "guidance_scale": args.guidance,
-        "max_sequence_length": args.text_length,
-    }
-    usual = Defaults().call() if own else {}
-    return usual | {name: value for name, value in given.items() if value is not None}
+    given = {name: value for name, value in vars(args).items() if value is not None}
+    return (Defaults().call() if own else {}) | call_arguments(given)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -17,9 +17,9 @@ def execution_device(transformer: torch.nn.Module, inputs: torch.device) -> torc
         inputs: where the inputs of its forward pass are.
     """
     hook = getattr(transformer, "_hf_hook", None)
-    told = (getattr(one, "execution_device", None) for one in getattr(hook, "hooks", [hook]))
-    found = next((device for device in told if device is not None), inputs)
-    return torch.device("cuda", found) if isinstance(found, int) else torch.device(found)
+    devices = (getattr(part, "execution_device", None) for part in getattr(hook, "hooks", [hook]))
+    device = next((device for device in devices if device is not None), inputs)
+    return torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
 
 
 def check_devices(transformer: torch.nn.Module) -> None:

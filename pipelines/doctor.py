@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import platform
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 
 from ajour.backends import BACKENDS, backend_reason
-
-PACKAGES = ("ajour", "torch", "diffusers", "transformers", "triton")
+from ajour.pipelines.machine import PACKAGES, device_name, versions
 
 
 @dataclass(frozen=True)
@@ -30,20 +27,18 @@ def diagnose() -> list[Finding]:
     """Look at packages, devices, backends on each device, and the bundled model."""
     import torch
 
-    findings = [Finding("python", True, platform.python_version())]
-    for name in PACKAGES:
-        try:
-            findings.append(Finding(name, True, version(name)))
-        except PackageNotFoundError:
-            findings.append(Finding(name, False, f"not installed (pip install {name})"))
+    installed = versions()
+    findings = [
+        Finding(name, name in installed, installed.get(name, f"not installed (pip install {name})"))
+        for name in ("python", *PACKAGES)
+    ]
     devices = [torch.device("cpu")]
     findings.append(Finding("cpu", True, f"{torch.get_num_threads()} threads"))
     for index in range(torch.cuda.device_count()):
         device = torch.device("cuda", index)
         devices.append(device)
         major, minor = torch.cuda.get_device_capability(device)
-        name = torch.cuda.get_device_name(device)
-        findings.append(Finding(str(device), True, f"{name}, sm_{major}{minor}"))
+        findings.append(Finding(str(device), True, f"{device_name(device)}, sm_{major}{minor}"))
     if len(devices) == 1:
         findings.append(Finding("gpu", False, "torch sees no CUDA device"))
     for device in devices:
@@ -62,6 +57,8 @@ def _bundled() -> Finding:
 
     files = [f for f in FOLDER.rglob("*") if f.is_file()]
     size = sum(f.stat().st_size for f in files) / 1e6
-    found = (FOLDER / "model" / "model_index.json").is_file() and (FOLDER / "plan.json").is_file()
-    detail = f"{size:.1f} MB in {FOLDER}" if found else f"incomplete: {FOLDER}; reinstall ajour"
-    return Finding("bundled model", found, detail)
+    complete = (FOLDER / "model" / "model_index.json").is_file() and (
+        FOLDER / "plan.json"
+    ).is_file()
+    detail = f"{size:.1f} MB in {FOLDER}" if complete else f"incomplete: {FOLDER}; reinstall ajour"
+    return Finding("bundled model", complete, detail)

@@ -16,7 +16,6 @@ from ajour.pipelines.locate import transformers_of as _parts
 from ajour.pipelines.runtime import TransformerRuntime
 from ajour.pipelines.session import Session, session_of, sessions_of
 from ajour.plan import Plan, PlanError
-from ajour.processors import supported_pipelines as _supported_pipelines
 from ajour.processors import supported_transformers
 
 if TYPE_CHECKING:
@@ -63,9 +62,9 @@ def enable(
     transformers = transformers_of(pipe)
     if is_enabled(pipe):
         raise RuntimeError("already enabled; call ajour.disable() with the same argument first")
-    for transformer in transformers:
-        model = model_of(transformer)
-        if isinstance(plan, Plan):
+    models = [model_of(transformer) for transformer in transformers]  # raises if not supported
+    if isinstance(plan, Plan):
+        for model in models:
             plan.check_model(**model)
     owner = None if isinstance(pipe, torch.nn.Module) else pipe
     scheduler = scheduler if scheduler is not None else getattr(owner, "scheduler", None)
@@ -83,12 +82,7 @@ def enable(
 
 
 def resolve_plan(plan: Any, density: float | None = None, speed: str | None = None) -> Plan | Auto:
-    """What `enable` makes of its arguments: a plan, or how to choose one.
-
-    Args:
-        plan: as for `enable`.
-        density: as for `enable`.
-        speed: as for `enable`.
+    """What `enable` makes of these three arguments: a plan, or how to choose one.
 
     Raises:
         PlanError: if the plan cannot be read or is malformed.
@@ -131,13 +125,7 @@ def disable(pipe: Any) -> None:
 def sparse(
     pipe: Any, plan: Plan | dict[str, Any] | str | Path | Auto = "auto", **options: Any
 ) -> Iterator[Any]:
-    """`enable` within a `with` block; undone on exit, also after an exception.
-
-    Args:
-        pipe: as for `enable`.
-        plan: as for `enable`.
-        options: as for `enable`.
-    """
+    """`enable`, with the same arguments, within a `with` block; undone also after an exception."""
     enable(pipe, plan, **options)
     try:
         yield pipe
@@ -146,20 +134,18 @@ def sparse(
 
 
 def current_plan(pipe: Any) -> Plan:
-    """The plan that an enabled pipeline runs now; with `auto` the one chosen last, to be saved.
+    """The plan that an enabled pipeline runs now; with `auto` that of the latest run, to be saved.
 
-    Where a pipeline has two transformers, it is that of the one that ran last.
+    Of two transformers, it is the plan of the transformer that ran last.
 
     Raises:
         RuntimeError: if not enabled, or if nothing has been chosen yet.
     """
     runtimes = sorted(session_of(pipe).runtimes, key=lambda runtime: runtime.last_pass)
     plans = [runtime.plan for runtime in runtimes if runtime.plan is not None]
-    if not plans:
-        raise RuntimeError(
-            "no plan has been chosen yet: that happens in the last dense step of a run"
-        )
-    return plans[-1]
+    if plans:
+        return plans[-1]
+    raise RuntimeError("no plan has been chosen yet: that happens in the last dense step of a run")
 
 
 def is_enabled(pipe: Any) -> bool:
@@ -182,8 +168,3 @@ def transformers_of(pipe: Any) -> list[torch.nn.Module]:
             f"{', '.join(supported_transformers())}"
         )
     return modules
-
-
-def supported_pipelines() -> list[str]:
-    """Names of the diffusers pipelines whose attention can run sparsely."""
-    return _supported_pipelines()

@@ -51,22 +51,16 @@ class Report:
     """What `ajour generate` measured.
 
     Attributes:
-        prompt: the prompt.
-        seed: seed of the initial noise, on the CPU.
-        steps: denoising steps.
+        seed: of the initial noise, on the CPU.
         grid: token grid, for example 13x16x16.
         density: kept share of dense attention's tiles, mean over layers and sparse steps.
         mean_density: the same over all steps, dense ones included.
-        sparse_steps: steps that ran sparse.
         dense_seconds: denoising time without the plan.
         sparse_seconds: denoising time with it.
-        speedup: their ratio.
-        psnr_db: of the sparse video against the dense one, 99 if they are equal.
-        ssim: likewise.
-        backend: which backend ran the sparse attention.
-        device: where it ran.
+        psnr_db: of the sparse video against the dense video, 99 if they are equal.
+        ssim: same as `psnr_db`.
+        backend: of the sparse attention.
         fallbacks: why layers ran dense against the plan, if any did.
-        versions: of the packages that matter.
     """
 
     prompt: str
@@ -162,14 +156,14 @@ def sample(
         return kwargs
 
     pipe.set_progress_bar_config(**getattr(pipe, "_progress_bar_config", {}) | {"desc": label})
-    found = pipe(
+    output = pipe(
         prompt=prompt,
         generator=torch.Generator().manual_seed(seed),
         callback_on_step_end=on_step_end,
         output_type="np",
         **options,
     )
-    made = np.asarray(found[0])  # (B,F,H,W,3) or (B,H,W,3), by names that differ
+    made = np.asarray(output[0])  # (B,F,H,W,3) or (B,H,W,3), by names that differ
     video = made[0] if made.ndim == 5 else made[:1]
     phases = session_of(pipe).steps if is_enabled(pipe) else (DENSE,) * steps
     return Sample(video, end - start, phases)
@@ -203,25 +197,25 @@ def compare(
         dense = sample(pipe, prompt, seed, "dense", on_step, **options)
     with sparse(pipe, plan, backend=backend):
         for _ in range(runs):
-            thin = sample(pipe, prompt, seed, "sparse", on_step, **options)
-        state, ran = summary(pipe), current_plan(pipe)
-    sparse_steps = [name for name in thin.phases if name != DENSE]
+            sparse_run = sample(pipe, prompt, seed, "sparse", on_step, **options)
+        state, chosen_plan = summary(pipe), current_plan(pipe)
+    sparse_steps = [name for name in sparse_run.phases if name != DENSE]
     report = Report(
         prompt=prompt,
         seed=seed,
         steps=len(dense.phases),
         grid=state.grid or "",
         density=state.mean_density(sparse_steps),
-        mean_density=state.mean_density(thin.phases),
+        mean_density=state.mean_density(sparse_run.phases),
         sparse_steps=len(sparse_steps),
         dense_seconds=dense.seconds,
-        sparse_seconds=thin.seconds,
-        speedup=dense.seconds / thin.seconds,
-        psnr_db=min(psnr(thin.video, dense.video), BEST_DB),
-        ssim=ssim(thin.video, dense.video),
+        sparse_seconds=sparse_run.seconds,
+        speedup=dense.seconds / sparse_run.seconds,
+        psnr_db=min(psnr(sparse_run.video, dense.video), BEST_DB),
+        ssim=ssim(sparse_run.video, dense.video),
         backend=state.backend,
         device=device_name(device),
         fallbacks=state.fallbacks,
         versions=versions(),
     )
-    return Comparison(dense, thin, report, ran)
+    return Comparison(dense, sparse_run, report, chosen_plan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,16 +25,9 @@ class Hook:
         """Do it."""
         self._call(*args)
 
-    def __deepcopy__(self, memo: Any) -> Callable[..., None]:
-        return nothing
-
     def __reduce__(self) -> tuple[Any, ...]:
-        return _nothing, ()
+        return partial, (nothing,)
 
 
 def nothing(*args: Any) -> None:
     """The hook of a copy."""
-
-
-def _nothing() -> Callable[..., None]:
-    return nothing

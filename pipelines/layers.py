@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import torch
 from ajour.processors import LayerState, SparseProcessor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from ajour.capture import CapturedRows
     from ajour.pipelines.tables import Prepared
@@ -28,6 +29,7 @@ class Layers:
         family: its family.
         backend: the operator's backend, or None to choose.
         report: called with the reason if a call of a layer runs dense.
+        is_caller: whether the calling code is part of the pass that is under way.
     """
 
     def __init__(
@@ -36,13 +38,16 @@ class Layers:
         family: Family,
         backend: str | None,
         report: Callable[[str], None],
+        is_caller: Callable[[], bool],
     ) -> None:
         self.family = family
         self.modules = family.layers(transformer)
         self._report = report
         report = torch.compiler.disable(report)
-        self._states = [LayerState(backend=backend, report=report) for _ in self.modules]
-        self._listeners: list[Callable[..., None]] = []
+        self._states = [
+            LayerState(backend=backend, report=report, is_caller=is_caller) for _ in self.modules
+        ]
+        self._listeners: list[Listener] = []
         for layer, state in zip(self.modules, self._states, strict=True):
             processor = family.stand_in(layer.processor, state)
             if processor is not None:
@@ -91,28 +96,46 @@ class Layers:
             elif rows is not None:
                 self.give(index, tables, rows)
 
-    def give_dense(self, tables: Sequence[Sequence[BlockTable]]) -> None:
-        """Give every layer that can attend through the operator its tables, one of each grid."""
-        for index in range(len(self)):
+    def give_dense(self, prepared: Prepared) -> None:
+        """Give every layer that can attend through the operator what `prepare` made."""
+        for index, (tables, _) in enumerate(prepared):
             if self.obstacle(index) is None:
-                self.give(index, tuple(table[index] for table in tables))
+                self.give(index, tables)
 
     def hear(self, index: int, listener: Listener) -> None:
         """Call a listener after a layer's attention in this pass."""
         state = self._states[index]
         state.listeners = (*state.listeners, listener)
 
-    def listen(self, listener: Callable[..., None]) -> Callable[[], None]:
-        """Call a listener with the layer's index after every attention through the operator.
+    @contextmanager
+    def listen(self, listener: Listener) -> Iterator[None]:
+        """Within the block, hear every layer's attention that goes through the operator.
 
-        Returns:
-            What ends it.
+        Args:
+            listener: called with the layer's index, q and k as attention sees them, v and the
+                output, all (batch, tokens, heads, head_dim), and the token grid.
         """
         self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
+        try:
+            yield
+        finally:
+            self._listeners.remove(listener)
 
-    def time(self, timers: Sequence[Callable[[], None] | None]) -> None:
-        """Call each layer's timer right before and right after its attention; None for none."""
+    @contextmanager
+    def time(self, timers: Sequence[Callable[[], None]]) -> Iterator[None]:
+        """Within the block, call each layer's timer right before and right after its attention.
+
+        Args:
+            timers: one per layer; stock attention does not call them.
+        """
+        before = [state.timer for state in self._states]
+        self._set_timers(timers)
+        try:
+            yield
+        finally:
+            self._set_timers(before)
+
+    def _set_timers(self, timers: Sequence[Callable[[], None] | None]) -> None:
         for state, timer in zip(self._states, timers, strict=True):
             state.timer = timer
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ajour.pipelines.steps import Run, follow
+from ajour.pipelines.steps import Run, follow, run_of
 
 TRANSFORMERS = ("transformer", "transformer_2", "transformer_ref", "unconditional_transformer")
 """Attributes of diffusers pipelines that hold transformers."""
@@ -36,7 +36,9 @@ def driver_of(transformer: torch.nn.Module) -> Any:
             for name in HOLDERS:
                 holder = frame.f_locals.get(name) if name in names else None
                 drives = getattr(holder, "__dict__", {}).get("scheduler") is not None
-                if drives and any(part is transformer for part in transformers_of(holder)):
+                parts = transformers_of(holder) if drives else []
+                # torch.compile(transformer) holds it as `_orig_mod`
+                if any(transformer in (part, getattr(part, "_orig_mod", None)) for part in parts):
                     return holder
         frame = frame.f_back  # type: ignore[assignment]
     return None
@@ -63,13 +65,13 @@ class StepLocator:
     def __init__(self, scheduler: Any, pipe: Any = None) -> None:
         self._given = scheduler
         self._pipe = (lambda: None) if pipe is None else weakref.ref(pipe)
-        self._followers = {follow(scheduler, self)}
+        self._followers = weakref.WeakSet([follow(scheduler, self)])
         self._passes: weakref.WeakKeyDictionary[Run, PassCount] = weakref.WeakKeyDictionary()
 
     @property
     def latest(self) -> Run | None:
         """The present run of the scheduler that own loops follow."""
-        return follow(self._scheduler(None), self).run
+        return run_of(self._scheduler(None))
 
     def locate(self, transformer: torch.nn.Module, timestep: Any) -> tuple[Run, int]:
         """The run and the index of its step that a pass belongs to.

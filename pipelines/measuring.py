@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from ajour.capture import CapturedRows, Importance
 from ajour.lists import indices
@@ -43,27 +44,24 @@ class CapturedMaps:
         self.plan = plan
         self.rows: Maps = [{} for _ in self.wanted]
 
+    skipped: Sequence[int] = ()
+    """Layers that the plan cannot do without; here none, each layer falls back by itself."""
+
     def listener(
         self, layer: int, _weight: Callable[[], torch.Tensor | None]
     ) -> Callable[..., None] | None:
         """What to call with a layer's q, k, v, output and grid; None for a layer without any."""
-        if not self.wanted[layer]:
-            return None
-
-        def listen(
-            q: torch.Tensor, k: torch.Tensor, _v: torch.Tensor, _out: torch.Tensor, grid: TokenGrid
-        ) -> None:
-            for want, levels in measure(q, k, grid, self.wanted[layer], self.backend):
-                self.rows[layer][want] = CapturedRows.of(levels, want[1], want[0])
-
-        return listen
-
-    skipped: Sequence[int] = ()
-    """Layers that the plan cannot do without; here none, each layer falls back by itself."""
+        return partial(self._measure, layer) if self.wanted[layer] else None
 
     def decide(self) -> tuple[Plan, Maps]:
         """The plan, and the maps that were measured."""
         return self.plan, self.rows
+
+    def _measure(
+        self, layer: int, q: torch.Tensor, k: torch.Tensor, _v: Any, _out: Any, grid: TokenGrid
+    ) -> None:
+        for want, levels in measure(q, k, grid, self.wanted[layer], self.backend):
+            self.rows[layer][want] = CapturedRows.of(levels, want[1], want[0])
 
 
 def measure(
@@ -80,7 +78,7 @@ def measure(
         k: same shape.
         grid: the token grid.
         wants: the patterns, each with its heads.
-        backend: the operator's backend, which measures too; None chooses.
+        backend: see `CapturedMaps`.
 
     Yields:
         A pattern with its heads, and their levels: int8 (its heads, Nv, Nv).
@@ -105,12 +103,3 @@ def wanted(plan: Plan, assignment: str, layer: int) -> list[Wanted]:
         for pattern in dict.fromkeys(patterns)
         if isinstance(pattern, Captured)
     ]
-
-
-def captured_rows(
-    plan: Plan, maps: Maps | None, assignment: str, layer: int
-) -> tuple[CapturedRows, ...] | None:
-    """The measured rows of a layer's captured heads under an assignment; None if one is missing."""
-    rows = [(maps[layer] if maps else {}).get(want) for want in wanted(plan, assignment, layer)]
-    known = tuple(row for row in rows if row is not None)
-    return known if len(known) == len(rows) else None

@@ -6,7 +6,8 @@ import weakref
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ajour.pipelines.measuring import captured_rows
+from ajour.pipelines.measuring import wanted
+from ajour.pipelines.steps import Run
 from ajour.schedule import DENSE
 from ajour.steps import Step, run_steps
 
@@ -42,7 +43,6 @@ class RunState:
     plan: Plan | None
     maps: Maps | None = None
     measured: int | None = None
-    _first: int | None = None
     _steps: tuple[Step, ...] = ()
     _prepared: dict[tuple[str, tuple[TokenGrid, ...], torch.device], Prepared] = field(
         default_factory=dict
@@ -63,12 +63,11 @@ class RunState:
             noise_levels: of all its steps.
             captured: whether an assignment has captured patterns.
         """
-        if self._first != self.first:
-            self._first = self.first
+        if not self._steps:
             self._steps = run_steps(schedule, noise_levels, captured, self.first)
         step = self._steps[index]
         if step.assignment != DENSE and self.maps is None and captured(step.assignment):
-            self.first = index  # the step that should have measured did not run
+            self.first, self._steps = index, ()  # the step that should have measured did not run
             step = Step(DENSE, True)
         return Step(DENSE) if step.measures and self.measured == index else step
 
@@ -79,8 +78,14 @@ class RunState:
 
     def rows(self, assignment: str, layer: int) -> tuple[CapturedRows, ...] | None:
         """The measured rows of a layer's captured heads; None if some are missing."""
-        assert self.plan is not None
-        return captured_rows(self.plan, self.maps, assignment, layer)
+        if assignment == DENSE:
+            return ()
+        if self.plan is None:
+            return None
+        measured = self.maps[layer] if self.maps else {}
+        wants = wanted(self.plan, assignment, layer)
+        rows = tuple(measured[want] for want in wants if want in measured)
+        return rows if len(rows) == len(wants) else None
 
     def prepared(
         self,
@@ -108,6 +113,10 @@ class RunStates:
 
     def of(self, run: Any, grid: TokenGrid | None, step: int, plan: Plan | None) -> RunState:
         """The state of a run on a grid, begun at a step if it is new."""
+        if run not in self._states:
+            for other in list(self._states):
+                if isinstance(other, Run) and other.step is None:
+                    del self._states[other]  # done, though something still holds it
         states = self._states.setdefault(run, {})
         shape = None if grid is None else grid.shape
         if shape not in states:

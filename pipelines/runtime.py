@@ -27,13 +27,13 @@ from ajour.schedule import DENSE
 from ajour.steps import Step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator
 
     import torch
 
     from ajour.capture import CapturedRows
     from ajour.grid import TokenGrid
-    from ajour.pipelines.tables import Prepared
+    from ajour.pipelines.tables import Patterns, Prepared
     from ajour.plan import Plan
     from ajour.schedule import Schedule
 
@@ -53,12 +53,16 @@ class TransformerRuntime:
         trim: leave text padding out of dense steps too, instead of masking it.
 
     Attributes:
-        plan: the plan that runs, for automatic plans the one that was chosen last.
+        plan: the plan that runs; an automatic plan is that of the run of the last forward pass.
         assignment: what the last forward pass ran, `dense` for stock attention.
         grid: of the last forward pass; None before it, and if that had to run dense.
         device: that the last forward pass ran on; None before it.
         last_pass: number of the last forward pass among those of all enabled transformers.
         run: the run of the last forward pass whose step was known.
+        fallbacks: why attention ran dense although the plan says otherwise.
+        notes: what differs from what the plan was verified on.
+        listen: see `Layers.listen`.
+        time: see `Layers.time`.
     """
 
     def __init__(
@@ -82,10 +86,14 @@ class TransformerRuntime:
         self.last_pass = 0
         self.run: Run | None = None
         self.reports = Reports(strict)
-        self.layers = Layers(transformer, self.family, backend, self.reports.fall_back)
+        self.fallbacks, self.notes = self.reports.fallbacks, self.reports.notes
+        self._turn = Turn()
+        self.layers = Layers(
+            transformer, self.family, backend, self.reports.fall_back, self._turn.is_caller
+        )
+        self.listen, self.time = self.layers.listen, self.layers.time
         self._locator = locator
         self._tables = TableCache()
-        self._turn = Turn()
         self._states = RunStates()
         self._state: RunState | None = None
         self._measuring: tuple[RunState, int, CapturedMaps | AutoPlanner] | None = None
@@ -105,16 +113,6 @@ class TransformerRuntime:
         self._locator.release()
 
     @property
-    def fallbacks(self) -> list[str]:
-        """Why attention ran dense although the plan says otherwise."""
-        return self.reports.fallbacks
-
-    @property
-    def notes(self) -> list[str]:
-        """What differs from what the plan was verified on."""
-        return self.reports.notes
-
-    @property
     def latest_run(self) -> Run | None:
         """The run of the last forward pass, or that of the scheduler if there was none."""
         return self.run or self._locator.latest
@@ -131,33 +129,6 @@ class TransformerRuntime:
         return self.auto.schedule(run.noise_levels if run is not None else (1.0,))
 
     @contextmanager
-    def listen(self, listener: Callable[..., None]) -> Iterator[None]:
-        """Within the block, hear every layer's attention that goes through the operator.
-
-        Args:
-            listener: called with the layer's index, q and k as attention sees them, v and the
-                output, all (batch, tokens, heads, head_dim), and the token grid.
-        """
-        end = self.layers.listen(listener)
-        try:
-            yield
-        finally:
-            end()
-
-    @contextmanager
-    def time(self, timers: Sequence[Callable[[], None]]) -> Iterator[None]:
-        """Within the block, call each layer's timer right before and after its attention.
-
-        Args:
-            timers: one per layer; stock attention does not call them.
-        """
-        self.layers.time(timers)
-        try:
-            yield
-        finally:
-            self.layers.time([None] * len(self.layers))
-
-    @contextmanager
     def run_as(self, assignment: str, measure: bool = False) -> Iterator[None]:
         """Within the block, every pass runs an assignment, whatever schedule and scheduler say.
 
@@ -167,11 +138,11 @@ class TransformerRuntime:
                 blocks.
 
         Raises:
-            ValueError: if the plan has no such assignment, or an automatic plan is to be measured,
-                which is chosen for the noise levels of a run.
+            ValueError: if the plan has no such assignment, or is automatic: that is chosen and
+                measured for one run.
         """
-        if measure and self.auto is not None:
-            raise ValueError("run_as cannot measure for an automatic plan; enable with a plan")
+        if self.auto is not None and (measure or assignment != DENSE):
+            raise ValueError("run_as cannot run an automatic plan; enable with a plan")
         names = [DENSE, *(self.plan.assignments if self.plan is not None else ())]
         if assignment not in names:
             raise ValueError(f"no assignment {assignment!r}; there are {', '.join(names)}")
@@ -190,7 +161,8 @@ class TransformerRuntime:
         if self.plan is None or self.grid is None:
             return [None] * len(self.layers)
         densities: list[float | None] = []
-        for index, table in enumerate(self._lowered(self.plan, self.grid, assignment, "cpu")):
+        patterns = self._patterns(self.plan, assignment)
+        for index, table in enumerate(self._tables.lowered(self.grid, patterns, "cpu")):
             rows = self._rows(assignment, index)
             measured = self._state is not None and self._state.maps is not None
             if self.layers.obstacle(index) is not None or (rows is None and measured):
@@ -203,10 +175,9 @@ class TransformerRuntime:
 
     def captured(self, assignment: str, layer: int) -> dict[int, torch.Tensor]:
         """The level maps measured in the last run, by captured head of a layer: int8 (Nv, Nv)."""
-        rows = self._rows(assignment, layer) if self.plan is not None else None
         return {
             head: levels
-            for row in rows or ()
+            for row in self._rows(assignment, layer) or ()
             for head, levels in zip(row.heads.tolist(), row.levels.unpack().cpu(), strict=True)
         }
 
@@ -223,6 +194,8 @@ class TransformerRuntime:
 
     def _after(self, module: Any, args: Any, kwargs: Any, output: Any) -> None:
         """Hook of the transformer, also called if the pass failed, without an output then."""
+        if not self._turn.mine:
+            return  # another hook failed before `_before` was called
         try:
             if output is not None:
                 self._settle()
@@ -240,7 +213,6 @@ class TransformerRuntime:
         self.device = execution_device(call.transformer, call.device)
         run, index = self._locate(call)
         obstacle: str | None = None
-        whole: TokenGrid | None = None
         grids: tuple[TokenGrid, ...] = ()
         try:
             check_devices(call.transformer)
@@ -253,15 +225,23 @@ class TransformerRuntime:
             return
         fixed = None if self.auto is not None else self.plan
         self._state = state = self._states.of(run, self.grid, index, fixed)
+        self.plan = state.plan or self.plan
         step = self._forced or state.step(
             index, self._schedule_of(run), run.noise_levels, self._is_captured
         )
         if obstacle is not None and step != Step(DENSE):
             self.reports.fall_back(obstacle)
-        if whole is not None:
+        if grids:
             end = self.family.padding_end(call, whole)
             self.layers.begin(whole.seq_len, end, bool(self.family.padding(call)))
-            self._fill(step, index, state, run, grids, whole)
+            if step.measures:
+                self._measure(index, state, run, grids)
+            elif step.assignment != DENSE:
+                self.assignment = step.assignment
+                self._note_unverified(grids[0])
+                self.layers.give_sparse(self._prepared(state, step.assignment, grids))
+            elif self.trim and set(grids) != {whole}:
+                self.layers.give_dense(self._prepared(state, DENSE, grids))
         if isinstance(run, Run):
             run.note(index, self.assignment)
 
@@ -282,45 +262,23 @@ class TransformerRuntime:
             self.plan is not None and self.plan.is_captured(assignment)
         )
 
-    def _fill(
-        self,
-        step: Step,
-        index: int,
-        state: RunState,
-        run: Any,
-        grids: tuple[TokenGrid, ...],
-        whole: TokenGrid,
-    ) -> None:
-        """Give every layer its tables for this pass."""
-        assert self.device is not None
-        if step.measures:
-            self._measure(index, state, run, grids)
-        elif step.assignment != DENSE:
-            self.assignment = step.assignment
-            self._note_unverified(grids[0])
-            self._fill_sparse(state, grids)
-        elif self.trim and any(grid != whole for grid in grids):
-            self._fill_dense(grids)
-
-    def _fill_sparse(self, state: RunState, grids: tuple[TokenGrid, ...]) -> None:
-        plan, name, device = state.plan, self.assignment, self.device
-        assert plan is not None
+    def _prepared(self, state: RunState, name: str, grids: tuple[TokenGrid, ...]) -> Prepared:
+        """What every layer is given for an assignment, or for dense attention by the operator."""
+        device = self.device
         assert device is not None
 
         def make() -> Prepared:
-            tables = [self._lowered(plan, grid, name, device) for grid in grids]
-            rows = [state.rows(name, layer) for layer in range(len(self.layers))]
-            return prepare(tables, rows)
+            patterns = self._patterns(state.plan, name)
+            tables = [self._tables.lowered(grid, patterns, device) for grid in grids]
+            return prepare(tables, [state.rows(name, layer) for layer in range(len(self.layers))])
 
-        self.layers.give_sparse(state.prepared(name, grids, device, make))
+        return state.prepared(name, grids, device, make)
 
-    def _fill_dense(self, grids: tuple[TokenGrid, ...]) -> None:
-        """Every layer that can runs densely through the operator."""
-        assert self.device is not None
-        patterns = ((Full(),) * self.family.heads(self.transformer),) * len(self.layers)
-        self.layers.give_dense(
-            [self._tables.lowered(grid, patterns, self.device) for grid in grids]
-        )
+    def _patterns(self, plan: Plan | None, name: str) -> Patterns:
+        layers = range(len(self.layers))
+        if plan is None or name == DENSE:
+            return tuple((Full(),) * self.family.heads(self.transformer) for _ in layers)
+        return tuple(tuple(plan.layer(name, layer)) for layer in layers)
 
     def _measure(self, index: int, state: RunState, run: Any, grids: tuple[TokenGrid, ...]) -> None:
         """Run densely through the operator, and measure in every layer that has captured heads."""
@@ -332,7 +290,7 @@ class TransformerRuntime:
             assert self.plan is not None
             measuring = CapturedMaps(self.plan, self.backend)
         self._measuring = state, index, measuring
-        self._fill_dense(grids)
+        self.layers.give_dense(self._prepared(state, DENSE, grids))
         for layer in range(len(self.layers)):
             listener = measuring.listener(layer, partial(self.output_weight, layer))
             if listener is None:
@@ -355,15 +313,7 @@ class TransformerRuntime:
 
     def _rows(self, assignment: str, layer: int) -> tuple[CapturedRows, ...] | None:
         """A layer's captured rows in the last pass; None if some are missing."""
-        assert self.plan is not None
-        state = self._state or RunState(0, self.plan)
-        return state.rows(assignment, layer) if state.plan is not None else None
-
-    def _lowered(
-        self, plan: Plan, grid: TokenGrid, assignment: str, device: torch.device | str
-    ) -> Any:
-        patterns = tuple(tuple(plan.layer(assignment, i)) for i in range(len(self.layers)))
-        return self._tables.lowered(grid, patterns, device)
+        return (self._state or RunState(0, self.plan)).rows(assignment, layer)
 
     def _note_unverified(self, grid: TokenGrid) -> None:
         """Say once what a searched plan was verified on that is different here."""

@@ -26,14 +26,20 @@ class Session:
 
     def __init__(self, runtimes: list[TransformerRuntime], holders: list[Any]) -> None:
         self.runtimes = runtimes
+        self.released = False
         self._holders = [weakref.ref(holder) for holder in holders]
         for holder in holders:
             object.__setattr__(holder, _ATTRIBUTE, self)
 
     @property
+    def latest(self) -> TransformerRuntime:
+        """The runtime of the last forward pass, or the first runtime if there was none."""
+        return max(self.runtimes, key=lambda runtime: runtime.last_pass)
+
+    @property
     def latest_run(self) -> Run | None:
         """The run of the last forward pass of any transformer."""
-        return max(self.runtimes, key=lambda runtime: runtime.last_pass).latest_run
+        return self.latest.latest_run
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -55,15 +61,13 @@ class Session:
 
     def release(self) -> None:
         """Undo everything."""
+        self.released = True
         for runtime in self.runtimes:
             runtime.release()
         for reference in self._holders:
             holder = reference()
             if holder is not None and vars(holder).get(_ATTRIBUTE) is self:
                 del holder.__dict__[_ATTRIBUTE]
-
-    def __deepcopy__(self, memo: Any) -> None:
-        return None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(None), ()
@@ -73,7 +77,7 @@ def sessions_of(pipe: Any) -> list[Session]:
     """All sessions of a pipeline and its transformers, or of a transformer."""
     holders = (pipe, *transformers_of(pipe))
     sessions = (vars(holder).get(_ATTRIBUTE) for holder in holders)
-    return list(dict.fromkeys(session for session in sessions if session is not None))
+    return list(dict.fromkeys(s for s in sessions if s is not None and not s.released))
 
 
 def session_of(pipe: Any) -> Session:

@@ -9,11 +9,14 @@ import inspect
 import types
 import weakref
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ajour.schedule import DENSE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Run:
@@ -66,8 +69,8 @@ class Run:
 
     def advance(self, scheduler: Any, timestep: Any) -> None:
         """A step is done."""
-        told = getattr(scheduler, "begin_index", None) is not None
-        if self.steps_done == 0 and timestep is not None and self._begin is None and not told:
+        begins = getattr(scheduler, "begin_index", None) is not None
+        if self.steps_done == 0 and timestep is not None and self._begin is None and not begins:
             place = _place(scheduler, timestep)
             self._ran = {place + index: name for index, name in self._ran.items()}
             self._begin = place
@@ -119,6 +122,12 @@ def follow(scheduler: Any, user: Any) -> Follower:
     return follower
 
 
+def run_of(scheduler: Any) -> Run | None:
+    """The present run of a scheduler; None if it is not followed."""
+    follower = _FOLLOWERS.get(scheduler)
+    return None if follower is None else follower.run
+
+
 _FOLLOWERS: weakref.WeakKeyDictionary[Any, Follower] = weakref.WeakKeyDictionary()
 """Of every scheduler that is followed."""
 
@@ -143,45 +152,45 @@ def _adopt(scheduler: Any) -> Run | None:
 
 def _wrap(scheduler: Any) -> None:
     """Report each run and step to the follower; methods set on the scheduler before stay in use."""
-    own = {name: vars(scheduler).get(name) for name in _METHODS}
     kind = type(scheduler)
     parameters = list(inspect.signature(kind.step).parameters)
     place = parameters.index("timestep") - 1 if "timestep" in parameters else None
 
-    def call(name: str, followed: Any, args: Any, kwargs: Any) -> tuple[Any, Follower | None]:
-        """A method's result, and the follower to report it to."""
-        method = _bound(own[name], followed) or types.MethodType(getattr(kind, name), followed)
-        if followed in _inside:
-            return method(*args, **kwargs), None
-        _inside.add(followed)
-        try:
-            return method(*args, **kwargs), _FOLLOWERS.get(followed)
-        finally:
-            _inside.discard(followed)
+    def begin(followed: Any, follower: Follower, *_: Any) -> None:
+        follower.run = Run(followed)
 
-    @wraps(kind.set_timesteps)  # pipelines read the signatures of both methods
-    def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> Any:
-        result, follower = call("set_timesteps", self, args, kwargs)
-        if follower is not None:
-            follower.run = Run(self)
-        return result
+    def advance(followed: Any, follower: Follower, args: Any, kwargs: Any) -> None:
+        given = place is not None and place < len(args)
+        if follower.run is not None:
+            follower.run.advance(followed, args[place] if given else kwargs.get("timestep"))
 
-    @wraps(kind.step)
-    def step(self: Any, *args: Any, **kwargs: Any) -> Any:
-        timestep = kwargs.get("timestep")
-        if place is not None and place < len(args):
-            timestep = args[place]
-        result, follower = call("step", self, args, kwargs)
-        if follower is not None and follower.run is not None:
-            follower.run.advance(self, timestep)
-        return result
-
-    for wrapper in (set_timesteps, step):
-        name = wrapper.__name__
-        if not _is_wrapper(own[name]):  # a copy of a followed scheduler has wrappers already
-            wrapper.before = own[name]  # type: ignore[attr-defined]
-            _WRAPPERS.add(wrapper)
+    for name, report in zip(_METHODS, (begin, advance), strict=True):
+        before = vars(scheduler).get(name)
+        if not _is_wrapper(before):  # a copy of a followed scheduler has wrappers already
+            wrapper = _wrapper(getattr(kind, name), before, report)
             setattr(scheduler, name, types.MethodType(wrapper, scheduler))
+
+
+def _wrapper(stock: Any, before: Any, report: Callable[..., None]) -> Any:
+    """A method that does what a scheduler's did before, and reports it."""
+
+    @wraps(stock)  # pipelines read the signatures of both methods
+    def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
+        method = _bound(before, self) or types.MethodType(stock, self)
+        if self in _inside:
+            return method(*args, **kwargs)
+        _inside.add(self)
+        try:
+            result = method(*args, **kwargs)
+        finally:
+            _inside.discard(self)
+        if self in _FOLLOWERS:
+            report(self, _FOLLOWERS[self], args, kwargs)
+        return result
+
+    wrapper.before = before  # type: ignore[attr-defined]
+    _WRAPPERS.add(wrapper)
+    return wrapper
 
 
 def _unwrap(scheduler: Any) -> None:

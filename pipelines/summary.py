@@ -17,12 +17,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LayerSummary:
-    """One layer of one assignment.
+    """One layer of one assignment of the transformer with an index in the pipeline.
 
     Args:
-        transformer: index of the transformer within the pipeline.
-        assignment: name of the assignment.
-        layer: index of the layer.
         density: kept share of dense attention's tiles, or None before the first forward pass.
         kinds: heads per kind of pattern.
     """
@@ -115,17 +112,17 @@ def summary(pipe: Any) -> Summary:
             for layer, density in enumerate(densities):
                 kinds = Counter(p.kind for p in plan.layer(name, layer))
                 rows.append(LayerSummary(number, name, layer, density, dict(kinds)))
-    first = session.runtimes[0]
-    transformer: Any = first.transformer
-    device = first.device or transformer.device
-    head_dim = first.family.head_dim(transformer)
-    backend = first.backend or choose(device, transformer.dtype, head_dim)
+    latest = session.latest
+    transformer: Any = latest.transformer
+    device = latest.device or transformer.device
+    head_dim = latest.family.head_dim(transformer)
+    backend = latest.backend or choose(device, transformer.dtype, head_dim)
     return Summary(
         layers=tuple(rows),
         schedule=tuple(
-            (phase.from_noise_level, phase.assignment) for phase in first.schedule.phases
+            (phase.from_noise_level, phase.assignment) for phase in latest.schedule.phases
         ),
-        grid=None if first.grid is None else str(first.grid),
+        grid=None if latest.grid is None else str(latest.grid),
         backend=backend,
         fallbacks=tuple(reason for runtime in session.runtimes for reason in runtime.fallbacks),
         notes=tuple(note for runtime in session.runtimes for note in runtime.notes),

@@ -2,30 +2,52 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 
 class Turn:
-    """Held from the start of a forward pass to its end.
+    """Held from the start of a forward pass to its end; a pass of another thread waits.
 
-    A pass of another thread waits. A thread that ended in the middle of a pass does not hold up
-    others, and one that broke off a pass can start the next.
+    Torch calls no hook after a KeyboardInterrupt. So the turn keeps the frame that calls the hooks,
+    and is free again once that frame has ended.
     """
 
     def __init__(self) -> None:
         self._free = threading.Condition()
-        self._owner: threading.Thread | None = None
+        self._thread: int | None = None
+        self._frame: FrameType | None = None
+
+    @property
+    def mine(self) -> bool:
+        """Whether the calling thread began the pass."""
+        return self._thread == threading.get_ident()
 
     def begin(self) -> None:
         """Wait until no other thread is in a pass, then hold the turn."""
-        me = threading.current_thread()
+        frame = sys._getframe(1)
+        while frame.f_back and frame.f_globals["__name__"].startswith(("ajour.", "torch._dynamo")):
+            frame = frame.f_back
         with self._free:
-            while self._owner not in (None, me) and self._owner.is_alive():
+            while not self.mine and self._runs(sys._current_frames().get(self._thread or 0)):
                 self._free.wait(timeout=1.0)
-            self._owner = me
+            self._thread, self._frame = threading.get_ident(), frame
 
     def end(self) -> None:
         """Let the next thread in."""
         with self._free:
-            self._owner = None
+            self._thread = self._frame = None
             self._free.notify()
+
+    def is_caller(self) -> bool:
+        """Whether the code that calls this is part of the pass."""
+        return self._runs(sys._getframe(1))
+
+    def _runs(self, frame: FrameType | None) -> bool:
+        while frame is not None and frame is not self._frame:
+            frame = frame.f_back
+        return frame is not None

@@ -44,6 +44,8 @@ class LayerState:
             them, v and the output, all (batch, tokens, heads, head_dim), and their grid.
         timer: called right before and right after each attention through the operator.
         in_pass: whether the transformer's pre-hook has run for this pass.
+        is_caller: whether the calling code is part of that pass; a pass that was broken off leaves
+            `in_pass` set.
         report: says once that a call runs dense, and why; raises under `strict`.
 
     Attributes:
@@ -60,6 +62,7 @@ class LayerState:
     listeners: tuple[Callable[..., None], ...] = ()
     timer: Callable[[], None] | None = None
     in_pass: bool = False
+    is_caller: Callable[[], bool] = lambda: True
     report: Callable[[str], None] | None = None
     sparse: bool = field(init=False)
     number: torch.Tensor = field(init=False)

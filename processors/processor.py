@@ -6,11 +6,11 @@ import copy
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ajour.processors.layer import attend
 
 if TYPE_CHECKING:
-    import torch
-
     from ajour.processors.layer import LayerState
     from ajour.prologue import Prologue
 
@@ -50,8 +50,10 @@ class SparseProcessor:
     def __call__(self, attn: Any, *args: Any, **kwargs: Any) -> Any:
         """The stock processor's result, with attention through the layer's table if it has one."""
         state = self.state
-        if not state.in_pass and state.report is not None:
+        in_pass = state.in_pass and (torch.compiler.is_compiling() or state.is_caller())
+        if not in_pass and state.report is not None:
             state.report(OUTSIDE)
+            return self.stock(attn, *args, **kwargs)
         if not state.sparse:
             return self.stock(attn, *args, **kwargs)
         return self.run(attn, *args, **kwargs)
