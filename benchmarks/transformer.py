@@ -3,12 +3,11 @@ r"""Whole transformers with random weights: stock diffusers against sparse phase
 First one layer is checked: with a plan of `full` everywhere its error against float32 must be at
 most twice that of stock diffusers in the same dtype. Then every arm is timed, eager and compiled.
 
-    python -m benchmarks.transformer wan2.2-5b-704p wan2.1-1.3b-480p wan2.1-14b-720p \
-        cogvideox1.5-5b-81f flux-4k hunyuanvideo-720p \
-        --compiled wan2.2-5b-704p wan2.1-1.3b-480p wan2.1-14b-720p \
-        --out benchmarks/results/transformers-h200.json
+    python -m benchmarks.transformer flux-4k hunyuanvideo-720p wan2.1-1.3b-480p wan2.2-5b-704p \
+        cogvideox1.5-5b-81f wan2.1-14b-720p --compiled wan2.1-14b-720p --repeats 800 \
+        --out benchmarks/results/transformers-h100.json
 
-The file has one run per case, on the same machine, one after the other.
+All cases ran on the same machine, one after the other.
 """
 
 from __future__ import annotations
