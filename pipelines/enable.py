@@ -39,15 +39,14 @@ def enable(
         pipe: a diffusers pipeline with a supported transformer, or such a transformer itself.
         plan: a `Plan`, its JSON as a dict, the path of a plan file, or a repository on the Hugging
             Face Hub that holds a `plan.json`. `auto`, the default, chooses every head's pattern
-            from the last dense step of each run; `Auto` does so with more to say.
-        density: for `auto`: share of dense attention's FLOPs in sparse steps.
-        speed: for `auto`, in place of a density: `careful`, `balanced` or `fast`.
-        scheduler: needed with a bare transformer only: the scheduler that drives it.
+            from the last dense step of each run; an `Auto` sets how.
+        density: only for `auto`: kept share of dense attention's tiles, mean over sparse steps.
+        speed: only for `auto`, instead of a density: `careful`, `balanced` or `fast`.
+        scheduler: only needed with a bare transformer: the scheduler of its denoising loop.
         backend: one of `ajour.BACKENDS`; None chooses the fastest that can run.
         strict: raise instead of running dense where the plan cannot be followed.
-        trim: where a model masks its text padding, leave it out of dense phases too. That is
-            exact, and stock attention with a mask is slower than without; but dense phases are
-            then no longer bit-identical to stock.
+        trim: where a model masks its text padding, leave it out of dense steps too. That is exact,
+            and faster than stock attention with a mask, but no longer bit-identical to stock.
 
     Raises:
         PlanError: if the plan is malformed or for another model.

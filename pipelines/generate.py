@@ -188,7 +188,7 @@ def compare(
         prompt: the prompt.
         seed: seed of the initial noise.
         backend: the operator's backend; None chooses.
-        on_step: as of `sample`, with the labels `dense` and `sparse`.
+        on_step: see `sample`; called with the labels `dense` and `sparse`.
         options: further arguments of the pipeline's call.
     """
     device = pipeline_device(pipe)

@@ -40,9 +40,7 @@ def passes(pipe, job):
 
 
 def running(job):
-    deadline = time.monotonic() + 10
-    while job.state != RUNNING or job.progress is None:
-        assert time.monotonic() < deadline
+    while job.state != RUNNING or job.progress is None:  # pytest's timeout ends a hung test
         time.sleep(0.01)
 
 
