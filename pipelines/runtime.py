@@ -23,6 +23,7 @@ from ajour.pipelines.steps import Run
 from ajour.pipelines.tables import TableCache, prepare
 from ajour.pipelines.turn import Turn
 from ajour.processors import Call, Obstacle, family_of
+from ajour.processors.base import trimmed
 from ajour.schedule import DENSE
 from ajour.steps import Step
 
@@ -217,7 +218,8 @@ class TransformerRuntime:
         try:
             check_devices(call.transformer)
             whole = self.family.grid(call)
-            grids = self.family.grids(call, whole)
+            padding, end = self.family.padding(call), self.family.padding_end(call, whole)
+            grids = trimmed(whole, padding, end)
             self.grid = grids[0]
         except Obstacle as reason:
             obstacle = str(reason)
@@ -232,8 +234,7 @@ class TransformerRuntime:
         if obstacle is not None and step != Step(DENSE):
             self.reports.fall_back(obstacle)
         if grids:
-            end = self.family.padding_end(call, whole)
-            self.layers.begin(whole.seq_len, end, bool(self.family.padding(call)))
+            self.layers.begin(whole.seq_len, end, masks_padding=bool(padding))
             if step.measures:
                 self._measure(index, state, run, grids)
             elif step.assignment != DENSE:

@@ -123,18 +123,6 @@ class Family(ABC):
         """Where the padding ends among all tokens: at the end, or where text before video ends."""
         return whole.seq_len
 
-    def grids(self, call: Call, whole: TokenGrid) -> tuple[TokenGrid, ...]:
-        """The grid of a call without text padding: one for all samples, or one per sample.
-
-        Args:
-            call: the call.
-            whole: its grid with all text tokens.
-        """
-        place = "before" if self.padding_end(call, whole) <= whole.before else "after"
-        text = getattr(whole, place)
-        grids = tuple(replace(whole, **{place: text - hidden}) for hidden in self.padding(call))
-        return grids if len(set(grids)) > 1 else (grids or (whole,))[:1]
-
     def heads(self, transformer: Any) -> int:
         """Heads of a layer."""
         return int(self.layers(transformer)[0].heads)
@@ -174,6 +162,20 @@ class Family(ABC):
         if getattr(layer.processor, "_parallel_config", None) is not None:
             return "context parallelism is enabled on the transformer"
         return None
+
+
+def trimmed(whole: TokenGrid, padding: tuple[int, ...], padding_end: int) -> tuple[TokenGrid, ...]:
+    """The grid of a call without text padding: one for all samples, or one per sample.
+
+    Args:
+        whole: the grid with all text tokens.
+        padding: see `Family.padding`.
+        padding_end: see `Family.padding_end`.
+    """
+    place = "before" if padding_end <= whole.before else "after"
+    text = getattr(whole, place)
+    grids = tuple(replace(whole, **{place: text - hidden}) for hidden in padding)
+    return grids if len(set(grids)) > 1 else (grids or (whole,))[:1]
 
 
 def weight_of(module: Any) -> torch.Tensor | None:

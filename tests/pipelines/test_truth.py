@@ -1,8 +1,6 @@
 """Which step a pass belongs to is known or said to be unknown; a pass leaves nothing behind."""
 
 import copy
-import io
-import pickle
 import threading
 
 import pytest
@@ -12,6 +10,7 @@ from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, WanPipelin
 import ajour
 from ajour.pipelines.session import session_of
 from ajour.processors import SparseProcessor
+from tests.copies import by_copy, by_pickle, by_torch
 from tests.pipelines.conftest import LATE, SPARSE, latents, make_plan, make_transformer, run
 
 STEPS = 6
@@ -230,21 +229,6 @@ def test_enabled_in_the_middle_where_the_scheduler_does_not_say_the_step():
         assert "no set_timesteps" in ajour.summary(transformer).fallbacks[0]
         scheduler.set_timesteps(4)
         assert not torch.equal(transformer(**inputs)[0], stock)
-
-
-def by_copy(transformer):
-    return copy.deepcopy(transformer)
-
-
-def by_pickle(transformer):
-    return pickle.loads(pickle.dumps(transformer))
-
-
-def by_torch(transformer):
-    file = io.BytesIO()
-    torch.save(transformer, file)
-    file.seek(0)
-    return torch.load(file, weights_only=False)
 
 
 @pytest.mark.parametrize("duplicate", [by_copy, by_pickle, by_torch])

@@ -1,8 +1,6 @@
 """A copy of an enabled transformer, or one that was stored and loaded again, runs stock."""
 
 import copy
-import io
-import pickle
 
 import pytest
 import torch
@@ -10,6 +8,7 @@ import torch
 import ajour
 from ajour.pipelines.session import session_of
 from ajour.processors import family_of
+from tests.copies import by_pickle, by_torch
 from tests.processors.families import SPARSE, call, make, sparse
 from tests.processors.models import CASES
 
@@ -18,17 +17,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast")
 
 GRID = (3, 7, 9)
 families = pytest.mark.parametrize("name", list(CASES))
-
-
-def pickled(transformer):
-    return pickle.loads(pickle.dumps(transformer))
-
-
-def saved(transformer):
-    file = io.BytesIO()
-    torch.save(transformer, file)
-    file.seek(0)
-    return torch.load(file, weights_only=False)
 
 
 def processors_of(transformer):
@@ -46,7 +34,7 @@ def assert_is_stock(other, inputs, stock, processors):
 
 
 @families
-@pytest.mark.parametrize("duplicate", [copy.deepcopy, pickled, saved])
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, by_pickle, by_torch])
 def test_a_copy_is_stock(name, duplicate):
     transformer, inputs = make(name), CASES[name].inputs(GRID, 7, 1)
     stock, processors = call(transformer, inputs), processors_of(transformer)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import ajour
-from ajour.processors import family_of
+from ajour.processors import family_of, hunyuan_video
 from ajour.processors.host import read_once
 from tests.processors.families import FULL, SPARSE, assert_equals_stock, call, make, sparse
 from tests.processors.models import CASES
@@ -170,3 +170,15 @@ def test_reading_follows_the_tensor():
     with torch.inference_mode():
         inference = torch.zeros(2)
         assert [read(inference), read(inference)] == [4, 5]
+
+
+def test_a_pass_asks_for_its_mask_once(monkeypatch):
+    """Tensors of `torch.inference_mode` are read at each call, and a read waits for the GPU."""
+    transformer, inputs = make("HunyuanVideo"), padded("HunyuanVideo", (5,))
+    read, reads = hunyuan_video.valid_lengths, []
+    monkeypatch.setattr(
+        hunyuan_video, "valid_lengths", lambda mask: (reads.append(mask), read(mask))[1]
+    )
+    with sparse(transformer, SPARSE, strict=True):
+        call(transformer, inputs)
+    assert len(reads) == 1
