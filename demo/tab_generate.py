@@ -86,8 +86,13 @@ class GenerateTab:
             "Upload a plan", file_types=[".json"], size="sm", elem_id="upload-generate"
         )
         self.note = gr.HTML(elem_classes="aj-live")
-        examples = [[text] for text in model.prompts[:4]]
-        gr.Examples(examples, prompt, label="Other prompts", api_visibility="private")
+        gr.HTML("Other prompts", elem_classes="aj-small")
+        for text in model.prompts[:4]:
+            button = gr.Button(text, size="sm", elem_classes="aj-other")
+            button.click(  # in the browser: a run that is started at once has the new prompt
+                None, None, prompt, js=f"() => {json.dumps(text)}",
+                queue=False, api_visibility="private",
+            )  # fmt: skip
         self.form = [prompt, seed, steps, *size, guidance]
         self._plan_form = [self.kind, speed, density]
         preset.input(  # in the browser: a run that is started at once must have the new size

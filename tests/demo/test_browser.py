@@ -1,7 +1,6 @@
 """The page in a real browser, on a tiny random pipeline: what a user does, start to end."""
 
 import collections
-import contextlib
 import json
 import re
 from urllib.parse import urlparse
@@ -350,12 +349,17 @@ NAMELESS = """[...document.querySelectorAll('button, input, textarea, select')]
 
 def test_controls_have_names_and_states_are_read_out(open_page):
     page = open_page()
-    with contextlib.suppress(TimeoutError):  # Gradio writes an example's text after its button
-        page.wait_for_function(f"{NAMELESS}.length === 0", timeout=30_000)
     assert page.evaluate(NAMELESS) == []
     generate(page)
     wait_for(page, "#status", "Finished")
     page.wait_for_function("document.querySelector('.aj-unseen').textContent.includes('Finished')")
+
+
+def test_another_prompt_is_one_click_away(open_page):
+    page = open_page()
+    other = page.locator("button.aj-other").nth(1)
+    other.click()
+    expect(page.locator("#prompt textarea")).to_have_value(other.inner_text())
 
 
 def test_motion_waits_for_those_who_asked_for_calm(open_page):
