@@ -11,11 +11,14 @@ from typing import Any
 
 from ajour.files import read_json
 from ajour.patterns import KINDS, Captured, Pattern
-from ajour.schedule import DENSE, Phase, Schedule
+from ajour.schedule import DENSE, REUSE, Phase, Schedule
 
 FORMAT_VERSION = 1
 MAX_BYTES = 16 * 2**20
 """Largest plan file that is read."""
+
+RESERVED = {DENSE: "stock attention", REUSE: "reused steps"}
+"""Names that no assignment can have, and what they mean in a schedule."""
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -60,13 +63,14 @@ class Plan:
                 raise PlanError(
                     f"a name is 1 to 64 letters, digits, dots, dashes or underscores, got {name!r}"
                 )
-        if DENSE in self.assignments:
-            raise PlanError(f"{DENSE!r} is reserved for stock attention; rename the assignment")
+        for name, meaning in RESERVED.items():
+            if name in self.assignments:
+                raise PlanError(f"{name!r} is reserved for {meaning}; rename the assignment")
         for name, layers in self.assignments.items():
             _check_assignment(name, layers, self.model, self.patterns)
         for phase in self.schedule.phases:
-            if phase.assignment != DENSE and phase.assignment not in self.assignments:
-                known = ", ".join([DENSE, *self.assignments])
+            if phase.assignment not in (*RESERVED, *self.assignments):
+                known = ", ".join([*RESERVED, *self.assignments])
                 raise PlanError(
                     f"the schedule uses {phase.assignment!r}, but the plan has only {known}"
                 )

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 DENSE = "dense"
 """The assignment that means stock attention."""
 
+REUSE = "reuse"
+"""The assignment that means that the transformer does not run: see `Phase`."""
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -18,7 +21,8 @@ class Phase:
 
     Args:
         from_noise_level: the phase begins at this noise level and ends where the next one begins.
-        assignment: the name of an assignment of the plan, or `dense`.
+        assignment: the name of an assignment of the plan, `dense`, or `reuse`: the transformer does
+            not run, and its output follows from those of the last computed steps.
         dense_every: every `dense_every`-th step of the phase runs dense, which repairs drift and
             measures captured patterns again; 0 for no such steps.
     """
@@ -41,10 +45,11 @@ class Schedule:
     flow matching it is sigma itself.
 
     Args:
-        phases: noisiest first; the first must start at 1.0.
+        phases: noisiest first; the first must start at 1.0, and cannot be `reuse`.
 
     Raises:
-        ValueError: if phases are missing, out of range or not strictly falling.
+        ValueError: if phases are missing, out of range or not strictly falling, or if the first
+            one reuses a step.
     """
 
     phases: tuple[Phase, ...]
@@ -63,25 +68,62 @@ class Schedule:
                     "a phase's dense_every must be 0 or the steps from one dense step to the next, "
                     f"at least 2, got {rate!r}"
                 )
+            if rate and phase.assignment == REUSE:
+                raise ValueError(f"a phase that reuses steps has no dense_every, got {rate!r}")
+        if self.phases[0].assignment == REUSE:
+            raise ValueError(
+                "the first phase cannot reuse a step, as none was computed; begin with dense or an "
+                "assignment"
+            )
         if bounds[0] != 1:
             raise ValueError(f"the first phase must start at noise level 1.0, got {bounds[0]}")
         if any(b >= a for a, b in zip(bounds, bounds[1:], strict=False)):
             raise ValueError(f"phases must go from noisy to clean, got noise levels {bounds}")
 
-    def at(self, noise_level: float) -> str:
-        """The assignment in force at a noise level, without the dense steps of `dense_every`."""
-        return self._phase(noise_level).assignment
+    @property
+    def reuses(self) -> bool:
+        """Whether steps are reused."""
+        return any(phase.assignment == REUSE for phase in self.phases)
 
-    def steps(self, noise_levels: Sequence[float]) -> tuple[str, ...]:
-        """The assignment of every step, given their noise levels; `dense` for `dense_every` too."""
+    def steps(self, noise_levels: Sequence[float], first: int = 0) -> tuple[str, ...]:
+        """What every step uses: an assignment, `dense` or `reuse`.
+
+        A step in a phase of `reuse` is computed by the phase before if the last computed step is
+        missing, or farther before the phase than the phase is wide: that happens in runs of fewer
+        steps than the plan was made for.
+
+        Args:
+            noise_levels: of all steps of the run, in their order.
+            first: index of the first step that the run computes.
+        """
         names: list[str] = []
         since: dict[Phase, int] = {}
-        for level in noise_levels:
+        computed: float | None = None
+        for index, level in enumerate(noise_levels):
             phase = self._phase(level)
+            name = phase.assignment
             since[phase] = since.get(phase, 0) + 1
-            refreshed = phase.dense_every and since[phase] % phase.dense_every == 0
-            names.append(DENSE if refreshed else phase.assignment)
+            if phase.dense_every and since[phase] % phase.dense_every == 0:
+                name = DENSE
+            if name == REUSE and (computed is None or computed > self._farthest(phase)):
+                name = self.at(level)
+            if name != REUSE and index >= first:
+                computed = level
+            names.append(name)
         return tuple(names)
+
+    def at(self, noise_level: float) -> str:
+        """What a step that is computed uses at a noise level, without `dense_every`.
+
+        Where steps are reused, it is what the phase before them uses.
+        """
+        begun = self.phases[: self.phases.index(self._phase(noise_level)) + 1]
+        return [phase.assignment for phase in begun if phase.assignment != REUSE][-1]
+
+    def _farthest(self, phase: Phase) -> float:
+        """Highest noise level that a step of a phase can be reused from."""
+        ends = [*(other.from_noise_level for other in self.phases[1:]), 0.0]
+        return 2 * phase.from_noise_level - ends[self.phases.index(phase)] + 1e-6
 
     def _phase(self, noise_level: float) -> Phase:
         begun = [phase for phase in self.phases if noise_level <= phase.from_noise_level]

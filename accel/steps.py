@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ajour.schedule import DENSE
+from ajour.schedule import DENSE, REUSE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ class Step:
     """What one denoising step does.
 
     Args:
-        assignment: name of the assignment in force, or `dense`.
+        assignment: name of the assignment in force, `dense` or `reuse`.
         measures: whether the step also measures captured patterns. Then it runs dense.
     """
 
@@ -34,25 +34,29 @@ def run_steps(
 ) -> tuple[Step, ...]:
     """What every step of a run does.
 
-    A dense step measures captured patterns if the next step uses some. If no dense step comes
-    before the first step with captured patterns, that step runs dense and measures them.
+    A dense step measures captured patterns if the next computed step uses some. If no dense step
+    comes before the first step with captured patterns, that step runs dense and measures them.
 
     Args:
         schedule: the schedule.
         noise_levels: of all steps of the run, in their order.
-        captured: whether an assignment has captured patterns; never asked for `dense`.
+        captured: whether an assignment has captured patterns; never asked for `dense` or `reuse`.
         first: index of the first step that can measure: where the run begins, or where its grid
-            changed, so that what was measured before is of no use.
+            changed, so that what was measured and computed before is of no use.
 
     Returns:
         One `Step` for each noise level.
     """
-    names = schedule.steps(noise_levels)
+    names = schedule.steps(noise_levels, first)
+    following, last = [], DENSE  # the next computed step of each step
+    for name in reversed(names):
+        following.append(last)
+        last = last if name == REUSE else name
     steps: list[Step] = []
     measured = False
-    for index, (name, following) in enumerate(zip(names, (*names[1:], DENSE), strict=True)):
-        needed = following if name == DENSE else name
-        measures = index >= first and needed != DENSE and captured(needed)
+    for index, (name, after) in enumerate(zip(names, reversed(following), strict=True)):
+        needed = after if name == DENSE else name
+        measures = index >= first and needed not in (DENSE, REUSE) and captured(needed)
         measures = measures and (name == DENSE or not measured)
         measured = measured or measures
         steps.append(Step(DENSE, True) if measures else Step(name))

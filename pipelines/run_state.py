@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ajour.pipelines.measuring import wanted
+from ajour.pipelines.reuse import PastOutputs
 from ajour.pipelines.steps import Run
-from ajour.schedule import DENSE
+from ajour.schedule import DENSE, REUSE
 from ajour.steps import Step, run_steps
 
 if TYPE_CHECKING:
@@ -37,12 +38,15 @@ class RunState:
         plan: the plan; None until an automatic plan is chosen.
         maps: level maps of captured patterns by layer; None until they are measured.
         measured: index of the step that measured them last.
+        outputs: of the last computed steps.
     """
 
     first: int
     plan: Plan | None
     maps: Maps | None = None
     measured: int | None = None
+    outputs: PastOutputs = field(default_factory=PastOutputs)
+    _passes: tuple[int, int] = -1, 0
     _steps: tuple[Step, ...] = ()
     _prepared: dict[tuple[str, tuple[TokenGrid, ...], torch.device], Prepared] = field(
         default_factory=dict
@@ -54,6 +58,7 @@ class RunState:
         schedule: Schedule,
         noise_levels: Sequence[float],
         captured: Callable[[str], bool],
+        can_reuse: Callable[[], bool] = lambda: False,
     ) -> Step:
         """What a pass of a step does; of a measuring step only the first pass measures.
 
@@ -62,14 +67,26 @@ class RunState:
             schedule: the schedule of the run.
             noise_levels: of all its steps.
             captured: whether an assignment has captured patterns.
+            can_reuse: whether the pass can be answered by what was computed before; only asked if
+                the schedule says so.
         """
         if not self._steps:
             self._steps = run_steps(schedule, noise_levels, captured, self.first)
         step = self._steps[index]
+        if step.assignment == REUSE:
+            if can_reuse():
+                return step
+            step = Step(schedule.at(noise_levels[index]))
         if step.assignment != DENSE and self.maps is None and captured(step.assignment):
             self.first, self._steps = index, ()  # the step that should have measured did not run
             step = Step(DENSE, True)
         return Step(DENSE) if step.measures and self.measured == index else step
+
+    def next_pass(self, step: int) -> int:
+        """Number of the next pass among those of its step: the branch of guidance."""
+        begun, number = self._passes
+        self._passes = step, number + 1 if begun == step else 0
+        return self._passes[1]
 
     def settle(self, index: int, plan: Plan, maps: Maps) -> None:
         """Keep what a step measured."""

@@ -18,13 +18,14 @@ from ajour.pipelines.locate import StepLocator, UnknownStep
 from ajour.pipelines.machine import device_name
 from ajour.pipelines.measuring import CapturedMaps
 from ajour.pipelines.reports import Reports
+from ajour.pipelines.reuse import Reuse, cache_of
 from ajour.pipelines.run_state import RunState, RunStates
 from ajour.pipelines.steps import Run
 from ajour.pipelines.tables import TableCache, prepare
 from ajour.pipelines.turn import Turn
 from ajour.processors import Call, Obstacle, family_of
 from ajour.processors.base import trimmed
-from ajour.schedule import DENSE
+from ajour.schedule import DENSE, REUSE
 from ajour.steps import Step
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ class TransformerRuntime:
 
     Attributes:
         plan: the plan that runs; an automatic plan is that of the run of the last forward pass.
-        assignment: what the last forward pass ran, `dense` for stock attention.
+        assignment: what the last forward pass ran, `dense` for stock attention, `reuse` if the
+            transformer did not run.
         grid: of the last forward pass; None before it, and if that had to run dense.
         device: that the last forward pass ran on; None before it.
         last_pass: number of the last forward pass among those of all enabled transformers.
@@ -99,6 +101,7 @@ class TransformerRuntime:
         self._state: RunState | None = None
         self._measuring: tuple[RunState, int, CapturedMaps | AutoPlanner] | None = None
         self._forced: Step | None = None
+        self._reuse = Reuse(transformer) if self._may_reuse else None
         self._hooks = [
             transformer.register_forward_pre_hook(Hook(self._before), with_kwargs=True),
             transformer.register_forward_hook(
@@ -110,8 +113,14 @@ class TransformerRuntime:
         """Put the stock processors back and stop following the scheduler."""
         for hook in self._hooks:
             hook.remove()
+        if self._reuse is not None:
+            self._reuse.release()
         self.layers.release()
         self._locator.release()
+
+    @property
+    def _may_reuse(self) -> bool:
+        return self.plan is not None and self.plan.schedule.reuses
 
     @property
     def latest_run(self) -> Run | None:
@@ -186,8 +195,7 @@ class TransformerRuntime:
         """Pre-hook of the transformer: give every layer what it runs."""
         self._turn.begin()
         try:
-            self._measuring = None
-            self.layers.clear(in_pass=True)
+            self._clear(in_pass=True)
             self._prepare(Call(module, args, kwargs))
         except BaseException:
             self._end()
@@ -199,14 +207,20 @@ class TransformerRuntime:
             return  # another hook failed before `_before` was called
         try:
             if output is not None:
-                self._settle()
+                self._settle(output)
         finally:
             self._end()
 
     def _end(self) -> None:
-        self._measuring = None
-        self.layers.clear()
+        self._clear()
         self._turn.end()
+
+    def _clear(self, in_pass: bool = False) -> None:
+        """Forget what was prepared for a pass."""
+        self._measuring = None
+        if self._reuse is not None:
+            self._reuse.end()
+        self.layers.clear(in_pass)
 
     def _prepare(self, call: Call) -> None:
         self.last_pass = next(_passes)
@@ -228,9 +242,22 @@ class TransformerRuntime:
         fixed = None if self.auto is not None else self.plan
         self._state = state = self._states.of(run, self.grid, index, fixed)
         self.plan = state.plan or self.plan
+        if self._reuse is not None and self._forced is None:
+            self._reuse.begin(
+                state.outputs, (state.next_pass(index), call.shapes), run.noise_levels[index]
+            )
         step = self._forced or state.step(
-            index, self._schedule_of(run), run.noise_levels, self._is_captured
+            index,
+            self._schedule_of(run),
+            run.noise_levels,
+            self._is_captured,
+            self._can_reuse,
         )
+        if self._reuse is not None and step.assignment == REUSE:
+            self.assignment = REUSE
+            self._reuse.answer()
+            run.note(index, REUSE)
+            return
         if obstacle is not None and step != Step(DENSE):
             self.reports.fall_back(obstacle)
         if grids:
@@ -262,6 +289,16 @@ class TransformerRuntime:
         return self.auto is not None or (
             self.plan is not None and self.plan.is_captured(assignment)
         )
+
+    def _can_reuse(self) -> bool:
+        """Whether the pass under way can be answered by what was computed before."""
+        cache = cache_of(self.transformer)
+        if cache is not None:
+            self.reports.fall_back(
+                f"a cache of diffusers is on ({cache}), so steps are computed that the plan "
+                "reuses; call disable_cache() of the transformer, or enable a plan without reuse"
+            )
+        return cache is None and self._reuse is not None and self._reuse.can_answer
 
     def _prepared(self, state: RunState, name: str, grids: tuple[TokenGrid, ...]) -> Prepared:
         """What every layer is given for an assignment, or for dense attention by the operator."""
@@ -299,8 +336,10 @@ class TransformerRuntime:
             else:
                 self.layers.hear(layer, listener)
 
-    def _settle(self) -> None:
-        """After a measured pass: keep the maps, and the plan if it was chosen."""
+    def _settle(self, output: Any) -> None:
+        """After a pass: keep its output, its maps, and the plan if it was chosen."""
+        if self._reuse is not None:
+            self._reuse.record(output)
         if self._measuring is None:
             return
         state, index, measuring = self._measuring

@@ -52,6 +52,12 @@ class Call:
         values = tree_leaves(list(self._arguments.values()))
         return next(value.device for value in values if isinstance(value, torch.Tensor))
 
+    @property
+    def shapes(self) -> tuple[torch.Size, ...]:
+        """Of all tensors among the arguments."""
+        values = tree_leaves(list(self._arguments.values()))
+        return tuple(value.shape for value in values if isinstance(value, torch.Tensor))
+
     def __getitem__(self, name: str) -> Any:
         """An argument; None if it was not given and has no default."""
         return self._arguments.get(name)

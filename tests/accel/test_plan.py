@@ -80,7 +80,7 @@ def test_a_plan_survives_a_round_trip(tmp_path):
         (["schedule", 0, "from_noise_level"], 0.9, "must start at noise level 1.0"),
         (["schedule", 1, "from_noise_level"], 1.0, "from noisy to clean"),
         (["schedule", 1, "from_noise_level"], "x", "must be from 0 to 1"),
-        (["schedule", 1, "assignment"], "far", "the plan has only dense, sparse"),
+        (["schedule", 1, "assignment"], "far", "the plan has only dense, reuse, sparse"),
         (["schedule", 1, "assignment"], 4, "must be a name"),
         (["schedule", 1, "until"], 4, "unknown keys 'until'"),
         (["provenance"], "me", "provenance must be an object"),

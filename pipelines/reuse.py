@@ -1,0 +1,161 @@
+"""Reused steps: the transformer does not run, its output follows from its last outputs.
+
+Between neighbouring steps a transformer's output changes little, and nearly evenly with the noise
+level. So a step's output is taken from the line through the outputs of the last two computed steps,
+as in a multistep solver of differential equations. Caches reuse changes inside of the transformer,
+by a threshold that is compared in every step (TeaCache, arXiv 2411.19108; TaylorSeer, arXiv
+2503.06923); here the schedule says beforehand which steps are reused, so nothing waits for the GPU,
+and all that is kept are outputs, which are as small as latents.
+"""
+
+from __future__ import annotations
+
+import types
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+CACHES = (
+    "fbc_",
+    "faster_cache",
+    "mag_cache",
+    "pyramid_attention_broadcast",
+    "sea_cache",
+    "taylorseer_cache",
+)
+"""How the names of the hooks begin that the caches of diffusers put on modules."""
+
+
+class PastOutputs:
+    """Outputs of the last two computed steps of a run.
+
+    The passes of a step are branches of guidance. Each pass has a key, and its output follows from
+    outputs of passes with the same key.
+    """
+
+    def __init__(self) -> None:
+        self._outputs: dict[Hashable, list[tuple[float, Any]]] = {}
+
+    def record(self, key: Hashable, noise_level: float, output: Any) -> None:
+        """Keep the output of a pass: tensors in any structure."""
+        leaves, structure = tree_flatten(output)
+        copies = [_copy(leaf) for leaf in leaves]
+        past = self._outputs.setdefault(key, [])
+        self._outputs[key] = [*past[-1:], (noise_level, tree_unflatten(copies, structure))]
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._outputs
+
+    def predict(self, key: Hashable, noise_level: float) -> Any:
+        """The output of a pass at another noise level, on the line through its last two outputs.
+
+        If only one was recorded, it is that output.
+
+        Raises:
+            KeyError: if none was recorded.
+        """
+        past = self._outputs[key]
+        (first, before), (last, output) = past[0], past[-1]
+        leaves, structure = tree_flatten(output)
+        older, other = tree_flatten(before)
+        if first == last or structure != other:
+            return tree_unflatten([_copy(leaf) for leaf in leaves], structure)
+        weight = (noise_level - last) / (last - first)
+        return tree_unflatten(
+            [_extrapolate(a, b, weight) for a, b in zip(older, leaves, strict=True)], structure
+        )
+
+
+class Pass(NamedTuple):
+    """A pass of a step: where outputs are kept, the branch of guidance, and the noise level."""
+
+    outputs: PastOutputs
+    key: Hashable
+    noise_level: float
+
+
+class Reuse:
+    """Answers passes of a transformer in its place, and records those that run.
+
+    It sets a forward method on the transformer. A deep copy binds it to the copy, where it does
+    nothing. What others put over it later, such as hooks of offloading, stays when it is released.
+
+    Args:
+        transformer: the transformer.
+    """
+
+    def __init__(self, transformer: torch.nn.Module) -> None:
+        self._transformer = transformer
+        self._pass: Pass | None = None
+        self._answer: Any = None
+        self._before = vars(transformer).get("forward")
+        reuse, before, stock = self, self._before, type(transformer).forward
+
+        def forward(self: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+            if self is not transformer:
+                return stock(self, *args, **kwargs)
+            if reuse._answer is not None:
+                return reuse._answer
+            return before(*args, **kwargs) if before else stock(self, *args, **kwargs)
+
+        self._method = types.MethodType(forward, transformer)
+        transformer.forward = self._method
+
+    def begin(self, outputs: PastOutputs, key: Hashable, noise_level: float) -> None:
+        """A pass begins; it runs unless `answer` is called."""
+        self._pass, self._answer = Pass(outputs, key, noise_level), None
+
+    @property
+    def can_answer(self) -> bool:
+        """Whether a pass like this was recorded."""
+        return self._pass is not None and self._pass.key in self._pass.outputs
+
+    def answer(self) -> None:
+        """The pass does not run."""
+        assert self._pass is not None
+        outputs, *place = self._pass
+        self._pass, self._answer = None, outputs.predict(*place)
+
+    def record(self, output: Any) -> None:
+        """Keep the output of a pass that ran."""
+        if self._pass is not None:
+            self._pass.outputs.record(self._pass.key, self._pass.noise_level, output)
+
+    def end(self) -> None:
+        """Outside of passes, the transformer runs."""
+        self._pass = self._answer = None
+
+    def release(self) -> None:
+        """Take the method away; under wrappers of others it stays, and does nothing."""
+        self.end()
+        if vars(self._transformer).get("forward") is self._method:
+            del self._transformer.forward
+            if self._before is not None:
+                self._transformer.forward = self._before
+
+
+def cache_of(transformer: torch.nn.Module) -> str | None:
+    """The name of a hook of a step cache of diffusers on the transformer; None without a cache."""
+    for module in transformer.modules():
+        registry = getattr(module, "_diffusers_hook", None)
+        for name in getattr(registry, "hooks", ()):
+            if name.startswith(CACHES):
+                return str(name)
+    return None
+
+
+def _copy(leaf: Any) -> Any:
+    return leaf.detach().clone() if isinstance(leaf, torch.Tensor) else leaf
+
+
+def _extrapolate(older: Any, last: Any, weight: float) -> Any:
+    if not isinstance(last, torch.Tensor) or not last.is_floating_point():
+        return _copy(last)
+    if older.shape != last.shape:
+        return _copy(last)
+    wide = torch.promote_types(last.dtype, torch.float32)
+    return torch.lerp(older.to(wide), last.to(wide), 1 + weight).to(last.dtype)
