@@ -214,10 +214,12 @@ def _schedule(data: Any) -> Schedule:
         raise PlanError(f"schedule must be a list of phases, got {type(data).__name__}")
     phases = []
     for entry in data:
-        _keys(entry, {"from_noise_level", "assignment"}, {"dense_every"}, "a phase")
+        _keys(entry, {"from_noise_level", "assignment"}, {"dense_every", "slopes"}, "a phase")
         if not isinstance(entry["assignment"], str):
             raise PlanError(f"a phase's assignment must be a name, got {entry['assignment']!r}")
-        phases.append(Phase(**entry))
+        if not isinstance(slopes := entry.get("slopes", []), list):
+            raise PlanError(f"a phase's slopes must be a list of numbers, got {slopes!r:.80}")
+        phases.append(Phase(**entry | {"slopes": tuple(slopes)}))
     try:
         return Schedule(tuple(phases))
     except ValueError as error:

@@ -14,6 +14,12 @@ DENSE = "dense"
 REUSE = "reuse"
 """The assignment that means that the transformer does not run: see `Phase`."""
 
+PAST = 3
+"""Outputs of computed steps that a reused step can follow from."""
+
+STEEPEST = 8.0
+"""Bound of a slope's absolute value."""
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -25,16 +31,28 @@ class Phase:
             not run, and its output follows from those of the last computed steps.
         dense_every: every `dense_every`-th step of the phase runs dense, which repairs drift and
             measures captured patterns again; 0 for no such steps.
+        slopes: for `reuse`, how much of the last changes goes on, the latest change first. The
+            output is the last computed output, plus the distance in noise level times the sum of
+            `slopes[k]` times the k-th last rate of change between computed outputs. Without slopes
+            the last output is used as it is; (1.0,) is a line through the last two. At most two.
     """
 
     from_noise_level: float
     assignment: str
     dense_every: int = 0
+    slopes: tuple[float, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
         """The phase as JSON."""
-        data = {"from_noise_level": self.from_noise_level, "assignment": self.assignment}
-        return data | ({"dense_every": self.dense_every} if self.dense_every else {})
+        data: dict[str, object] = {
+            "from_noise_level": self.from_noise_level,
+            "assignment": self.assignment,
+        }
+        if self.dense_every:
+            data["dense_every"] = self.dense_every
+        if self.slopes:
+            data["slopes"] = list(self.slopes)
+        return data
 
 
 @dataclass(frozen=True)
@@ -70,6 +88,7 @@ class Schedule:
                 )
             if rate and phase.assignment == REUSE:
                 raise ValueError(f"a phase that reuses steps has no dense_every, got {rate!r}")
+            _check_slopes(phase)
         if self.phases[0].assignment == REUSE:
             raise ValueError(
                 "the first phase cannot reuse a step, as none was computed; begin with dense or an "
@@ -120,6 +139,10 @@ class Schedule:
         begun = self.phases[: self.phases.index(self._phase(noise_level)) + 1]
         return [phase.assignment for phase in begun if phase.assignment != REUSE][-1]
 
+    def slopes_at(self, noise_level: float) -> tuple[float, ...]:
+        """The slopes of the phase at a noise level."""
+        return self._phase(noise_level).slopes
+
     def _farthest(self, phase: Phase) -> float:
         """Highest noise level that a step of a phase can be reused from."""
         ends = [*(other.from_noise_level for other in self.phases[1:]), 0.0]
@@ -128,3 +151,16 @@ class Schedule:
     def _phase(self, noise_level: float) -> Phase:
         begun = [phase for phase in self.phases if noise_level <= phase.from_noise_level]
         return begun[-1] if begun else self.phases[0]
+
+
+def _check_slopes(phase: Phase) -> None:
+    """Raise ValueError unless a phase's slopes are a few moderate numbers, for `reuse` alone."""
+    slopes = phase.slopes
+    numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in slopes)
+    if not numbers or len(slopes) >= PAST or not all(abs(x) <= STEEPEST for x in slopes):
+        raise ValueError(
+            f"a phase's slopes are at most {PAST - 1} numbers from {-STEEPEST:g} to {STEEPEST:g}, "
+            f"got {list(slopes)!r:.80}"
+        )
+    if slopes and phase.assignment != REUSE:
+        raise ValueError(f"slopes are for reused steps, got them for {phase.assignment!r}")

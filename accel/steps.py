@@ -20,10 +20,12 @@ class Step:
     Args:
         assignment: name of the assignment in force, `dense` or `reuse`.
         measures: whether the step also measures captured patterns. Then it runs dense.
+        slopes: of a reused step, see `Phase`.
     """
 
     assignment: str
     measures: bool = False
+    slopes: tuple[float, ...] = ()
 
 
 def run_steps(
@@ -59,5 +61,6 @@ def run_steps(
         measures = index >= first and needed not in (DENSE, REUSE) and captured(needed)
         measures = measures and (name == DENSE or not measured)
         measured = measured or measures
-        steps.append(Step(DENSE, True) if measures else Step(name))
+        slopes = schedule.slopes_at(noise_levels[index]) if name == REUSE else ()
+        steps.append(Step(DENSE, True) if measures else Step(name, slopes=slopes))
     return tuple(steps)

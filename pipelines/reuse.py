@@ -1,8 +1,8 @@
 """Reused steps: the transformer does not run, its output follows from its last outputs.
 
 Between neighbouring steps a transformer's output changes little, and nearly evenly with the noise
-level. So a step's output is taken from the line through the outputs of the last two computed steps,
-as in a multistep solver of differential equations. Caches reuse changes inside of the transformer,
+level. So a step's output is the last computed output, and a share of the last changes goes on, as
+in a multistep solver of differential equations. Caches reuse changes inside of the transformer,
 by a threshold that is compared in every step (TeaCache, arXiv 2411.19108; TaylorSeer, arXiv
 2503.06923); here the schedule says beforehand which steps are reused, so nothing waits for the GPU,
 and all that is kept are outputs, which are as small as latents.
@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from ajour.schedule import PAST
+
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Sequence
 
 CACHES = (
     "fbc_",
@@ -30,44 +32,59 @@ CACHES = (
 """How the names of the hooks begin that the caches of diffusers put on modules."""
 
 
+class Output(NamedTuple):
+    """An output that was kept: its noise level, its tensors, and what they were part of."""
+
+    noise_level: float
+    leaves: list[Any]
+    structure: Any
+
+
 class PastOutputs:
-    """Outputs of the last two computed steps of a run.
+    """Outputs of the last `PAST` computed steps of a run.
 
     The passes of a step are branches of guidance. Each pass has a key, and its output follows from
     outputs of passes with the same key.
     """
 
     def __init__(self) -> None:
-        self._outputs: dict[Hashable, list[tuple[float, Any]]] = {}
+        self._outputs: dict[Hashable, list[Output]] = {}
 
     def record(self, key: Hashable, noise_level: float, output: Any) -> None:
         """Keep the output of a pass: tensors in any structure."""
         leaves, structure = tree_flatten(output)
-        copies = [_copy(leaf) for leaf in leaves]
-        past = self._outputs.setdefault(key, [])
-        self._outputs[key] = [*past[-1:], (noise_level, tree_unflatten(copies, structure))]
+        past = self._outputs.get(key, [])
+        if past and past[-1].structure != structure:
+            past = []
+        kept = Output(noise_level, [_copy(leaf) for leaf in leaves], structure)
+        self._outputs[key] = [*past[1 - PAST :], kept]
 
     def __contains__(self, key: Hashable) -> bool:
         return key in self._outputs
 
-    def predict(self, key: Hashable, noise_level: float) -> Any:
-        """The output of a pass at another noise level, on the line through its last two outputs.
+    def predict(self, key: Hashable, noise_level: float, slopes: Sequence[float] = ()) -> Any:
+        """The output of a pass at another noise level, see `Phase`.
 
-        If only one was recorded, it is that output.
+        Slopes of changes that were not recorded count for the earliest recorded change.
 
         Raises:
-            KeyError: if none was recorded.
+            KeyError: if no output was recorded.
         """
         past = self._outputs[key]
-        (first, before), (last, output) = past[0], past[-1]
-        leaves, structure = tree_flatten(output)
-        older, other = tree_flatten(before)
-        if first == last or structure != other:
-            return tree_unflatten([_copy(leaf) for leaf in leaves], structure)
-        weight = (noise_level - last) / (last - first)
-        return tree_unflatten(
-            [_extrapolate(a, b, weight) for a, b in zip(older, leaves, strict=True)], structure
-        )
+        last = past[-1]
+        weights = [0.0] * len(past)
+        for place, slope in enumerate(slopes if len(past) > 1 else ()):
+            end = max(len(past) - 1 - place, 1)
+            change = past[end].noise_level - past[end - 1].noise_level
+            if change:
+                share = slope * (noise_level - last.noise_level) / change
+                weights[end] += share
+                weights[end - 1] -= share
+        if not any(weights):
+            return tree_unflatten([_copy(leaf) for leaf in last.leaves], last.structure)
+        weights[-1] += 1
+        each = zip(*(output.leaves for output in past), strict=True)
+        return tree_unflatten([_combine(leaves, weights) for leaves in each], last.structure)
 
 
 class Pass(NamedTuple):
@@ -114,11 +131,11 @@ class Reuse:
         """Whether a pass like this was recorded."""
         return self._pass is not None and self._pass.key in self._pass.outputs
 
-    def answer(self) -> None:
-        """The pass does not run."""
+    def answer(self, slopes: Sequence[float]) -> None:
+        """The pass does not run; its output follows with these slopes."""
         assert self._pass is not None
-        outputs, *place = self._pass
-        self._pass, self._answer = None, outputs.predict(*place)
+        outputs, key, noise_level = self._pass
+        self._pass, self._answer = None, outputs.predict(key, noise_level, slopes)
 
     def record(self, output: Any) -> None:
         """Keep the output of a pass that ran."""
@@ -152,10 +169,13 @@ def _copy(leaf: Any) -> Any:
     return leaf.detach().clone() if isinstance(leaf, torch.Tensor) else leaf
 
 
-def _extrapolate(older: Any, last: Any, weight: float) -> Any:
+def _combine(leaves: Sequence[Any], weights: Sequence[float]) -> Any:
+    """The weighted sum of tensors, in float32 at least; the last leaf if they are none."""
+    last = leaves[-1]
     if not isinstance(last, torch.Tensor) or not last.is_floating_point():
         return _copy(last)
-    if older.shape != last.shape:
-        return _copy(last)
     wide = torch.promote_types(last.dtype, torch.float32)
-    return torch.lerp(older.to(wide), last.to(wide), 1 + weight).to(last.dtype)
+    total = last.to(wide) * weights[-1]
+    for leaf, weight in zip(leaves[:-1], weights[:-1], strict=True):
+        total = total.add(leaf.to(wide), alpha=weight)
+    return total.to(last.dtype)

@@ -255,7 +255,7 @@ class TransformerRuntime:
         )
         if self._reuse is not None and step.assignment == REUSE:
             self.assignment = REUSE
-            self._reuse.answer()
+            self._reuse.answer(step.slopes)
             run.note(index, REUSE)
             return
         if obstacle is not None and step != Step(DENSE):

@@ -69,3 +69,14 @@ def test_a_schedule_cannot_begin_with_reuse():
         Schedule((Phase(1.0, REUSE),))
     with pytest.raises(ValueError, match="no dense_every, got 3"):
         Schedule((Phase(1.0, DENSE), Phase(0.5, REUSE, 3)))
+    for slopes in ((1.0, 2.0, 3.0), (9.0,), (True,), ("a",), (float("nan"),)):
+        with pytest.raises(ValueError, match="at most 2 numbers from -8 to 8"):
+            Schedule((Phase(1.0, DENSE), Phase(0.5, REUSE, 0, slopes)))
+    with pytest.raises(ValueError, match="slopes are for reused steps, got them for 'sparse'"):
+        Schedule((Phase(1.0, DENSE), Phase(0.5, SPARSE, 0, (1.0,))))
+
+
+def test_slopes_belong_to_the_phase():
+    phases = (Phase(1.0, DENSE), Phase(0.55, REUSE, 0, (0.5, 0.25)), Phase(0.25, DENSE))
+    steps = run_steps(Schedule(phases), [1.0, 0.75, 0.5, 0.3, 0.1], lambda _: False)
+    assert [step.slopes for step in steps] == [(), (), (0.5, 0.25), (0.5, 0.25), ()]

@@ -25,7 +25,8 @@ def plan(schedule, patterns=None):
     return make_plan((patterns or SPARSE).patterns.values(), schedule)
 
 
-REUSES = plan([(1.0, DENSE), (0.6, REUSE), (0.4, USED), (0.15, REUSE)])
+LINE = 0, (1.0,)
+REUSES = plan([(1.0, DENSE), (0.6, REUSE, *LINE), (0.4, USED), (0.15, REUSE, *LINE)])
 """For 5 even steps, from 1 to 0: dense, dense, reuse, sparse, reuse."""
 
 
@@ -70,15 +71,23 @@ def test_reused_outputs_are_on_the_line_through_the_last_two(make_pipe, guidance
             torch.testing.assert_close(c, b + weight * (b - a))
 
 
-def test_one_recorded_output_is_used_as_it_is():
+def test_outputs_follow_from_those_that_were_recorded():
     past = PastOutputs()
     past.record(0, 0.8, (torch.ones(2), 7))
-    assert torch.equal(past.predict(0, 0.6)[0], torch.ones(2))
+    assert torch.equal(past.predict(0, 0.6, (1.0,))[0], torch.ones(2))  # only one is known
     past.record(0, 0.6, (torch.zeros(2), 7))
     past.record(1, 0.6, (torch.full((2,), 5.0), 7))
-    value, other = past.predict(0, 0.5)
-    torch.testing.assert_close(value, torch.full((2,), -0.5))
-    assert other == 7
+    for slopes, expected in {
+        (): 0.0, (1.0,): -0.5, (0.5,): -0.25, (2.0, -1.0): -0.5,
+    }.items():  # fmt: skip
+        value, other = past.predict(0, 0.5, slopes)
+        torch.testing.assert_close(value, torch.full((2,), expected))
+        assert other == 7
+    past.record(0, 0.4, (torch.zeros(2), 7))  # rates of change: 0, then 5 before
+    value, _ = past.predict(0, 0.3, (1.0, 0.5))
+    torch.testing.assert_close(value, torch.full((2,), -0.1 * 0.5 * 5))
+    past.record(0, 0.4, (torch.ones(2), 7))  # the same noise level again
+    assert torch.isfinite(past.predict(0, 0.3, (1.0, 0.5))[0]).all()
     assert 2 not in past
 
 
@@ -88,7 +97,7 @@ def test_half_precision_is_extrapolated_in_float32():
     past.record(0, 0.8, a)
     past.record(0, 0.7, b)
     exact = (b.double() + (b.double() - a.double()) * (0.65 - 0.7) / (0.7 - 0.8)).bfloat16()
-    torch.testing.assert_close(past.predict(0, 0.65), exact, rtol=2**-8, atol=0)
+    torch.testing.assert_close(past.predict(0, 0.65, (1.0,)), exact, rtol=2**-8, atol=0)
 
 
 def test_the_output_of_a_pass_may_be_changed_in_place():
