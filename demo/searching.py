@@ -14,7 +14,6 @@ from ajour.demo.heads import ShownPlan
 from ajour.search.engine import Progress, Search
 from ajour.search.report.figures import fitted
 from ajour.search.settings import Settings, Target
-from ajour.search.solve.knapsack import frontier
 from ajour.search.solve.target import USUAL_OFFSET_DB, best_of, meets
 from ajour.search.work import Work
 from ajour.search.workers import Workers
@@ -175,7 +174,7 @@ def predicted(progress: Progress, target: Target) -> Points:
     if progress.verified:
         best = best_of(progress.verified, target)
         known, measured = (best.seconds, best.decibels), (best.speedup, best.psnr_db)
-    choices = frontier(problem)
-    points = fitted([(problem.seconds(c), problem.decibels(c)) for c in choices], known, measured)
+    curve = [(problem.seconds(c), problem.decibels(c)) for c in problem.frontier]
+    points = fitted(curve, known, measured)
     limit = max(BEST_SHOWN, min(psnr for _, psnr in points) + SPAN_SHOWN)
     return tuple(point for point in points if point[1] <= limit)

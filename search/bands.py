@@ -32,12 +32,10 @@ class Bands:
             start + length // 2 for start, length in zip(self.starts, self.lengths, strict=True)
         ]
 
-    @property
-    def edges(self) -> list[float]:
-        """Noise level at which each band begins: halfway between the steps around it."""
+    def edge(self, step: int) -> float:
+        """Noise level at which a phase begins with a step: halfway to the step before."""
         levels = self.noise_levels
-        inner = (round((levels[step - 1] + levels[step]) / 2, 6) for step in self.starts[1:])
-        return [1.0, *inner]
+        return 1.0 if step == 0 else round((levels[step - 1] + levels[step]) / 2, 6)
 
     def of(self, step: int) -> int:
         """Index of the band that a step is in."""

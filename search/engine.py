@@ -9,14 +9,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ajour.lowering import density
-from ajour.schedule import DENSE
+from ajour.schedule import DENSE, REUSE
 from ajour.search.bands import Bands
-from ajour.search.calibrate.prompt import Calibration, Calibrator, weighted_errors
+from ajour.search.calibrate.prompt import (
+    Calibration,
+    Calibrator,
+    mean_changes,
+    reuse_gains,
+    weighted_errors,
+)
 from ajour.search.provenance import origin, provenance
 from ajour.search.results import Outcome, VerifiedPlan
 from ajour.search.setup import RunShape, Setup, run_shape
 from ajour.search.solve.candidates import default_candidates
-from ajour.search.solve.knapsack import frontier
+from ajour.search.solve.joint import RunChoice, RunProblem
 from ajour.search.solve.plan import build_plan, single_patterns
 from ajour.search.solve.problem import density_problem, time_problem
 from ajour.search.solve.target import reach
@@ -32,7 +38,7 @@ if TYPE_CHECKING:
     from ajour.patterns import Pattern
     from ajour.plan import Plan
     from ajour.search.settings import Settings
-    from ajour.search.solve.problem import Choice, Problem
+    from ajour.search.solve.problem import Choice
     from ajour.search.work import Work
     from ajour.search.workers import Workers
 
@@ -41,7 +47,7 @@ class Progress(NamedTuple):
     """Calibrations of every prompt, the problem in seconds, and verified plans in order."""
 
     calibrations: Sequence[Calibration]
-    problem: Problem
+    problem: RunProblem
     verified: tuple[VerifiedPlan, ...]
 
 
@@ -102,30 +108,33 @@ class Search:
         costs = self._costs()
         bands = self.bands
         errors = weighted_errors(calibrations, bands)
-        problem = time_problem(errors, bands, costs)
-        densities = density_problem(errors, bands, self.densities)
+        changes = mean_changes(calibrations, bands) if settings.reuse else None
+        gains = reuse_gains(calibrations, bands)
+        problem = RunProblem(partial(time_problem, errors, costs), bands, changes, gains)
+        shares = partial(density_problem, errors, self.densities)
+        densities = RunProblem(shares, bands, None, gains, problem.ways[1:])
         verified: dict[str, VerifiedPlan] = {}
 
-        def build(choice: Choice) -> Plan:
-            return build_plan(self.setup.model, self.candidates, choice, bands)
+        def build(choice: RunChoice) -> Plan:
+            return build_plan(self.setup.model, self.candidates, choice.heads, bands, choice.gaps)
 
         def report() -> None:
             self.on_progress(Progress(calibrations, problem, tuple(verified.values())))
 
-        def verify(choice: Choice, timed: bool = True, name: str = "") -> VerifiedPlan:
+        def verify(choice: RunChoice, timed: bool = True, name: str = "") -> VerifiedPlan:
             plan = build(choice)
             key = plan_key(plan)
             predicted = problem.seconds(choice), problem.decibels(choice)
             result = VerifiedPlan(name, plan, choice, key, *predicted, self.verifier.verify(plan))
             if timed:
-                attention = _attention_seconds(plan, choice, bands, costs)
+                attention = _attention_seconds(plan, choice.heads, bands, costs)
                 times = self._time_plan(plan)
                 result = replace(result, times=times, predicted_attention_seconds=attention)
             verified[key] = result
             report()
             return result
 
-        def measure_speedup(choice: Choice) -> float:
+        def measure_speedup(choice: RunChoice) -> float:
             if self._predicts:
                 return problem.dense_seconds / problem.seconds(choice)
             return self._time_plan(build(choice)).speedup
@@ -138,8 +147,10 @@ class Search:
             chosen = verify(chosen.choice)
         attempts = tuple(verified[plan.key] for plan in plans)
         baselines = tuple(
-            verify(choice, name=name)
-            for name, choice in single_patterns(problem, list(self.candidates), chosen.seconds)
+            verify(RunChoice(heads), name=name)
+            for name, heads in single_patterns(
+                problem.computed, list(self.candidates), chosen.seconds
+            )
         )
         outcome = Outcome(
             plan=chosen.plan,
@@ -152,7 +163,7 @@ class Search:
             onset=tuple(np.mean([c.onset for c in calibrations], axis=0).tolist()),
             band_errors=tuple(problem.band_errors(chosen.choice).tolist()),
             dense_seconds=problem.dense_seconds,
-            frontier=tuple((problem.seconds(c), problem.decibels(c)) for c in frontier(problem)),
+            frontier=tuple((problem.seconds(c), problem.decibels(c)) for c in problem.frontier),
             verified=attempts,
             chosen=chosen,
             baselines=baselines,
@@ -207,12 +218,12 @@ class Search:
         return PassTimes(**self.workers.first_only(self.work, key, lambda: asdict(measure())))
 
 
-def _attention_seconds(plan: Plan, choice: Choice, bands: Bands, costs: Costs) -> float:
+def _attention_seconds(plan: Plan, heads: Choice, bands: Bands, costs: Costs) -> float:
     """Predicted seconds in the operator of a run's mean sparse pass."""
     steps = run_steps(plan.schedule, bands.noise_levels, plan.is_captured)
     seconds = [
-        costs.attention(choice[bands.of(index)])
+        costs.attention(heads[bands.of(index)])
         for index, step in enumerate(steps)
-        if step.assignment != DENSE and not step.measures
+        if step.assignment not in (DENSE, REUSE) and not step.measures
     ]
     return float(np.mean(seconds or [0.0]))

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ajour.plan import Plan
     from ajour.search.bands import Bands
     from ajour.search.settings import Settings
-    from ajour.search.solve.problem import Choice
+    from ajour.search.solve.joint import RunChoice
     from ajour.search.timing.costs import Costs
     from ajour.search.timing.passes import PassTimes
     from ajour.search.verify.runs import Quality
@@ -26,7 +26,7 @@ class VerifiedPlan:
     Attributes:
         name: of the pattern, for a plan with one pattern for all heads; otherwise empty.
         plan: the plan.
-        choice: (bands, layers, heads), what the plan assigns.
+        choice: what the plan assigns.
         key: of the plan's units of work and videos.
         seconds: predicted, of denoising.
         decibels: predicted signal-to-noise ratio, up to a constant.
@@ -37,7 +37,7 @@ class VerifiedPlan:
 
     name: str
     plan: Plan
-    choice: Choice
+    choice: RunChoice
     key: str
     seconds: float
     decibels: float

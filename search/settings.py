@@ -57,6 +57,7 @@ class Settings:
         call: further arguments of the pipeline's call.
         seed: the first seed.
         bands: bands of steps that may get different assignments.
+        reuse: whether steps may be reused.
         backend: the operator's backend; None chooses.
         costs: the cost model to use; None measures it.
     """
@@ -68,6 +69,7 @@ class Settings:
     call: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     bands: int = 5
+    reuse: bool = True
     backend: str | None = None
     costs: Costs | None = None
 

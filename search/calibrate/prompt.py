@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ajour.patterns import Captured, Full
+from ajour.schedule import PAST
 from ajour.search.bands import Bands
 from ajour.search.calibrate.errors import ErrorMeter
 from ajour.search.calibrate.trajectory import Trajectory, relative_error
@@ -16,6 +17,7 @@ from ajour.search.setup import uniform_plan
 from ajour.search.solve.knapsack import solve
 from ajour.search.solve.plan import build_plan
 from ajour.search.solve.problem import DENSE_BAND, Problem
+from ajour.search.solve.reuse import Changes
 from ajour.search.work import rounded
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from ajour.search.calibrate.trajectory import Call
     from ajour.search.setup import Setup
     from ajour.search.solve.problem import Choice
+    from ajour.search.solve.reuse import Gap
 
 TRIAL_DENSITY = 0.3
 """Mean density of the trial choice whose effect on the result is measured."""
@@ -47,12 +50,17 @@ class Calibration:
             unit of a layer's summed head errors.
         onset: (bands,), relative squared error of the final latents if the trial choice holds from
             each band to the end.
+        changes: (steps, steps), inner products of changes from step to step, see `Changes`.
+        reuse: (bands,), relative squared error of the final latents if the middle step of a band
+            is reused alone; 0 where that is the first step of the run.
     """
 
     errors: NDArray[np.float64]
     trial: NDArray[np.float64]
     influence: NDArray[np.float64]
     onset: NDArray[np.float64]
+    changes: NDArray[np.float64]
+    reuse: NDArray[np.float64]
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -65,11 +73,12 @@ class Calibration:
 
 
 class DenseRun(NamedTuple):
-    """One dense run: errors of all candidates, final latents, and the recording."""
+    """One dense run: errors of all candidates, final latents, recording, changes of outputs."""
 
     errors: NDArray[np.float64]
     latents: torch.Tensor
     trajectory: Trajectory
+    changes: NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +98,7 @@ class Calibrator:
     @property
     def units(self) -> int:
         """Units of work of a prompt, for a progress bar."""
-        return 1 + len(self.steps) + len(self.bands.starts)
+        return 2 + len(self.steps) + 2 * len(self.bands.starts)
 
     def measure(
         self, prompt: str, seed: int, unit: Callable[[str, Callable[[], Any]], Any]
@@ -123,12 +132,28 @@ class Calibrator:
             with self.setup.enabled(plan), trajectory.replay(share):
                 return rounded(relative_error(self.setup.latents(prompt, seed), exact))
 
+        changes = np.array(unit("changes", lambda: rounded(dense().changes, 8)))
+
+        def reuse(band: int) -> Any:
+            step = self.bands.middles[band]
+            if step == 0:
+                return 0.0
+            gap = one_step(Changes(changes, self.bands.noise_levels), step)
+            heads = np.full(errors.shape[:3], DENSE_BAND)
+            plan = build_plan(self.setup.model, self.candidates, heads, self.bands, [gap])
+            trajectory, exact = dense().trajectory, dense().latents
+            with self.setup.enabled(plan), trajectory.replay(step / steps):
+                return rounded(relative_error(self.setup.latents(prompt, seed), exact))
+
         influences = [unit(f"influence/{i}", partial(influence, i)) for i in range(len(self.steps))]
         onsets = [unit(f"onset/{band}", partial(onset, band)) for band in range(len(trial))]
-        return Calibration(errors, trial, np.array(influences), np.array(onsets))
+        reuses = [unit(f"reuse/{band}", partial(reuse, band)) for band in range(len(trial))]
+        return Calibration(
+            errors, trial, np.array(influences), np.array(onsets), changes, np.array(reuses)
+        )
 
     def _run_dense(self, prompt: str, seed: int) -> DenseRun:
-        trajectory = Trajectory(self.setup.pipe.transformer)
+        trajectory = Trajectory(self.setup.pipe)
         with self.setup.enabled(uniform_plan(self.setup.pipe.transformer, Full())) as session:
             meter = ErrorMeter(session, list(self.candidates.values()), self.bands.most)
             with (
@@ -136,7 +161,8 @@ class Calibrator:
                 trajectory.record(lambda: session.step in self.steps),
             ):
                 latents = self.setup.latents(prompt, seed)
-            return DenseRun(meter.errors(), latents, trajectory)
+            changes = trajectory.changes(latents)
+            return DenseRun(meter.errors(), latents, trajectory, changes)
 
     def _change(
         self, trajectory: Trajectory, call: Call, trial: Choice, layers: NDArray[np.int64]
@@ -202,3 +228,35 @@ def weights(calibrations: Sequence[Calibration], bands: Bands) -> NDArray[np.flo
     floor = 1e-3 * monotone / len(onset)  # no band is free
     share = np.maximum(added, floor) / np.maximum(trial, 1e-12)
     return np.asarray(share[:, None] * influence)
+
+
+def one_step(changes: Changes, step: int) -> Gap:
+    """The gap of one reused step after computed steps."""
+    return changes.gap(tuple(range(step - 1, max(step - 1 - PAST, -1), -1)), 1)
+
+
+def mean_changes(calibrations: Sequence[Calibration], bands: Bands) -> Changes:
+    """Changes of the output, mean over the prompts."""
+    products = np.mean([calibration.changes for calibration in calibrations], axis=0)
+    return Changes(np.asarray(products), bands.noise_levels)
+
+
+def reuse_gains(calibrations: Sequence[Calibration], bands: Bands) -> NDArray[np.float64]:
+    """How much an error in a step's output grows until the end of the run: (steps,).
+
+    It is measured for one reused step per band; steps between have values between. Geometric means
+    over the prompts.
+    """
+    middles = bands.middles
+    logs: dict[int, list[float]] = {}
+    for calibration in calibrations:
+        changes = Changes(calibration.changes, bands.noise_levels)
+        for step, measured in zip(middles, calibration.reuse, strict=True):
+            if step and measured > 0:
+                predicted = max(one_step(changes, step).error, 1e-12)
+                logs.setdefault(step, []).append(float(np.log(measured / predicted)))
+    steps = np.arange(len(bands.noise_levels))
+    if not logs:
+        return np.ones(len(steps))
+    known = sorted(logs)
+    return np.exp(np.interp(steps, known, [np.mean(logs[step]) for step in known]))

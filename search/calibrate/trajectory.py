@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import wraps
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -11,6 +12,9 @@ from ajour.search.setup import first_tensor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class Call(NamedTuple):
@@ -27,29 +31,59 @@ class Trajectory:
     A replayed run takes the first outputs from here. The scheduler still does all its steps, so
     multistep schedulers arrive at the middle in the right state.
 
-    `outputs` has one entry per call of the recorded run; `calls` are those kept with arguments.
+    Args:
+        pipe: the pipeline.
+
+    Attributes:
+        outputs: one for each call of the recorded run.
+        calls: those that were kept with their arguments.
+        guided: what the scheduler was given in each step: outputs with guidance, flat.
     """
 
-    def __init__(self, transformer: torch.nn.Module) -> None:
-        self.transformer: Any = transformer
+    def __init__(self, pipe: Any) -> None:
+        self.transformer: Any = pipe.transformer
+        self.scheduler: Any = pipe.scheduler
         self.outputs: list[Any] = []
         self.calls: list[Call] = []
+        self.guided: list[torch.Tensor] = []
 
     @contextmanager
     def record(self, keeps: Callable[[], bool]) -> Iterator[None]:
-        """Record the transformer's outputs within the block, and the calls that `keeps` wants."""
-        self.outputs, self.calls = [], []
+        """Record a run within the block, and the calls that `keeps` wants with arguments."""
+        self.outputs, self.calls, self.guided = [], [], []
 
         def note(module: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             self.outputs.append(output)
             if keeps():
                 self.calls.append(Call(args, kwargs, output))
 
+        method, of_instance = self.scheduler.step, vars(self.scheduler).get("step")
+
+        @wraps(method)  # pipelines read its signature
+        def step(model_output: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            self.guided.append(model_output.detach().float().flatten())
+            return method(model_output, *args, **kwargs)
+
         hook = self.transformer.register_forward_hook(note, with_kwargs=True)
+        self.scheduler.step = step
         try:
             yield
         finally:
             hook.remove()
+            del self.scheduler.step
+            if of_instance is not None:
+                self.scheduler.step = of_instance
+
+    def changes(self, latents: torch.Tensor) -> NDArray[np.float64]:
+        """Inner products of the changes from step to step, see `Changes`: (steps, steps).
+
+        Args:
+            latents: the final latents of the recorded run.
+        """
+        outputs = torch.stack(self.guided)
+        changes = torch.diff(outputs, dim=0, prepend=outputs[:1])
+        spread = float((latents - latents.mean()).double().square().sum())
+        return (changes @ changes.T).double().cpu().numpy() / spread
 
     @contextmanager
     def replay(self, share: float) -> Iterator[None]:

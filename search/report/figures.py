@@ -84,7 +84,7 @@ def time_figure(costs: Costs) -> str:
 
 def error_figure(outcome: Outcome) -> str:
     """The error of sparse steps along the denoising."""
-    edges = [*outcome.bands.edges, 0.0]
+    edges = [*map(outcome.bands.edge, outcome.bands.starts), 0.0]
 
     def draw(axes: Any) -> None:
         onset = np.maximum(outcome.onset, 1e-9)

@@ -19,13 +19,25 @@ if TYPE_CHECKING:
 def frontier(problem: Problem) -> Iterator[Choice]:
     """The best choices from all dense to the cheapest, each faster than the one before."""
     fastest = np.inf
-    scale = problem.errors.max() / max(problem.costs.max(), 1e-30)
-    for price in np.geomspace(1e-9, 1e3, 192) * scale:  # of a second
+    for price in prices(problem, 192):
         choice = problem.at_price(price)
         seconds = problem.seconds(choice)
         if seconds < fastest:
             fastest = seconds
             yield choice
+
+
+def prices(problem: Problem, count: int) -> NDArray[np.float64]:
+    """Errors that a second may be worth, from all dense to the cheapest choice."""
+    scale = problem.errors.max() / max(problem.costs.max(), 1e-30)
+    return np.asarray(np.geomspace(1e-9, 1e3, count) * scale)
+
+
+def least(problem: Problem) -> float:
+    """What the cheapest choice costs."""
+    _, layers, heads, _ = problem.errors.shape
+    cheapest = (heads * problem.costs + problem.group_seconds @ problem.members).min(axis=1)
+    return float(np.minimum(problem.fixed + layers * cheapest, problem.dense).sum())
 
 
 def solve(problem: Problem, budget: float) -> Choice:
@@ -39,12 +51,10 @@ def solve(problem: Problem, budget: float) -> Choice:
 
     bands, layers, heads, count = problem.errors.shape
     members, group_seconds = problem.members, problem.group_seconds
-    cheapest = (heads * problem.costs + group_seconds @ members).min(axis=1)
-    least = float(np.minimum(problem.fixed + layers * cheapest, problem.dense).sum())
-    if least > budget:
+    if (cheapest := least(problem)) > budget:
         raise ValueError(
             f"a budget of {problem.in_words(budget)} cannot be met: the cheapest choice has "
-            f"{problem.in_words(least)}"
+            f"{problem.in_words(cheapest)}"
         )
     useful = _useful(problem)
     band, _, _, candidate = useful.nonzero()

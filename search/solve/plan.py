@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ajour.plan import Plan
-from ajour.schedule import DENSE, Phase, Schedule
+from ajour.schedule import DENSE, REUSE, Phase, Schedule
 from ajour.search.solve.problem import DENSE_BAND
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ajour.patterns import Pattern
     from ajour.search.bands import Bands
     from ajour.search.solve.problem import Choice, Problem
+    from ajour.search.solve.reuse import Gap
 
 COMPARED = 2
 """Single patterns that a search compares its plan with."""
@@ -26,29 +27,48 @@ about this size, and the longer time favours the single pattern."""
 
 
 def build_plan(
-    model: Mapping[str, Any], candidates: Mapping[str, Pattern], choice: Choice, bands: Bands
+    model: Mapping[str, Any],
+    candidates: Mapping[str, Pattern],
+    heads: Choice,
+    bands: Bands,
+    gaps: Sequence[Gap] = (),
 ) -> Plan:
     """The plan of a choice.
 
-    Bands with the same choice share an assignment, and neighbours among them a phase. Phases begin
-    at noise levels halfway between two steps, so that other numbers of steps are split alike.
+    Bands with the same choice share an assignment, and neighbouring steps of one use a phase.
+    Phases begin at noise levels halfway between two steps, so that other numbers of steps are
+    split alike.
+
+    Args:
+        model: the `model` of the plan.
+        candidates: patterns by name.
+        heads: the candidate of every head by band.
+        bands: of the run.
+        gaps: reused steps.
     """
     names = list(candidates)
     assignments: dict[tuple[tuple[str, ...], ...], str] = {}
-    phases: list[Phase] = []
-    for edge, chosen in zip(bands.edges, choice, strict=True):
+    of_band: list[str] = []
+    for chosen in heads:
         if (chosen == DENSE_BAND).all():
-            assignment = DENSE
+            of_band.append(DENSE)
         else:
             rows = tuple(tuple(names[index] for index in row) for row in chosen)
-            assignment = assignments.setdefault(rows, f"sparse-{len(assignments) + 1}")
-        if not phases or phases[-1].assignment != assignment:
-            phases.append(Phase(edge, assignment))
-    used = np.unique(choice[choice != DENSE_BAND])
+            of_band.append(assignments.setdefault(rows, f"sparse-{len(assignments) + 1}"))
+    uses = [(of_band[bands.of(step)], ()) for step in range(len(bands.noise_levels))]
+    for gap in gaps:
+        uses[gap.start : gap.start + gap.length] = [(REUSE, gap.slopes)] * gap.length
+    phases: list[Phase] = []
+    for step, (assignment, slopes) in enumerate(uses):
+        if step == 0 or uses[step - 1] != uses[step]:
+            phases.append(Phase(bands.edge(step), assignment, slopes=slopes))
+    computed = {phase.assignment for phase in phases}
+    kept = {name: rows for rows, name in assignments.items() if name in computed}
+    used = {name for rows in kept.values() for row in rows for name in row}
     return Plan(
         dict(model),
-        {names[index]: candidates[names[index]] for index in used},
-        {assignment: rows for rows, assignment in assignments.items()},
+        {name: pattern for name, pattern in candidates.items() if name in used},
+        kept,
         Schedule(tuple(phases)),
     )
 

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from ajour.search.bands import Bands
     from ajour.search.timing.costs import Costs
 
 SWEEPS = 3
@@ -79,9 +78,13 @@ class Problem:
 
     def seconds(self, choice: Choice) -> float:
         """Predicted seconds of a choice."""
+        return float(self.band_seconds(choice).sum())
+
+    def band_seconds(self, choice: Choice) -> NDArray[np.float64]:
+        """Predicted seconds of each band: (bands,)."""
         dense = (choice == DENSE_BAND).all(axis=(1, 2))
         sparse = self.fixed + self._layer_seconds(np.maximum(choice, 0)).sum(axis=1)
-        return float(np.where(dense, self.dense, sparse).sum())
+        return np.where(dense, self.dense, sparse)
 
     def error(self, choice: Choice) -> float:
         """Predicted error of a choice."""
@@ -147,9 +150,15 @@ class Problem:
         return np.asarray((used[:, :, None] & self.members).any(axis=-1))
 
 
-def time_problem(errors: NDArray[np.float64], bands: Bands, costs: Costs) -> Problem:
-    """The problem in seconds of a run, for errors of (bands, layers, heads, C)."""
-    passes = np.array(bands.lengths) * float(costs.passes)
+def time_problem(errors: NDArray[np.float64], costs: Costs, steps: NDArray[np.float64]) -> Problem:
+    """The problem in seconds of a run.
+
+    Args:
+        errors: (bands, layers, heads, C).
+        costs: the cost model.
+        steps: (bands,), steps of each band that are computed.
+    """
+    passes = steps * costs.passes
     times = np.outer(passes, costs.heads)
     groups = [Group(np.array(costs.pooled), passes * costs.pooling)]
     if costs.first and errors.size <= MOST_SHARED:
@@ -167,13 +176,15 @@ def time_problem(errors: NDArray[np.float64], bands: Bands, costs: Costs) -> Pro
 
 
 def density_problem(
-    errors: NDArray[np.float64], bands: Bands, densities: NDArray[np.float64]
+    errors: NDArray[np.float64], densities: NDArray[np.float64], steps: NDArray[np.float64]
 ) -> Problem:
     """The problem in shares of dense attention, summed over steps, layers and heads.
 
-    Errors are (bands, layers, heads, C), densities (C,).
+    Args:
+        errors: (bands, layers, heads, C).
+        densities: (C,), of the candidates.
+        steps: (bands,), steps of each band that are computed.
     """
-    steps = np.array(bands.lengths, dtype=float)
     everything = steps * errors.shape[1] * errors.shape[2]
     return Problem(
         errors, np.outer(steps, densities), np.zeros(len(steps)), everything, unit="density"

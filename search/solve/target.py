@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ajour.search.solve.knapsack import frontier, solve
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -15,7 +13,7 @@ if TYPE_CHECKING:
 
     from ajour.search.results import VerifiedPlan
     from ajour.search.settings import Target
-    from ajour.search.solve.problem import Choice, Problem
+    from ajour.search.solve.joint import RunChoice, RunProblem
 
 TRIES = 5
 """Plans that are verified, or only timed, at most."""
@@ -57,15 +55,15 @@ class TimedChoice(NamedTuple):
 
     speedup: float
     seconds: float
-    choice: Choice
+    choice: RunChoice
 
 
 def reach(
     target: Target,
-    problem: Problem,
-    densities: Problem,
-    verify: Callable[[Choice], VerifiedPlan],
-    measure_speedup: Callable[[Choice], float],
+    problem: RunProblem,
+    densities: RunProblem,
+    verify: Callable[[RunChoice], VerifiedPlan],
+    measure_speedup: Callable[[RunChoice], float],
 ) -> tuple[VerifiedPlan, list[VerifiedPlan], bool]:
     """Time or verify plans until one meets the target with little to spare.
 
@@ -82,7 +80,7 @@ def reach(
     if target.kind == "psnr":
         return _reach_quality(problem, target, verify)
     if target.kind == "density":
-        choice, met = solve(densities, target.value * densities.dense_seconds), True
+        choice, met = densities.solve(target.value * densities.dense_seconds), True
     else:
         choice, met = _reach_speed(problem, target.value, measure_speedup)
     plan = verify(choice)
@@ -111,16 +109,16 @@ def meets(plan: VerifiedPlan, target: Target) -> bool:
 
 
 def _reach_speed(
-    problem: Problem, wanted: float, measure_speedup: Callable[[Choice], float]
-) -> tuple[Choice, bool]:
+    problem: RunProblem, wanted: float, measure_speedup: Callable[[RunChoice], float]
+) -> tuple[RunChoice, bool]:
     """The slowest timed choice that has the speed-up, or the fastest; and whether it has it."""
     dense = problem.dense_seconds
-    least = min(problem.seconds(choice) for choice in frontier(problem))
+    least = min(problem.seconds(choice) for choice in problem.frontier)
     aim = (1 + CLOSE_SPEED / 2) * wanted
     budget = dense / wanted
     timed: list[TimedChoice] = []
     for _ in range(TRIES):
-        choice = solve(problem, max(budget, least))
+        choice = problem.solve(max(budget, least))
         timed.append(TimedChoice(measure_speedup(choice), problem.seconds(choice), choice))
         fast = [(plan.seconds, plan.speedup) for plan in timed if plan.speedup >= wanted]
         slow = [(plan.seconds, plan.speedup) for plan in timed if plan.speedup < wanted]
@@ -141,10 +139,10 @@ def _reach_speed(
 
 
 def _reach_quality(
-    problem: Problem, target: Target, verify: Callable[[Choice], VerifiedPlan]
+    problem: RunProblem, target: Target, verify: Callable[[RunChoice], VerifiedPlan]
 ) -> tuple[VerifiedPlan, list[VerifiedPlan], bool]:
     wanted, dense = target.value, problem.dense_seconds
-    curve = sorted((problem.seconds(c), problem.decibels(c)) for c in frontier(problem))
+    curve = sorted((problem.seconds(c), problem.decibels(c)) for c in problem.frontier)
     times, levels = np.array(curve).T
     levels = np.maximum.accumulate(levels)
     level = (wanted + CLOSE_DB / 2 - USUAL_OFFSET_DB) / USUAL_SLOPE
@@ -176,29 +174,29 @@ def _reach_quality(
 
 
 def _new_choice(
-    problem: Problem,
+    problem: RunProblem,
     budget: float,
     wanted: float,
     plans: Sequence[VerifiedPlan],
     times: NDArray[np.float64],
-) -> Choice | None:
+) -> RunChoice | None:
     """The choice of a budget, or the frontier's next choice if it was verified before.
 
     None if that was verified too.
     """
-    known = {plan.choice.tobytes() for plan in plans}
-    choice = solve(problem, budget)
-    if choice.tobytes() not in known:
+    known = {plan.choice.key for plan in plans}
+    choice = problem.solve(budget)
+    if choice.key not in known:
         return choice
     last = plans[-1]
     if last.psnr_db < wanted:
-        others = times[(times > 1.001 * last.seconds) & (times < 0.999 * problem.dense.sum())][:1]
+        others = times[(times > 1.001 * last.seconds) & (times < 0.999 * problem.dense_seconds)][:1]
     else:
         others = times[times < 0.999 * last.seconds][-1:]
     if not len(others):
         return None
-    choice = solve(problem, 1.0001 * float(others[0]))
-    return None if choice.tobytes() in known else choice
+    choice = problem.solve(1.0001 * float(others[0]))
+    return None if choice.key in known else choice
 
 
 def expected_level(plans: Sequence[VerifiedPlan], aim: float) -> float:

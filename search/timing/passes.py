@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from ajour.pipelines.stopwatch import LayerTimer, timed
-from ajour.schedule import DENSE
+from ajour.schedule import DENSE, REUSE
 from ajour.steps import run_steps
 
 if TYPE_CHECKING:
@@ -116,7 +116,8 @@ def time_plan(
 ) -> PassTimes:
     """Time a plan's passes.
 
-    Of the passes of a denoising step, the first measures captured maps. Any prompt will do.
+    Of the passes of a denoising step, the first measures captured maps. A reused step takes no
+    time. Any prompt will do.
     """
     steps = [
         MEASURING if step.measures else step.assignment
@@ -124,12 +125,16 @@ def time_plan(
     ]
     times = time_passes(setup, plan, prompt, rounds, measuring=MEASURING in steps)
     seconds = {name: np.array(values) for name, values in times.passes.items()}
+    seconds[REUSE] = np.zeros(rounds)
     if MEASURING in steps:
         seconds[MEASURING] = (seconds[MEASURING] + (passes - 1) * seconds[DENSE]) / passes
     run = np.sum([seconds[name] for name in steps], axis=0)
-    sparse = [times.layers[name].sum(axis=1) for name in steps if name not in (DENSE, MEASURING)]
+    stock = (DENSE, MEASURING, REUSE)
+    sparse = [times.layers[name].sum(axis=1) for name in steps if name not in stock]
     return PassTimes(
-        pass_seconds={name: float(np.median(values)) for name, values in seconds.items()},
+        pass_seconds={
+            name: float(np.median(values)) for name, values in seconds.items() if name != REUSE
+        },
         attention_seconds=float(np.median(np.mean(sparse, axis=0))) if sparse else 0.0,
         speedup=float(np.median(len(steps) * seconds[DENSE] / run)),
     )

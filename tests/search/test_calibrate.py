@@ -4,13 +4,22 @@ import torch
 
 import ajour
 from ajour import Diagonal, Full, MultiDiagonal, Skip, Stripe
+from ajour.pipelines.steps import noise_levels
 from ajour.search.bands import Bands
 from ajour.search.calibrate.errors import ErrorMeter
-from ajour.search.calibrate.prompt import Calibration, layer_groups, weights
+from ajour.search.calibrate.prompt import (
+    Calibration,
+    layer_groups,
+    one_step,
+    reuse_gains,
+    weights,
+)
 from ajour.search.calibrate.trajectory import Trajectory, relative_error
 from ajour.search.setup import Setup, uniform_plan
+from ajour.search.solve.plan import build_plan
+from ajour.search.solve.reuse import Changes
 from tests.pipelines.conftest import HEADS, LAYERS, SPARSE, run
-from tests.search.conftest import CALL
+from tests.search.conftest import CALL, CANDIDATES
 
 PATTERNS = [Full(), Skip(), Diagonal(0.5), MultiDiagonal(1, 1), Stripe(3)]
 
@@ -26,7 +35,7 @@ def test_bands_share_the_steps():
     bands = bands_of(10, 4)
     assert bands.lengths == [2, 3, 3, 2]
     assert bands.middles == [1, 3, 6, 9]
-    assert bands.edges == pytest.approx([1, 0.85, 0.55, 0.25])
+    assert [bands.edge(step) for step in bands.starts] == pytest.approx([1, 0.85, 0.55, 0.25])
     assert [bands.of(step) for step in range(10)] == [0, 0, 1, 1, 1, 2, 2, 2, 3, 3]
 
 
@@ -88,7 +97,7 @@ def latents(pipe):
 
 
 def test_a_replay_starts_in_the_middle(pipe):
-    trajectory = Trajectory(pipe.transformer)
+    trajectory = Trajectory(pipe)
     with trajectory.record(lambda: False):
         exact = latents(pipe)
     assert len(trajectory.outputs) == 4
@@ -113,7 +122,7 @@ def test_a_replay_starts_in_the_middle(pipe):
 
 
 def test_a_replay_leaves_a_forward_of_the_instance_as_it_was(pipe):
-    trajectory = Trajectory(pipe.transformer)
+    trajectory = Trajectory(pipe)
     calls, transformer = [], pipe.transformer
 
     def forward(*args, **kwargs):
@@ -130,7 +139,7 @@ def test_a_replay_leaves_a_forward_of_the_instance_as_it_was(pipe):
 
 
 def test_kept_calls_are_computed_again(pipe):
-    trajectory = Trajectory(pipe.transformer)
+    trajectory = Trajectory(pipe)
     with trajectory.record(lambda: True):
         latents(pipe)
     assert len(trajectory.calls) == 4
@@ -143,8 +152,56 @@ def test_weights_of_bands_are_the_errors_that_starting_there_adds():
     calibration = Calibration.from_dict({
         "onset": [0.7, 0.1], "errors": [],
         "trial": [[1.0, 1.0], [2.0, 2.0]], "influence": [[1.0, 3.0], [2.0, 2.0]],
+        "changes": [], "reuse": [],
     })  # fmt: skip
     expected = np.array([[0.15, 0.45], [0.025, 0.025]])
     assert weights([calibration], bands_of(4, 2)) == pytest.approx(expected)
     # The trial choice is then predicted to lose what it did.
     assert (expected * calibration.trial).sum() == pytest.approx(0.7)
+
+
+def test_errors_of_reused_steps_are_those_of_a_run(pipe):
+    """Predicted from recorded outputs, and measured by reusing a step, with guidance."""
+    call = CALL | {"num_inference_steps": 8, "guidance_scale": 3.0}
+    setup = Setup(pipe, call)
+    trajectory = Trajectory(pipe)
+    with trajectory.record(lambda: False):
+        exact = setup.latents("a star", 1)
+    assert len(trajectory.guided) == 8
+    levels = tuple(noise_levels(pipe.scheduler))
+    changes = Changes(trajectory.changes(exact), levels)
+    gap = one_step(changes, 6)
+    plan = build_plan(setup.model, CANDIDATES, np.full((4, 2, 2), -1), Bands(levels, 4), [gap])
+    again = Trajectory(pipe)
+    with setup.enabled(plan) as session, again.record(lambda: False):
+        setup.latents("a star", 1)
+        assert session.steps == ("dense",) * 6 + ("reuse", "dense")
+    missed = (levels[6] - levels[7]) * (again.guided[6] - trajectory.guided[6]).double()
+    spread = (exact - exact.mean()).double().square().sum()
+    assert gap.error == pytest.approx(float(missed.square().sum() / spread), rel=1e-3)
+    assert error_of(changes, (5, 4, 3), gap.slopes) == pytest.approx(gap.error, rel=1e-2)
+    for slopes in ((0.0, 0.0), (1.0, 0.0), gap.slopes[::-1]):  # any other slopes are worse
+        assert error_of(changes, (5, 4, 3), slopes) >= gap.error * (1 - 1e-6)
+
+
+def error_of(changes, history, slopes):
+    """The error of reusing one step with given slopes, term by term."""
+    levels, step = np.array(changes.noise_levels), history[0] + 1
+    rest = np.zeros(len(levels))
+    rest[step] = 1.0
+    for slope, end, start in zip(slopes, history, history[1:], strict=False):
+        rest[start + 1 : end + 1] -= (
+            slope * (levels[step] - levels[history[0]]) / (levels[end] - levels[start])
+        )
+    return changes.widths[step] ** 2 * rest @ changes.products @ rest
+
+
+def test_gains_are_measured_over_predicted_and_lie_between_bands(pipe):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(8, 5))
+    rows[0] = 0
+    changes = Changes(rows @ rows.T, bands_of(8, 2).noise_levels)
+    measured = [8 * one_step(changes, 2).error, 2 * one_step(changes, 6).error]
+    calibration = Calibration(*[np.zeros(0)] * 4, changes.products, np.array(measured))
+    gains = reuse_gains([calibration], bands_of(8, 2))
+    assert gains[[0, 2, 4, 6, 7]] == pytest.approx([8, 8, 4, 2, 2])

@@ -164,7 +164,7 @@ def test_the_problem_costs_what_the_cost_model_says(monkeypatch, most):
     costs = Costs.from_dict(given_costs() | {"layer": 0.1, "pooling": 0.2, "first": 0.3})
     rng, count = np.random.default_rng(0), len(CANDIDATES)
     bands = Bands((1.0, 0.9, 0.6, 0.3), 2)
-    problem = time_problem(rng.random((2, LAYERS, HEADS, count)), bands, costs)
+    problem = time_problem(rng.random((2, LAYERS, HEADS, count)), costs, np.array(bands.lengths))
     for _ in range(20):
         rows = [rng.permutation(count)[:HEADS] for _ in range(2 * LAYERS)]  # all heads are first
         choice = np.array(rows).reshape(2, LAYERS, HEADS)

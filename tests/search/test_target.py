@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from ajour.search.bands import Bands
 from ajour.search.settings import Target
-from ajour.search.solve.knapsack import frontier
+from ajour.search.solve.joint import RunProblem
 from ajour.search.solve.plan import SLOWER, single_patterns
 from ajour.search.solve.problem import DENSE_BAND, Problem
 from ajour.search.solve.target import (
@@ -27,7 +28,13 @@ def problem():
     errors = 10 ** (rng.normal(size=(4, 6, 4, 1)) * 0.7 - 6 * costs + rng.normal(size=12) * 0.1)
     errors[..., 0] = 0
     errors *= 10.0 ** -np.arange(4)[:, None, None, None]
-    return Problem(errors, np.tile(costs, (4, 1)), np.full(4, 6.0), np.full(4, 32.0))
+    return only(Problem(errors, np.tile(costs, (4, 1)), np.full(4, 6.0), np.full(4, 32.0)))
+
+
+def only(problem):
+    """A run of one step per band, all of them computed."""
+    bands = len(problem.errors)
+    return RunProblem(lambda _: problem, Bands(tuple(np.linspace(1, 0.1, bands)), bands))
 
 
 def run(problem, target, quality, speedup=None):
@@ -75,10 +82,10 @@ def test_no_plan_is_verified_twice_where_the_frontier_is_coarse():
     """Four plans in all: a budget soon gives a known plan, and the next has the quality."""
     errors = np.full((1, 1, 1, 3), 1.0)
     errors[0, 0, 0] = [0.0, 1e-3, 1e-2]
-    problem = Problem(errors, np.array([[0.9, 0.5, 0.1]]), np.zeros(1), np.ones(1))
-    best, plans, met = run(problem, ("psnr", 35), lambda choice: 40.0 - 10 * choice.item())
+    problem = only(Problem(errors, np.array([[0.9, 0.5, 0.1]]), np.zeros(1), np.ones(1)))
+    best, plans, met = run(problem, ("psnr", 35), lambda choice: 40.0 - 10 * choice.heads.item())
     assert met
-    assert len({plan.choice.tobytes() for plan in plans}) == len(plans)
+    assert len({plan.choice.key for plan in plans}) == len(plans)
     assert best.psnr_db == 40.0
 
 
@@ -104,7 +111,7 @@ def test_plans_closer_than_the_least_distance_leave_the_slope_at_the_usual():
 
 def test_a_quality_that_no_sparse_plan_has_is_missed(problem):
     def quality(choice):
-        return 99.0 if (choice == DENSE_BAND).all() else 20.0
+        return 99.0 if (choice.heads == DENSE_BAND).all() else 20.0
 
     best, plans, met = run(problem, ("psnr", 40), quality)
     assert not met
@@ -113,7 +120,7 @@ def test_a_quality_that_no_sparse_plan_has_is_missed(problem):
 
 @pytest.mark.parametrize("truth", [lambda x: x, lambda x: 0.8 * x, lambda x: 1.3 * x**0.8])
 def test_a_speed_is_reached_with_little_to_spare_and_verified_once(problem, truth):
-    dense = problem.dense.sum()
+    dense = problem.dense_seconds
 
     def speedup(choice):
         return truth(dense / problem.seconds(choice))
@@ -130,7 +137,7 @@ def test_a_speed_out_of_reach_gives_the_fastest(problem):
 
     best, _, met = run(problem, ("speedup", 99.0), lambda _: 5.0, speedup)
     assert not met
-    assert speedup(best.choice) == pytest.approx(max(speedup(c) for c in frontier(problem)))
+    assert speedup(best.choice) == pytest.approx(max(speedup(c) for c in problem.frontier))
 
 
 @pytest.mark.parametrize(
@@ -154,9 +161,9 @@ def test_the_best_of_verified_plans(target, best):
 
 def test_single_patterns_are_one_per_kind_and_within_the_time(problem):
     names = ["full", "skip", *(f"{kind}-{i}" for i in range(5) for kind in ("band", "box"))]
-    choices = single_patterns(problem, names, 60.0)
+    choices = single_patterns(problem.computed, names, 60.0)
     assert sorted(name.split("-")[0] for name, _ in choices) == ["band", "box"]
     for _, choice in choices:
-        assert problem.seconds(choice) <= SLOWER * 60.0
+        assert problem.computed.seconds(choice) <= SLOWER * 60.0
         sparse = choice[choice != DENSE_BAND]
         assert len(np.unique(sparse)) == 1
