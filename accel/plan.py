@@ -217,9 +217,10 @@ def _schedule(data: Any) -> Schedule:
         _keys(entry, {"from_noise_level", "assignment"}, {"dense_every", "slopes"}, "a phase")
         if not isinstance(entry["assignment"], str):
             raise PlanError(f"a phase's assignment must be a name, got {entry['assignment']!r}")
-        if not isinstance(slopes := entry.get("slopes", []), list):
+        slopes = entry.get("slopes")
+        if "slopes" in entry and not isinstance(slopes, list):
             raise PlanError(f"a phase's slopes must be a list of numbers, got {slopes!r:.80}")
-        phases.append(Phase(**entry | {"slopes": tuple(slopes)}))
+        phases.append(Phase(**entry | {"slopes": None if slopes is None else tuple(slopes)}))
     try:
         return Schedule(tuple(phases))
     except ValueError as error:

@@ -33,14 +33,15 @@ class Phase:
             measures captured patterns again; 0 for no such steps.
         slopes: for `reuse`, how much of the last changes goes on, the latest change first. The
             output is the last computed output, plus the distance in noise level times the sum of
-            `slopes[k]` times the k-th last rate of change between computed outputs. Without slopes
-            the last output is used as it is; (1.0,) is a line through the last two. At most two.
+            `slopes[k]` times the k-th last rate of change between computed outputs. (1.0,) is a
+            line through the last two, () the last output as it is. At most two. None: one slope,
+            measured in the run: the share of the change before that went on in the last change.
     """
 
     from_noise_level: float
     assignment: str
     dense_every: int = 0
-    slopes: tuple[float, ...] = ()
+    slopes: tuple[float, ...] | None = None
 
     def to_dict(self) -> dict[str, object]:
         """The phase as JSON."""
@@ -50,7 +51,7 @@ class Phase:
         }
         if self.dense_every:
             data["dense_every"] = self.dense_every
-        if self.slopes:
+        if self.slopes is not None:
             data["slopes"] = list(self.slopes)
         return data
 
@@ -139,7 +140,7 @@ class Schedule:
         begun = self.phases[: self.phases.index(self._phase(noise_level)) + 1]
         return [phase.assignment for phase in begun if phase.assignment != REUSE][-1]
 
-    def slopes_at(self, noise_level: float) -> tuple[float, ...]:
+    def slopes_at(self, noise_level: float) -> tuple[float, ...] | None:
         """The slopes of the phase at a noise level."""
         return self._phase(noise_level).slopes
 
@@ -156,11 +157,13 @@ class Schedule:
 def _check_slopes(phase: Phase) -> None:
     """Raise ValueError unless a phase's slopes are a few moderate numbers, for `reuse` alone."""
     slopes = phase.slopes
+    if slopes is None:
+        return
     numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in slopes)
     if not numbers or len(slopes) >= PAST or not all(abs(x) <= STEEPEST for x in slopes):
         raise ValueError(
             f"a phase's slopes are at most {PAST - 1} numbers from {-STEEPEST:g} to {STEEPEST:g}, "
             f"got {list(slopes)!r:.80}"
         )
-    if slopes and phase.assignment != REUSE:
+    if phase.assignment != REUSE:
         raise ValueError(f"slopes are for reused steps, got them for {phase.assignment!r}")

@@ -25,7 +25,7 @@ class Step:
 
     assignment: str
     measures: bool = False
-    slopes: tuple[float, ...] = ()
+    slopes: tuple[float, ...] | None = None
 
 
 def run_steps(
@@ -61,6 +61,6 @@ def run_steps(
         measures = index >= first and needed not in (DENSE, REUSE) and captured(needed)
         measures = measures and (name == DENSE or not measured)
         measured = measured or measures
-        slopes = schedule.slopes_at(noise_levels[index]) if name == REUSE else ()
+        slopes = schedule.slopes_at(noise_levels[index]) if name == REUSE else None
         steps.append(Step(DENSE, True) if measures else Step(name, slopes=slopes))
     return tuple(steps)

@@ -62,7 +62,9 @@ class PastOutputs:
     def __contains__(self, key: Hashable) -> bool:
         return key in self._outputs
 
-    def predict(self, key: Hashable, noise_level: float, slopes: Sequence[float] = ()) -> Any:
+    def predict(
+        self, key: Hashable, noise_level: float, slopes: Sequence[float] | None = None
+    ) -> Any:
         """The output of a pass at another noise level, see `Phase`.
 
         Slopes of changes that were not recorded count for the earliest recorded change.
@@ -71,20 +73,53 @@ class PastOutputs:
             KeyError: if no output was recorded.
         """
         past = self._outputs[key]
-        last = past[-1]
-        weights = [0.0] * len(past)
-        for place, slope in enumerate(slopes if len(past) > 1 else ()):
-            end = max(len(past) - 1 - place, 1)
-            change = past[end].noise_level - past[end - 1].noise_level
-            if change:
-                share = slope * (noise_level - last.noise_level) / change
-                weights[end] += share
-                weights[end - 1] -= share
-        if not any(weights):
-            return tree_unflatten([_copy(leaf) for leaf in last.leaves], last.structure)
-        weights[-1] += 1
-        each = zip(*(output.leaves for output in past), strict=True)
-        return tree_unflatten([_combine(leaves, weights) for leaves in each], last.structure)
+        last, leaves = past[-1], [_wide(leaf) for leaf in past[-1].leaves]
+        measured = [self.slope()] if slopes is None else slopes
+        for place, slope in enumerate(measured):
+            rates = _rates(past, max(len(past) - 1 - place, 1))
+            for leaf, rate in zip(leaves, rates, strict=False):  # none of a single output
+                if leaf is not None and rate is not None:
+                    leaf += rate * (slope * (noise_level - last.noise_level))
+        output = [
+            _copy(leaf) if wide is None else wide.to(leaf.dtype)
+            for leaf, wide in zip(last.leaves, leaves, strict=True)
+        ]
+        return tree_unflatten(output, last.structure)
+
+    def slope(self) -> torch.Tensor | float:
+        """The share of the change before that went on in the last change, of all passes together.
+
+        From -1 to 1; on the device of the outputs, so nothing waits for it. 0 if fewer than three
+        outputs were recorded.
+        """
+        products, squares = [], []
+        for past in self._outputs.values():
+            if len(past) == PAST:
+                for last, before in zip(_rates(past, 2), _rates(past, 1), strict=False):
+                    if last is not None and before is not None:
+                        products.append((last * before).sum())
+                        squares.append(before.square().sum())
+        if not products:
+            return 0.0
+        share = torch.stack(products).sum() / torch.stack(squares).sum().clamp(min=1e-30)
+        return share.clamp(-1, 1)
+
+
+def _rates(past: Sequence[Output], end: int) -> list[torch.Tensor | None]:
+    """Change of each tensor per noise level, up to the output of an index; empty without one."""
+    if len(past) <= end or past[end].noise_level == past[end - 1].noise_level:
+        return []
+    width = past[end].noise_level - past[end - 1].noise_level
+    pairs = zip(past[end].leaves, past[end - 1].leaves, strict=True)
+    wide = [(_wide(last), _wide(before)) for last, before in pairs]
+    return [None if a is None or b is None else (a - b) / width for a, b in wide]
+
+
+def _wide(leaf: Any) -> torch.Tensor | None:
+    """A copy of a tensor in float32 at least; None for anything but numbers that can be scaled."""
+    if not isinstance(leaf, torch.Tensor) or not leaf.is_floating_point():
+        return None
+    return leaf.to(torch.promote_types(leaf.dtype, torch.float32), copy=True)
 
 
 class Pass(NamedTuple):
@@ -131,8 +166,8 @@ class Reuse:
         """Whether a pass like this was recorded."""
         return self._pass is not None and self._pass.key in self._pass.outputs
 
-    def answer(self, slopes: Sequence[float]) -> None:
-        """The pass does not run; its output follows with these slopes."""
+    def answer(self, slopes: Sequence[float] | None) -> None:
+        """The pass does not run; its output follows with these slopes, see `Phase`."""
         assert self._pass is not None
         outputs, key, noise_level = self._pass
         self._pass, self._answer = None, outputs.predict(key, noise_level, slopes)
@@ -167,15 +202,3 @@ def cache_of(transformer: torch.nn.Module) -> str | None:
 
 def _copy(leaf: Any) -> Any:
     return leaf.detach().clone() if isinstance(leaf, torch.Tensor) else leaf
-
-
-def _combine(leaves: Sequence[Any], weights: Sequence[float]) -> Any:
-    """The weighted sum of tensors, in float32 at least; the last leaf if they are none."""
-    last = leaves[-1]
-    if not isinstance(last, torch.Tensor) or not last.is_floating_point():
-        return _copy(last)
-    wide = torch.promote_types(last.dtype, torch.float32)
-    total = last.to(wide) * weights[-1]
-    for leaf, weight in zip(leaves[:-1], weights[:-1], strict=True):
-        total = total.add(leaf.to(wide), alpha=weight)
-    return total.to(last.dtype)

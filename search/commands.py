@@ -53,6 +53,9 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="costs of an earlier search on this device, used instead of measuring them again; a "
         "target speed-up is then met by prediction",
     )
+    search.add_argument(
+        "--no-reuse", dest="reuse", action="store_false", help="compute every step of a run"
+    )
     _add_out(search, "plan.json")
     search.add_argument(
         "--resume", action="store_true", help="continue an earlier search; the target may differ"
@@ -120,6 +123,7 @@ def _settings(args: argparse.Namespace) -> Settings:
         call=call_options(args, own=args.model == "mini"),
         seed=args.seed,
         bands=args.bands,
+        reuse=args.reuse,
         backend=args.backend,
         costs=None if args.costs is None else Costs.load(args.costs),
     )
@@ -213,6 +217,9 @@ def _command(args: argparse.Namespace) -> str:
     words = ["ajour", "search", str(args.model)]
     for name, value in vars(args).items():
         if name in ("command", "run", "model", "resume", "dry_run", "json") or value is None:
+            continue
+        if isinstance(value, bool):
+            words += [] if value else [f"--no-{name}"]
             continue
         words += [f"--{name.replace('_', '-')}", str(value)]
     return shlex.join(words)

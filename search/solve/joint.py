@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ajour.search.solve import knapsack
-from ajour.search.solve.problem import DENSE_BAND
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -72,7 +71,7 @@ class RunProblem:
         self.computed = build(np.array(bands.lengths, dtype=float))
         if gaps is None:
             gaps = self._ways(changes) if changes is not None else ()
-        self._problems = {(): self.computed}
+        self._problems: dict[tuple[Gap, ...], Problem] = {(): self.computed}
         for way in gaps:
             lengths = np.array(bands.lengths, dtype=float)
             for step in reused_steps(way):
@@ -166,8 +165,3 @@ class RunProblem:
 def reused_steps(gaps: Iterable[Gap]) -> tuple[int, ...]:
     """The indices of the reused steps."""
     return tuple(step for gap in gaps for step in range(gap.start, gap.start + gap.length))
-
-
-def whole(heads: Choice) -> bool:
-    """Whether every band is dense."""
-    return bool((heads == DENSE_BAND).all())

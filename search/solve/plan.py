@@ -55,7 +55,9 @@ def build_plan(
         else:
             rows = tuple(tuple(names[index] for index in row) for row in chosen)
             of_band.append(assignments.setdefault(rows, f"sparse-{len(assignments) + 1}"))
-    uses = [(of_band[bands.of(step)], ()) for step in range(len(bands.noise_levels))]
+    uses: list[tuple[str, tuple[float, ...] | None]] = [
+        (of_band[bands.of(step)], None) for step in range(len(bands.noise_levels))
+    ]
     for gap in gaps:
         uses[gap.start : gap.start + gap.length] = [(REUSE, gap.slopes)] * gap.length
     phases: list[Phase] = []

@@ -79,4 +79,4 @@ def test_a_schedule_cannot_begin_with_reuse():
 def test_slopes_belong_to_the_phase():
     phases = (Phase(1.0, DENSE), Phase(0.55, REUSE, 0, (0.5, 0.25)), Phase(0.25, DENSE))
     steps = run_steps(Schedule(phases), [1.0, 0.75, 0.5, 0.3, 0.1], lambda _: False)
-    assert [step.slopes for step in steps] == [(), (), (0.5, 0.25), (0.5, 0.25), ()]
+    assert [step.slopes for step in steps] == [None, None, (0.5, 0.25), (0.5, 0.25), None]

@@ -75,7 +75,9 @@ def test_outputs_follow_from_those_that_were_recorded():
     past = PastOutputs()
     past.record(0, 0.8, (torch.ones(2), 7))
     assert torch.equal(past.predict(0, 0.6, (1.0,))[0], torch.ones(2))  # only one is known
+    assert torch.equal(past.predict(0, 0.6)[0], torch.ones(2))
     past.record(0, 0.6, (torch.zeros(2), 7))
+    assert torch.equal(past.predict(0, 0.5)[0], torch.zeros(2))  # no slope is known yet
     past.record(1, 0.6, (torch.full((2,), 5.0), 7))
     for slopes, expected in {
         (): 0.0, (1.0,): -0.5, (0.5,): -0.25, (2.0, -1.0): -0.5,
@@ -89,6 +91,25 @@ def test_outputs_follow_from_those_that_were_recorded():
     past.record(0, 0.4, (torch.ones(2), 7))  # the same noise level again
     assert torch.isfinite(past.predict(0, 0.3, (1.0, 0.5))[0]).all()
     assert 2 not in past
+
+
+def test_the_slope_is_measured_over_all_passes():
+    """The least squares fit of the last change by the change before."""
+    torch.manual_seed(0)
+    past, levels = PastOutputs(), (0.9, 0.7, 0.6)
+    outputs = torch.randn(3, 2, 50).cumsum(0)
+    for number, level in enumerate(levels):
+        for branch in range(2):
+            past.record(branch, level, (outputs[number, branch],))
+    last, before = (
+        (outputs[end] - outputs[end - 1]) / (levels[end] - levels[end - 1]) for end in (2, 1)
+    )
+    slope = ((last * before).sum() / before.square().sum()).clamp(-1, 1)
+    torch.testing.assert_close(past.slope(), slope)
+    expected = outputs[2] + slope * (0.55 - 0.6) * last
+    for branch in range(2):
+        (out,) = past.predict(branch, 0.55)
+        torch.testing.assert_close(out, expected[branch])
 
 
 def test_half_precision_is_extrapolated_in_float32():

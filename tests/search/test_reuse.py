@@ -138,7 +138,9 @@ def test_the_plan_of_a_choice_reuses_its_steps():
     assert [step.assignment for step in steps] == [
         "dense", "dense", "sparse-1", "reuse", "sparse-1", "reuse",
     ]  # fmt: skip
-    assert [step.slopes for step in steps if step.slopes] == [gap.slopes for gap in gaps]
+    assert [step.slopes for step in steps if step.slopes is not None] == [
+        gap.slopes for gap in gaps
+    ]
     assert plan.assignments == {"sparse-1": ((names[1], names[2]),)}
     assert type(plan).from_dict(plan.to_dict()) == plan
     all_reused = build_plan(
