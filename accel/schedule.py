@@ -100,6 +100,25 @@ class Schedule:
         if any(b >= a for a, b in zip(bounds, bounds[1:], strict=False)):
             raise ValueError(f"phases must go from noisy to clean, got noise levels {bounds}")
 
+    def reusing(self, noise_levels: Sequence[float], reused: Sequence[int]) -> Schedule:
+        """The schedule that also reuses some steps of a run, with measured slopes.
+
+        Phases begin halfway between steps.
+        """
+        names = list(self.steps(noise_levels))
+        for step in reused:
+            names[step] = REUSE
+        phases = []
+        for step, name in enumerate(names):
+            if step == 0 or names[step - 1] != name:
+                edge = 1.0 if step == 0 else (noise_levels[step - 1] + noise_levels[step]) / 2
+                phases.append(Phase(round(edge, 6), name))
+        return Schedule(tuple(phases))
+
+    def without_reuse(self) -> Schedule:
+        """The schedule that computes every step."""
+        return Schedule(tuple(phase for phase in self.phases if phase.assignment != REUSE))
+
     @property
     def reuses(self) -> bool:
         """Whether steps are reused."""

@@ -73,7 +73,7 @@ class GenerateTab:
             value=SHIPPED if shipped else AUTO, label="Plan", elem_id="plan-kind",
         )  # fmt: skip
         with gr.Group(visible=not shipped) as auto:
-            speeds = [(f"{name}, {value:g}", name) for name, value in SPEEDS.items()]
+            speeds = [(f"{name}, {speed.density:g}", name) for name, speed in SPEEDS.items()]
             speed = gr.Radio(
                 [*speeds, (OTHER_DENSITY, OTHER_DENSITY)],
                 value="balanced", label="Speed, and density of sparse steps",

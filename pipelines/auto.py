@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from ajour.patterns import (
 )
 from ajour.plan import Plan
 from ajour.processors import family_of
-from ajour.schedule import DENSE, Phase, Schedule
+from ajour.schedule import DENSE, PAST, Phase, Schedule
 from ajour.scoring import head_errors, lay_out, sample_queries
 
 if TYPE_CHECKING:
@@ -39,8 +39,29 @@ if TYPE_CHECKING:
     from ajour.grid import TokenGrid
     from ajour.pipelines.measuring import Maps
 
-SPEEDS = {"careful": 0.35, "balanced": 0.25, "fast": 0.15}
-"""Mean density in sparse steps by name."""
+
+class Speed(NamedTuple):
+    """Mean density of sparse steps, and what `Auto.reuse` says."""
+
+    density: float
+    reuse: float
+
+
+SPEEDS = {
+    "careful": Speed(0.45, 0.003),
+    "balanced": Speed(0.3, 0.012),
+    "fast": Speed(0.2, 0.05),
+}
+"""What an automatic plan may lose, by name."""
+
+REUSE_BELOW = 0.8
+"""Noise level at which reused steps begin: before, outputs still change their direction."""
+
+MIDDLE = (0.3, 0.7)
+"""Noise levels between which one more step in a row is reused: outputs change most evenly there."""
+
+MOST_IN_A_ROW = 3
+"""Bound of reused steps between computed steps, outside of the middle."""
 
 SPARSE, LATE = "auto", "auto-late"
 """The assignments that an automatic plan makes, of the first sparse steps and of the rest."""
@@ -68,15 +89,19 @@ class Auto:
         from_noise_level: where sparse steps begin; a lower one is closer to dense. At least half
             of the steps run sparse whatever it is, unless `dense_every` says otherwise.
         dense_every: every so many sparse steps one runs dense, in which every pattern is measured
-            and chosen again; 0 for never.
+            and chosen again; 0 for never. With it, every step is computed.
+        reuse: steps are reused if the relative squared error of their outputs is expected to be at
+            most this; 0 to compute every step. It is decided once in a run, where steps may begin
+            to be reused, by how well the last output followed from those before.
 
     Raises:
         ValueError: if a number is out of range.
     """
 
-    density: float = SPEEDS["balanced"]
+    density: float = SPEEDS["balanced"].density
     from_noise_level: float = 0.95
     dense_every: int = 0
+    reuse: float = SPEEDS["balanced"].reuse
 
     def __post_init__(self) -> None:
         for name in ("density", "from_noise_level"):
@@ -84,17 +109,57 @@ class Auto:
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number or not 0 < value <= 1:
                 raise ValueError(f"{name} must be a number over 0 and up to 1, got {value!r}")
+        reuse = self.reuse
+        if isinstance(reuse, bool) or not isinstance(reuse, int | float) or not 0 <= reuse <= 1:
+            raise ValueError(f"reuse must be a number from 0 to 1, got {reuse!r}")
         Schedule((Phase(1.0, SPARSE, self.dense_every),))  # checks dense_every
 
-    def schedule(self, noise_levels: Sequence[float]) -> Schedule:
-        """The schedule for a run with these noise levels."""
+    def schedule(self, noise_levels: Sequence[float], in_a_row: int = 0) -> Schedule:
+        """The schedule for a run with these noise levels.
+
+        Args:
+            noise_levels: of its steps.
+            in_a_row: how many steps are reused after a computed step.
+        """
         bound = min(1.0, max(self.from_noise_level, noise_levels[len(noise_levels) // 2]))
         phases = [Phase(bound, SPARSE, self.dense_every)]
         if bound < 1:
             phases.insert(0, Phase(1.0, DENSE))
         if bound > LATE_BELOW:
             phases.append(Phase(LATE_BELOW, LATE, self.dense_every))
-        return Schedule(tuple(phases))
+        schedule = Schedule(tuple(phases))
+        reused = self.reused(noise_levels, in_a_row)
+        return schedule.reusing(noise_levels, reused) if reused else schedule
+
+    def reuse_begins(self, noise_levels: Sequence[float]) -> int | None:
+        """Index of the step that may be the first reused step; None if there is none.
+
+        Three steps are computed before, and the last step is always computed.
+        """
+        begin = next((i for i, x in enumerate(noise_levels) if x <= REUSE_BELOW), len(noise_levels))
+        begin = max(begin, PAST)
+        possible = self.reuse > 0 and not self.dense_every and begin < len(noise_levels) - 1
+        return begin if possible else None
+
+    def in_a_row(self, missed: float) -> int:
+        """How many steps to reuse after a computed step, by `PastOutputs.missed`.
+
+        The error of outputs grows with the distance, and errors of neighbours add up.
+        """
+        fits = [
+            n for n in range(1, MOST_IN_A_ROW + 1) if missed * (n * (n + 1) / 2) ** 2 <= self.reuse
+        ]
+        return max(fits, default=0)
+
+    def reused(self, noise_levels: Sequence[float], in_a_row: int) -> list[int]:
+        """The indices of reused steps."""
+        reused: list[int] = []
+        step = self.reuse_begins(noise_levels)
+        while in_a_row and step is not None and step < len(noise_levels) - 1:
+            length = in_a_row + (MIDDLE[0] <= noise_levels[step] <= MIDDLE[1])
+            reused += range(step, min(step + length, len(noise_levels) - 1))
+            step += length + 1
+        return reused
 
     def densities(self, noise_levels: Sequence[float]) -> dict[str, float]:
         """The density of each assignment in a run with these noise levels; their mean is ours."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ def enable(
     *,
     density: float | None = None,
     speed: str | None = None,
+    reuse: bool = True,
     scheduler: Any = None,
     backend: str | None = None,
     strict: bool = False,
@@ -42,6 +44,7 @@ def enable(
             from the last dense step of each run; an `Auto` sets how.
         density: only for `auto`: kept share of dense attention's tiles, mean over sparse steps.
         speed: only for `auto`, instead of a density: `careful`, `balanced` or `fast`.
+        reuse: whether steps may be reused; False computes every step.
         scheduler: only needed with a bare transformer: the scheduler of its denoising loop.
         backend: one of `ajour.BACKENDS`; None chooses the fastest that can run.
         strict: raise instead of running dense where the plan cannot be followed.
@@ -55,7 +58,7 @@ def enable(
             a plan.
         RuntimeError: if already enabled. In every case nothing was changed.
     """
-    plan = resolve_plan(plan, density, speed)
+    plan = resolve_plan(plan, density, speed, reuse)
     if backend is not None and backend not in BACKENDS:
         raise ValueError(f"unknown backend {backend!r}; backends are {', '.join(BACKENDS)}")
     transformers = transformers_of(pipe)
@@ -80,8 +83,10 @@ def enable(
     Session(runtimes, list({id(x): x for x in (pipe, *transformers)}.values()))
 
 
-def resolve_plan(plan: Any, density: float | None = None, speed: str | None = None) -> Plan | Auto:
-    """What `enable` makes of these three arguments: a plan, or how to choose one.
+def resolve_plan(
+    plan: Any, density: float | None = None, speed: str | None = None, reuse: bool = True
+) -> Plan | Auto:
+    """What `enable` makes of these arguments: a plan, or how to choose one.
 
     Raises:
         PlanError: if the plan cannot be read or is malformed.
@@ -92,18 +97,22 @@ def resolve_plan(plan: Any, density: float | None = None, speed: str | None = No
             raise ValueError(f"unknown speed {speed!r}; speeds are {', '.join(SPEEDS)}")
         if density is not None:
             raise ValueError("give a density or a speed, not both")
-        density = SPEEDS[speed]
     if plan == "auto":
-        return Auto() if density is None else Auto(density)
-    if density is not None:
+        chosen = SPEEDS[speed or "balanced"]
+        return Auto(
+            chosen.density if density is None else density, reuse=chosen.reuse if reuse else 0
+        )
+    if density is not None or speed is not None:
         raise ValueError('a density or speed is for plan="auto"; a plan has its own densities')
     if isinstance(plan, str | Path):
-        return load_plan(plan)
-    if isinstance(plan, dict):
-        return Plan.from_dict(plan)
-    if not isinstance(plan, Plan | Auto):
-        raise PlanError(f'a plan is "auto", a Plan, a dict or a path, got {type(plan).__name__}')
-    return plan
+        plan = load_plan(plan)
+    elif isinstance(plan, dict):
+        plan = Plan.from_dict(plan)
+    if isinstance(plan, Plan):
+        return plan if reuse else replace(plan, schedule=plan.schedule.without_reuse())
+    if isinstance(plan, Auto):
+        return plan if reuse else replace(plan, reuse=0)
+    raise PlanError(f'a plan is "auto", a Plan, a dict or a path, got {type(plan).__name__}')
 
 
 def disable(pipe: Any) -> None:

@@ -16,7 +16,7 @@ from ajour.pipelines.quality import BEST_DB, psnr, ssim
 from ajour.pipelines.session import session_of
 from ajour.pipelines.stopwatch import now
 from ajour.pipelines.summary import summary
-from ajour.schedule import DENSE
+from ajour.schedule import DENSE, REUSE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -54,7 +54,7 @@ class Report:
         seed: of the initial noise, on the CPU.
         grid: token grid, for example 13x16x16.
         density: kept share of dense attention's tiles, mean over layers and sparse steps.
-        mean_density: the same over all steps, dense ones included.
+        mean_density: the same over all steps; dense steps count as 1, reused steps as 0.
         dense_seconds: denoising time without the plan.
         sparse_seconds: denoising time with it.
         psnr_db: of the sparse video against the dense video, 99 if they are equal.
@@ -70,6 +70,7 @@ class Report:
     density: float
     mean_density: float
     sparse_steps: int
+    reused_steps: int
     dense_seconds: float
     sparse_seconds: float
     speedup: float
@@ -199,7 +200,7 @@ def compare(
         for _ in range(runs):
             sparse_run = sample(pipe, prompt, seed, "sparse", on_step, **options)
         state, chosen_plan = summary(pipe), current_plan(pipe)
-    sparse_steps = [name for name in sparse_run.phases if name != DENSE]
+    sparse_steps = [name for name in sparse_run.phases if name not in (DENSE, REUSE)]
     report = Report(
         prompt=prompt,
         seed=seed,
@@ -208,6 +209,7 @@ def compare(
         density=state.mean_density(sparse_steps),
         mean_density=state.mean_density(sparse_run.phases),
         sparse_steps=len(sparse_steps),
+        reused_steps=sparse_run.phases.count(REUSE),
         dense_seconds=dense.seconds,
         sparse_seconds=sparse_run.seconds,
         speedup=dense.seconds / sparse_run.seconds,

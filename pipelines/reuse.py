@@ -92,17 +92,38 @@ class PastOutputs:
         From -1 to 1; on the device of the outputs, so nothing waits for it. 0 if fewer than three
         outputs were recorded.
         """
-        products, squares = [], []
+        pairs = self._last_changes()
+        if not pairs:
+            return 0.0
+        product = torch.stack([(last * before).sum() for last, before, _ in pairs]).sum()
+        square = torch.stack([before.square().sum() for _, before, _ in pairs]).sum()
+        return (product / square.clamp(min=1e-30)).clamp(-1, 1)
+
+    def missed(self) -> float:
+        """Relative squared error of the last outputs if they had been reused with this slope.
+
+        It waits for the device. 1 if fewer than three outputs were recorded.
+        """
+        pairs, slope = self._last_changes(), self.slope()
+        if not pairs:
+            return 1.0
+        errors = [(last - slope * before).square().sum() for last, before, _ in pairs]
+        norms = [output.square().sum() for _, _, output in pairs]
+        return float(torch.stack(errors).sum() / torch.stack(norms).sum().clamp(min=1e-30))
+
+    def _last_changes(self) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Of every tensor: its last change, the change before at the same width, the output."""
+        pairs = []
         for past in self._outputs.values():
             if len(past) == PAST:
-                for last, before in zip(_rates(past, 2), _rates(past, 1), strict=False):
-                    if last is not None and before is not None:
-                        products.append((last * before).sum())
-                        squares.append(before.square().sum())
-        if not products:
-            return 0.0
-        share = torch.stack(products).sum() / torch.stack(squares).sum().clamp(min=1e-30)
-        return share.clamp(-1, 1)
+                width = past[2].noise_level - past[1].noise_level
+                leaves = map(_wide, past[2].leaves)
+                for last, before, leaf in zip(
+                    _rates(past, 2), _rates(past, 1), leaves, strict=False
+                ):
+                    if last is not None and before is not None and leaf is not None:
+                        pairs.append((last * width, before * width, leaf))
+        return pairs
 
 
 def _rates(past: Sequence[Output], end: int) -> list[torch.Tensor | None]:

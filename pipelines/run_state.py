@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ajour.pipelines.measuring import wanted
@@ -39,6 +39,7 @@ class RunState:
         maps: level maps of captured patterns by layer; None until they are measured.
         measured: index of the step that measured them last.
         outputs: of the last computed steps.
+        in_a_row: steps that an automatic plan reuses after a computed step; None until decided.
     """
 
     first: int
@@ -46,6 +47,7 @@ class RunState:
     maps: Maps | None = None
     measured: int | None = None
     outputs: PastOutputs = field(default_factory=PastOutputs)
+    in_a_row: int | None = None
     _passes: tuple[int, int] = -1, 0
     _steps: tuple[Step, ...] = ()
     _prepared: dict[tuple[str, tuple[TokenGrid, ...], torch.device], Prepared] = field(
@@ -81,6 +83,12 @@ class RunState:
             self.first, self._steps = index, ()  # the step that should have measured did not run
             step = Step(DENSE, True)
         return Step(DENSE) if step.measures and self.measured == index else step
+
+    def decide_reuse(self, in_a_row: int, schedule: Schedule) -> None:
+        """From now on reuse steps, by a schedule for so many in a row."""
+        self.in_a_row, self._steps = in_a_row, ()
+        if self.plan is not None:
+            self.plan = replace(self.plan, schedule=schedule)
 
     def next_pass(self, step: int) -> int:
         """Number of the next pass among those of its step: the branch of guidance."""

@@ -120,6 +120,8 @@ class TransformerRuntime:
 
     @property
     def _may_reuse(self) -> bool:
+        if self.auto is not None:
+            return self.auto.reuse > 0 and not self.auto.dense_every
         return self.plan is not None and self.plan.schedule.reuses
 
     @property
@@ -136,7 +138,9 @@ class TransformerRuntime:
         if self.auto is None:
             assert self.plan is not None
             return self.plan.schedule
-        return self.auto.schedule(run.noise_levels if run is not None else (1.0,))
+        levels = run.noise_levels if run is not None else (1.0,)
+        state = self._state
+        return self.auto.schedule(levels, (state.in_a_row or 0) if state is not None else 0)
 
     @contextmanager
     def run_as(self, assignment: str, measure: bool = False) -> Iterator[None]:
@@ -243,6 +247,7 @@ class TransformerRuntime:
         self._state = state = self._states.of(run, self.grid, index, fixed)
         self.plan = state.plan or self.plan
         if self._reuse is not None and self._forced is None:
+            self._decide_reuse(state, run, index)
             self._reuse.begin(
                 state.outputs, (state.next_pass(index), call.shapes), run.noise_levels[index]
             )
@@ -290,13 +295,27 @@ class TransformerRuntime:
             self.plan is not None and self.plan.is_captured(assignment)
         )
 
+    def _decide_reuse(self, state: RunState, run: Any, index: int) -> None:
+        """Where an automatic plan may begin to reuse steps: decide how many in a row."""
+        if self.auto is None or state.in_a_row is not None:
+            return
+        if index != self.auto.reuse_begins(run.noise_levels):
+            return
+        cache, in_a_row = cache_of(self.transformer), 0
+        if cache is None:
+            in_a_row = self.auto.in_a_row(state.outputs.missed())
+        else:
+            self.reports.note(f"a cache of diffusers is on ({cache}), so no step is reused")
+        state.decide_reuse(in_a_row, self.auto.schedule(run.noise_levels, in_a_row))
+        self.plan = state.plan or self.plan
+
     def _can_reuse(self) -> bool:
         """Whether the pass under way can be answered by what was computed before."""
         cache = cache_of(self.transformer)
         if cache is not None:
             self.reports.fall_back(
                 f"a cache of diffusers is on ({cache}), so steps are computed that the plan "
-                "reuses; call disable_cache() of the transformer, or enable a plan without reuse"
+                "reuses; call disable_cache() of the transformer, or enable with reuse=False"
             )
         return cache is None and self._reuse is not None and self._reuse.can_answer
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ajour.dispatch import choose
 from ajour.pipelines.session import session_of
-from ajour.schedule import DENSE
+from ajour.schedule import DENSE, REUSE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +42,7 @@ class Summary:
         backend: the operator's backend on the device of the last forward pass.
         fallbacks: reasons for which layers ran dense.
         notes: what a searched plan was not verified on.
+        steps: what ran in every step of the latest run, see `Session.steps`.
     """
 
     layers: tuple[LayerSummary, ...]
@@ -50,14 +51,17 @@ class Summary:
     backend: str
     fallbacks: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()
 
     def density(self, assignment: str) -> float | None:
-        """Mean density of an assignment over its layers; 1 for dense, None before a pass.
+        """Mean density of an assignment over its layers; None before a pass.
+
+        It is 1 for dense and 0 for reused steps.
 
         A transformer that knows none of its layers' has not run the assignment and does not count.
         """
-        if assignment == DENSE:
-            return 1.0
+        if assignment in (DENSE, REUSE):
+            return 1.0 if assignment == DENSE else 0.0
         each: dict[int, list[float | None]] = {}
         for row in self.layers:
             if row.assignment == assignment:
@@ -87,6 +91,10 @@ class Summary:
         console.print(table)
         for below, use in self.schedule:
             console.print(f"noise level <= {below:g}: {use}")
+        if self.steps:
+            counts = Counter(use if use in (DENSE, REUSE) else "sparse" for use in self.steps)
+            each = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+            console.print(f"steps of the latest run: {each}")
         for reason in self.fallbacks:
             console.print(f"ran dense: {reason}")
         for note in self.notes:
@@ -126,4 +134,5 @@ def summary(pipe: Any) -> Summary:
         backend=backend,
         fallbacks=tuple(reason for runtime in session.runtimes for reason in runtime.fallbacks),
         notes=tuple(note for runtime in session.runtimes for note in runtime.notes),
+        steps=session.steps,
     )

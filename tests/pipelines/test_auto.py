@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from diffusers import FirstBlockCacheConfig
 
 import ajour
 from ajour import Captured, Full, Plan, TokenGrid
@@ -32,7 +33,7 @@ def test_one_line_is_all(pipe):
 
 @pytest.mark.parametrize("density", [0.25, 0.4, 0.6])
 def test_the_density_is_the_one_asked_for(pipe, density):
-    with ajour.sparse(pipe, density=density):
+    with ajour.sparse(pipe, density=density, reuse=False):
         run(pipe, steps=4, size=SIZE)
         phases = [use for use in session_of(pipe).steps if use != "dense"]
         found = ajour.summary(pipe).mean_density(phases)
@@ -62,9 +63,9 @@ def test_more_density_is_closer_to_dense(pipe):
 
 
 def test_speeds_are_densities(pipe):
-    for speed, density in SPEEDS.items():
-        with ajour.sparse(pipe, speed=speed):
-            assert session_of(pipe).runtimes[0].auto == Auto(density)
+    for name, speed in SPEEDS.items():
+        with ajour.sparse(pipe, speed=name):
+            assert session_of(pipe).runtimes[0].auto == Auto(speed.density, reuse=speed.reuse)
 
 
 def test_the_choice_can_be_saved_and_gives_the_same(pipe, tmp_path, monkeypatch):
@@ -185,6 +186,8 @@ def test_auto_checks_its_numbers():
         Auto(from_noise_level=0)
     with pytest.raises(ValueError, match="dense_every must be 0 or"):
         Auto(dense_every=1)
+    with pytest.raises(ValueError, match="reuse must be a number from 0 to 1, got 2"):
+        Auto(reuse=2)
 
 
 def test_the_choice_is_close_to_the_best():
@@ -230,3 +233,75 @@ def test_the_current_plan_is_of_the_transformer_that_ran_last(make_pipe):
         assert ajour.current_plan(pipe) is other.plan
         pipe.transformer(**latents((3, 7, 9)))
         assert ajour.current_plan(pipe) is one.plan
+
+
+def levels_of(steps, shift=2.0):
+    even = (1 - step / steps for step in range(steps))
+    return [shift * x / (1 + (shift - 1) * x) for x in even]
+
+
+@pytest.mark.parametrize(("steps", "in_a_row"), [(8, 1), (20, 1), (20, 2), (50, 1), (50, 3)])
+def test_steps_are_reused_from_the_bound_on_and_never_the_last(steps, in_a_row):
+    levels, auto = levels_of(steps), Auto()
+    names = auto.schedule(levels, in_a_row).steps(levels)
+    reused = [index for index, name in enumerate(names) if name == "reuse"]
+    assert reused == auto.reused(levels, in_a_row)
+    assert reused[0] == auto.reuse_begins(levels) >= 3
+    assert all(levels[index] <= 0.8 for index in reused)
+    assert names[-1] == "auto-late"
+    longest = max(len(list(group)) for name, group in itertools.groupby(names) if name == "reuse")
+    assert in_a_row <= longest <= in_a_row + 1
+    computed = [name for name in names if name != "reuse"]
+    assert "auto" in computed
+    assert "auto-late" in computed
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+def test_few_steps_are_all_computed(steps):
+    assert Auto().reuse_begins(levels_of(steps)) is None
+
+
+def test_how_many_steps_are_reused_follows_from_what_was_seen():
+    auto = Auto(reuse=0.01)
+    assert [auto.in_a_row(missed) for missed in (1.0, 0.02, 0.01, 0.0012, 0.0011, 1e-4, 0)] == [
+        0, 0, 1, 1, 2, 3, 3,
+    ]  # fmt: skip
+
+
+def test_automatic_plans_reuse_steps_and_are_saved_with_them(pipe, tmp_path):
+    """Outputs of a random model change evenly, so that many steps are reused."""
+    with ajour.sparse(pipe, Auto(0.4, reuse=1.0)):
+        chosen = run(pipe, steps=8, size=SIZE, guidance_scale=2.0)
+        steps = session_of(pipe).steps
+        assert steps.count("reuse") >= 3
+        assert steps[-1] != "reuse"
+        assert "reuse" in str(ajour.summary(pipe)).split("steps of the latest run: ")[1]
+        assert torch.equal(run(pipe, steps=8, size=SIZE, guidance_scale=2.0), chosen)
+        plan = ajour.current_plan(pipe)
+        plan.save(tmp_path / "plan.json")
+        run(pipe, steps=8, size=SIZE, prompt="a blue square")  # nothing is carried over
+        assert torch.equal(run(pipe, steps=8, size=SIZE, guidance_scale=2.0), chosen)
+    assert Plan.load(tmp_path / "plan.json").schedule.reuses
+    with ajour.sparse(pipe, plan):
+        run(pipe, steps=8, size=SIZE, guidance_scale=2.0)
+        assert session_of(pipe).steps == steps
+    for options in ({"plan": Auto(0.4, reuse=1.0)}, {"plan": plan}):
+        with ajour.sparse(pipe, **options, reuse=False):
+            run(pipe, steps=8, size=SIZE)
+            assert "reuse" not in session_of(pipe).steps
+
+
+def test_nothing_is_reused_where_outputs_change_at_random(pipe):
+    pipe.transformer.register_forward_hook(lambda *args: (torch.randn_like(args[-1][0]),))
+    with ajour.sparse(pipe):
+        run(pipe, steps=8, size=SIZE)
+        assert "reuse" not in session_of(pipe).steps
+
+
+def test_an_automatic_plan_leaves_reuse_to_a_cache(pipe):
+    with ajour.sparse(pipe, Auto(0.4, reuse=1.0), strict=True):
+        pipe.transformer.enable_cache(FirstBlockCacheConfig(threshold=1e-9))
+        with pipe.transformer.cache_context("test"):
+            run(pipe, steps=8, size=SIZE)
+        assert "reuse" not in session_of(pipe).steps
+        assert "a cache of diffusers is on" in ajour.summary(pipe).notes[0]
