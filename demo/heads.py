@@ -21,7 +21,6 @@ from ajour.pipelines.drawing import (
     pattern_view,
 )
 from ajour.pipelines.pages import image_url
-from ajour.schedule import DENSE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -88,7 +87,8 @@ def parse_grid(text: str | None) -> TokenGrid | None:
 
 def first_assignment(plan: Plan) -> str | None:
     """The assignment to show first: of the last sparse phase; None if the plan has none."""
-    used = [phase.assignment for phase in plan.schedule.phases if phase.assignment != DENSE]
+    phases = plan.schedule.phases
+    used = [phase.assignment for phase in phases if phase.assignment in plan.assignments]
     return used[-1] if used else next(iter(plan.assignments), None)
 
 

@@ -13,7 +13,7 @@ from ajour.demo.render import note, render
 from ajour.demo.request import Request
 from ajour.demo.server import download, snippet
 from ajour.demo.tabs import QUICK, JobButtons
-from ajour.pipelines.drawing import spans
+from ajour.pipelines.drawing import in_words, spans
 
 if TYPE_CHECKING:
     from ajour.demo.device import Job
@@ -120,10 +120,10 @@ class PlanTab:
         """Facts, schedule, map, download, snippet, the assignments and the selected assignment."""
         if shown is None:
             return EMPTY, "", "", "", "", [], None
-        name = heads.first_assignment(shown.plan)
+        name, stretches = heads.first_assignment(shown.plan), spans(shown.plan.schedule)
         return (
             render("about", shown=shown),
-            render("schedule", spans=spans(shown.plan.schedule)),
+            render("schedule", spans=stretches, text=in_words(stretches)),
             heads.map_page(shown, name, colour),
             download(shown.plan),
             snippet(self.site.model, self.site.device.pipe),

@@ -14,7 +14,7 @@ from ajour.pipelines.drawing import (
     pattern_view,
     spans,
 )
-from ajour.schedule import DENSE
+from ajour.schedule import DENSE, REUSE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,12 +82,12 @@ def _draw_assignment(panel: Any, plan: Plan, name: str, grid: TokenGrid) -> None
     patches = [Patch(color=colour, label=kind) for kind, colour in heads.legend.items()]
     strip.legend(handles=patches, loc="upper left", frameon=False, fontsize=9)
     for span in spans(plan.schedule):
-        strong = span.assignment in (name, DENSE)
+        strong = span.assignment in (name, DENSE, REUSE)
         strip.barh(
             0, span.start - span.end, left=span.end, color=span.colour, edgecolor="white",
             height=0.3, alpha=1 if strong else 0.3,
         )  # fmt: skip
-        if strong:
+        if strong and span.start - span.end > 0.12:
             middle = (span.start + span.end) / 2
             strip.text(middle, 0.25, span.assignment, ha="center", fontsize=9)
     strip.set(xlim=(1, 0), ylim=(-0.3, 1.2), yticks=[], xlabel="noise level")

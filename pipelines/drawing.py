@@ -15,9 +15,11 @@ from ajour.grid import BLOCK
 from ajour.lowering import density, level_map
 from ajour.orders import order
 from ajour.patterns import KINDS, GeometricPattern
-from ajour.schedule import DENSE
+from ajour.schedule import DENSE, REUSE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from ajour.grid import TokenGrid
@@ -38,6 +40,8 @@ LEVEL_NAMES = ("not attended", "exact", "mean-pooled 2x", "mean-pooled 4x", "mea
 
 DENSE_COLOUR = KIND_COLOURS["full"]
 
+REUSE_COLOUR = "#d5dae1"
+
 ASSIGNMENT_COLOURS = ("#0b5cad", "#2f7fce", "#0e7c7b", "#6a4fb3", "#8a5a00", "#a23b72")
 """Of a schedule's assignments, in the order in which they appear; used again after the last."""
 
@@ -47,7 +51,7 @@ class Span:
     """A phase of a schedule as a stretch of noise levels.
 
     Attributes:
-        assignment: the assignment that is in force, or `dense`.
+        assignment: the assignment that is in force, `dense` or `reuse`.
         start: noise level at which it begins.
         end: noise level at which it ends, lower than `start`.
         dense_every: one of so many of its steps is dense; 0 for none.
@@ -69,15 +73,31 @@ class Span:
 def spans(schedule: Schedule) -> tuple[Span, ...]:
     """The phases of a schedule from noise level 1 to 0."""
     phases = schedule.phases
-    names = dict.fromkeys(p.assignment for p in phases if p.assignment != DENSE)
+    names = dict.fromkeys(p.assignment for p in phases if p.assignment not in (DENSE, REUSE))
     colours = {
         name: ASSIGNMENT_COLOURS[i % len(ASSIGNMENT_COLOURS)] for i, name in enumerate(names)
     }
-    colours[DENSE] = DENSE_COLOUR
+    colours |= {DENSE: DENSE_COLOUR, REUSE: REUSE_COLOUR}
     ends = [*(phase.from_noise_level for phase in phases[1:]), 0.0]
     return tuple(
         Span(p.assignment, p.from_noise_level, end, p.dense_every, colours[p.assignment])
         for p, end in zip(phases, ends, strict=True)
+    )
+
+
+def in_words(spans: Sequence[Span]) -> str:
+    """The stretches of a schedule; of several reused ones only how many there are, and where."""
+    reused = [span for span in spans if span.assignment == REUSE]
+    if len(reused) < 2:
+        return "; ".join(map(str, spans))
+    texts, last = [], ""
+    for span in spans:
+        if span.assignment not in (REUSE, last):
+            texts.append(f"{span.assignment} from {span.start:.3g}")
+            last = span.assignment
+    start, end = reused[0].start, reused[-1].end
+    return "; ".join(
+        [*texts, f"reused steps in {len(reused)} places from {start:.3g} to {end:.3g}"]
     )
 
 

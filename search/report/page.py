@@ -12,6 +12,7 @@ from ajour.lowering import density
 from ajour.pipelines.drawing import (
     KIND_COLOURS,
     head_map,
+    in_words,
     key_pixels,
     level_pixels,
     pattern_view,
@@ -60,6 +61,7 @@ def write_report(outcome: Outcome, video: Video, path: Path, command: str) -> No
         "error_figure": Markup(error_figure(outcome)),
         "time_figure": Markup(time_figure(outcome.costs)),
         "spans": spans(plan.schedule),
+        "schedule": in_words(spans(plan.schedule)),
         "kinds": dict.fromkeys(pattern.kind for pattern in plan.patterns.values()),
         "colours": KIND_COLOURS,
         "maps": {name: head_map(plan, name) for name in plan.assignments},

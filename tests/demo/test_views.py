@@ -23,13 +23,14 @@ from ajour.demo.store import Result
 from ajour.demo.tab_generate import about_shown
 from ajour.demo.tab_search import frontier, search_progress
 from ajour.demo.views import comparison, run_progress
-from ajour.pipelines.drawing import spans
+from ajour.pipelines.drawing import in_words, spans
 from tests.pipelines.conftest import LATE, make_plan
 
 VOID = {"img", "input"}
 REPORT = {
     "prompt": "a <b>bold</b> 'fox'", "seed": 0, "steps": 4, "grid": "3x8x7", "density": 0.3,
-    "mean_density": 0.5, "sparse_steps": 3, "dense_seconds": 2.0, "sparse_seconds": 1.6,
+    "mean_density": 0.5, "sparse_steps": 3, "reused_steps": 2,
+    "dense_seconds": 2.0, "sparse_seconds": 1.6,
     "speedup": 1.25, "psnr_db": 31.2, "ssim": 0.95, "backend": "cpu", "device": "CPU",
     "fallbacks": ["a layer uses <Foo>"], "versions": {}, "fps": 16, "size": [2, 64, 64],
     "psnr_db_each": [30.0, 32.0], "ssim_each": [0.9, 0.99],
@@ -85,6 +86,7 @@ def hostile_plan():
 
 def hostile_pages(tmp_path):
     shown = ShownPlan.of(hostile_plan(), HOSTILE)
+    stretches = spans(shown.plan.schedule)
     errors = {HOSTILE: np.ones((2, 2))}
     report = {
         **REPORT, "prompt": HOSTILE, "grid": HOSTILE, "device": HOSTILE, "fallbacks": [HOSTILE],
@@ -96,7 +98,7 @@ def hostile_pages(tmp_path):
     return {
         "map": heads.map_page(shown, HOSTILE),
         "map by error": heads.map_page(replace(shown, errors=errors), HOSTILE, "error"),
-        "schedule": render("schedule", spans=spans(shown.plan.schedule)),
+        "schedule": render("schedule", spans=stretches, text=in_words(stretches)),
         "about": render("about", shown=shown),
         "head": heads.head_page(
             replace(shown, errors=errors, measured=HOSTILE), HOSTILE, 0, 0
@@ -182,7 +184,7 @@ def test_heads_that_are_not_there(place):
 
 def test_a_schedule_in_words_and_in_colour():
     plan = make_plan([Full(), Skip()], ((1.0, "dense"), (0.7, "sparse", 4)))
-    text = render("schedule", spans=spans(plan.schedule))
+    text = render("schedule", spans=spans(plan.schedule), text=in_words(spans(plan.schedule)))
     Checker(text)
     assert "dense from 1 to 0.7; sparse from 0.7 to 0, dense every 4 steps" in text
 

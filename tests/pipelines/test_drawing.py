@@ -18,6 +18,7 @@ from ajour.pipelines.drawing import (
     LEVEL_NAMES,
     head_densities,
     head_map,
+    in_words,
     key_pixels,
     level_pixels,
     pattern_view,
@@ -143,3 +144,13 @@ def test_files_that_are_no_arrays_are_refused(tmp_path):
     for path in (objects, text, other, tmp_path / "missing.npz"):
         with pytest.raises(ValueError, match=f"cannot read maps {path.name}"):
             read_arrays(path, 10_000, "maps")
+
+
+def test_many_reused_steps_are_told_in_one_phrase():
+    phases = [Phase(1.0, "dense"), Phase(0.8, "a"), Phase(0.6, "reuse"), Phase(0.5, "a")]
+    few = in_words(spans(Schedule(tuple(phases))))
+    assert few == "dense from 1 to 0.8; a from 0.8 to 0.6; reuse from 0.6 to 0.5; a from 0.5 to 0"
+    many = Schedule((*phases, Phase(0.3, "reuse"), Phase(0.2, "b")))
+    assert in_words(spans(many)) == (
+        "dense from 1; a from 0.8; b from 0.2; reused steps in 2 places from 0.6 to 0.2"
+    )
