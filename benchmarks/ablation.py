@@ -16,7 +16,7 @@ import torch
 from ajour import Captured, Phase, Plan, Schedule
 from ajour.pipelines.auto import model_of
 from ajour.pipelines.bundled import load_pipeline
-from benchmarks.mini import arguments, run_plans
+from benchmarks.mini import Arm, arguments, run_arms
 
 BELOW = 0.9
 """The noise level to go sparse at where it is not what is varied."""
@@ -75,7 +75,7 @@ def main() -> None:
         for study in args.study
         for name, varied in STUDIES[study].items()
     ]
-    run_plans(plans, pipe, args)
+    run_arms([Arm(*plan) for plan in plans], pipe, args)
 
 
 if __name__ == "__main__":

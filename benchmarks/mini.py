@@ -14,27 +14,29 @@ and every plan on the first one.
 from __future__ import annotations
 
 import argparse
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import mean, median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from ajour import Auto, Plan, sparse, summary
+from ajour import Auto, Plan, disable, enable, summary
 from ajour.pipelines.bundled import FOLDER, Defaults, load_pipeline
+from ajour.pipelines.enable import resolve_plan
 from ajour.pipelines.generate import sample
-from ajour.pipelines.quality import psnr, ssim
+from ajour.pipelines.quality import BEST_DB, psnr, ssim
 from ajour.pipelines.video import side_by_side, to_bytes, write_mp4
-from ajour.schedule import DENSE
+from ajour.schedule import DENSE, REUSE
 from benchmarks.record import save
 from tools.mini.captions import canonical
 from tools.mini.prompts import held_out_prompts
 from tools.mini.reader import score
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from ajour.pipelines.generate import Sample
 
@@ -65,77 +67,104 @@ def adherence(verdicts: list[dict[str, list[bool]]]) -> dict[str, float]:
     return shares | {"all": mean(v for values in kinds.values() for v in values)}
 
 
-def read_plan(text: str) -> tuple[str, Plan | Auto]:
-    """A plan and its name, from a path, `auto` or `auto:DENSITY`."""
-    kind, _, density = text.partition(":")
+class Arm(NamedTuple):
+    """A way to run a pipeline: under a plan, with a cache of diffusers, or both."""
+
+    name: str
+    plan: Plan | Auto | None = None
+    cache: Any = None
+
+
+@contextmanager
+def running(pipe: Any, arm: Arm, backend: str | None) -> Iterator[None]:
+    """The pipeline runs an arm within the block."""
+    if arm.cache is not None:
+        pipe.transformer.enable_cache(arm.cache)
+    if arm.plan is not None:
+        enable(pipe, arm.plan, backend=backend)
+    try:
+        yield
+    finally:
+        if arm.plan is not None:
+            disable(pipe)
+        if arm.cache is not None:
+            pipe.transformer.disable_cache()
+
+
+def read_plan(text: str) -> Arm:
+    """An arm from the path of a plan, `auto` or `auto:SPEED`."""
+    kind, _, speed = text.partition(":")
     if kind == "auto":
-        return text, Auto(float(density)) if density else Auto()
-    return Path(text).stem, Plan.load(text)
+        return Arm(text, resolve_plan("auto", speed=speed or None))
+    return Arm(Path(text).stem, Plan.load(text))
 
 
 def timings(
-    pipe: Any, plans: list[tuple[str, Plan | Auto]], prompt: str, args: argparse.Namespace
+    pipe: Any, arms: list[Arm], prompt: str, args: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    """Denoising seconds of dense attention and of every plan, `args.repeats` times in turns."""
-    arms = ["dense", *(name for name, _ in plans)]
-    seconds: dict[str, list[float]] = {arm: [] for arm in arms}
+    """Denoising seconds of dense attention and of every arm, `args.repeats` times in turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in ("dense", *(arm.name for arm in arms))}
     for turn in tqdm(range(args.repeats), desc="timing", unit="turn"):
         seconds["dense"].append(sample(pipe, prompt, turn, "dense", **options(args)).seconds)
-        for name, plan in plans:
-            with sparse(pipe, plan, backend=args.backend):
-                run = sample(pipe, prompt, turn, "sparse", **options(args))
-            seconds[name].append(run.seconds)
-    middle = {arm: median(values) for arm, values in seconds.items()}
+        for arm in arms:
+            with running(pipe, arm, args.backend):
+                run = sample(pipe, prompt, turn, arm.name, **options(args))
+            seconds[arm.name].append(run.seconds)
+    middle = {name: median(values) for name, values in seconds.items()}
     return [
         {
             "dense_seconds": middle["dense"], "sparse_seconds": middle[name],
             "speedup": middle["dense"] / middle[name],
             "all_seconds": {"dense": seconds["dense"], "sparse": seconds[name]},
         }
-        for name, _ in plans
+        for name in seconds if name != "dense"
     ]  # fmt: skip
 
 
 def evaluate(
-    pipe: Any,
-    name: str,
-    plan: Plan | Auto,
-    prompts: list[str],
-    dense: list[Sample],
-    args: argparse.Namespace,
+    pipe: Any, arm: Arm, prompts: list[str], dense: list[Sample], args: argparse.Namespace
 ) -> dict[str, Any]:
-    """One plan against the dense samples."""
+    """One arm against the dense samples."""
     scores, verdicts, runs = [], [], []
-    with sparse(pipe, plan, backend=args.backend):
-        for seed, prompt in enumerate(tqdm(prompts, desc=name, unit="video")):
-            run = sample(pipe, prompt, seed, "sparse", **options(args))
+    with running(pipe, arm, args.backend):
+        for seed, prompt in enumerate(tqdm(prompts, desc=arm.name, unit="video")):
+            run = sample(pipe, prompt, seed, arm.name, **options(args))
             other = dense[seed].video
             scores.append((psnr(run.video, other), ssim(run.video, other)))
             verdicts.append(claims(run, prompt))
             runs.append(run)
             if args.videos and seed < 8:
-                pair = side_by_side([other, run.video], ["dense", f"{name} {scores[-1][0]:.1f} dB"])
+                labels = ["dense", f"{arm.name} {scores[-1][0]:.1f} dB"]
                 args.videos.mkdir(parents=True, exist_ok=True)
-                write_mp4(args.videos / f"{name}-{seed}.mp4", pair, DEFAULTS.fps)
-        state = summary(pipe)
-    phases = runs[0].phases
-    thin = [use for use in phases if use != DENSE]
+                pair = side_by_side([other, run.video], labels)
+                write_mp4(args.videos / f"{arm.name}-{seed}.mp4", pair, DEFAULTS.fps)
+        facts = {} if arm.plan is None else plan_facts(pipe, runs[0].phases)
     seconds = [(d.seconds, s.seconds) for d, s in zip(dense, runs, strict=True)]
     return {
-        "plan": name,
+        "plan": arm.name,
+        **facts,
+        "psnr_db": mean(min(s[0], BEST_DB) for s in scores),
+        "ssim": mean(s[1] for s in scores),
+        "psnr_db_each": [round(min(s[0], BEST_DB), 2) for s in scores],
+        "ssim_each": [round(s[1], 4) for s in scores],
+        "adherence": adherence(verdicts),
+        "dense_seconds_each": [s[0] for s in seconds],
+        "sparse_seconds_each": [s[1] for s in seconds],
+    }
+
+
+def plan_facts(pipe: Any, phases: tuple[str, ...]) -> dict[str, Any]:
+    """What an enabled pipeline ran, given what ran in each step."""
+    state = summary(pipe)
+    thin = [use for use in phases if use not in (DENSE, REUSE)]
+    return {
         "grid": state.grid,
         "backend": state.backend,
         "fallbacks": list(state.fallbacks),
         "density": state.mean_density(thin),
         "mean_density": state.mean_density(phases),
         "sparse_steps": len(thin),
-        "psnr_db": mean(s[0] for s in scores),
-        "ssim": mean(s[1] for s in scores),
-        "psnr_db_each": [round(s[0], 2) for s in scores],
-        "ssim_each": [round(s[1], 4) for s in scores],
-        "adherence": adherence(verdicts),
-        "dense_seconds_each": [s[0] for s in seconds],
-        "sparse_seconds_each": [s[1] for s in seconds],
+        "reused_steps": phases.count(REUSE),
     }
 
 
@@ -157,15 +186,15 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def run_plans(
-    plans: list[tuple[str, Plan | Auto]],
+def run_arms(
+    arms: list[Arm],
     pipe: Any,
     args: argparse.Namespace,
     conclude: Callable[[list[dict[str, Any]]], dict[str, Any]] = lambda rows: {},
 ) -> None:
-    """Runs every plan, prints a table, saves the JSON with what `conclude` makes of the rows."""
+    """Runs every arm, prints a table, saves the JSON with what `conclude` makes of the rows."""
     prompts = [canonical(s) for s in held_out_prompts(args.prompts, args.prompt_seed)]
-    times = timings(pipe, plans, prompts[0], args) if args.repeats else [{}] * len(plans)
+    times = timings(pipe, arms, prompts[0], args) if args.repeats else [{}] * len(arms)
     dense = [
         sample(pipe, prompt, seed, "dense", **options(args))
         for seed, prompt in enumerate(tqdm(prompts, desc="dense", unit="video"))
@@ -173,12 +202,11 @@ def run_plans(
     verdicts = [claims(run, prompt) for run, prompt in zip(dense, prompts, strict=True)]
     print("dense adherence", {k: round(v, 3) for k, v in adherence(verdicts).items()}, flush=True)
     rows = []
-    for (name, plan), time in zip(plans, times, strict=True):
-        row = evaluate(pipe, name, plan, prompts, dense, args) | time
+    for arm, time in zip(arms, times, strict=True):
+        row = evaluate(pipe, arm, prompts, dense, args) | time
         rows.append(row)
         print(
-            f"{row['plan']:24} density {row['density']:.3f} sparse steps {row['sparse_steps']:2}"
-            f"/{args.steps} PSNR {row['psnr_db']:6.2f} dB SSIM {row['ssim']:.4f} "
+            f"{row['plan']:24} PSNR {row['psnr_db']:6.2f} dB SSIM {row['ssim']:.4f} "
             f"adherence {row['adherence']['all']:.3f} speed-up {row.get('speedup', np.nan):.2f}",
             flush=True,
         )
@@ -200,7 +228,7 @@ def main() -> None:
     parser.add_argument("--plan", nargs="*", default=[str(FOLDER / "plan.json")])
     args = parser.parse_args()
     torch.backends.cudnn.benchmark = True
-    run_plans(
+    run_arms(
         [read_plan(text) for text in args.plan],
         load_pipeline(args.model, dtype=torch.float32),
         args,

@@ -17,7 +17,7 @@ import torch
 
 from ajour import Plan
 from ajour.pipelines.bundled import FOLDER, load_pipeline
-from benchmarks.mini import arguments, read_plan, run_plans
+from benchmarks.mini import Arm, arguments, read_plan, run_arms
 
 BY_HAND = Path(__file__).parent / "plans" / "mini-by-hand.json"
 
@@ -32,7 +32,7 @@ def main() -> None:
     args = parser.parse_args()
     figures = json.loads(args.figures.read_text())
     chosen = figures["chosen"]
-    single = [(row["name"], Plan.from_dict(row["plan"])) for row in figures["baselines"]]
+    single = [Arm(row["name"], Plan.from_dict(row["plan"])) for row in figures["baselines"]]
     others = [*single, read_plan(str(BY_HAND))]
 
     def conclude(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def main() -> None:
 
     torch.backends.cudnn.benchmark = True
     pipe = load_pipeline(args.model, dtype=torch.float32)
-    run_plans([("searched", Plan.load(args.plan)), *others], pipe, args, conclude)
+    run_arms([Arm("searched", Plan.load(args.plan)), *others], pipe, args, conclude)
 
 
 if __name__ == "__main__":
