@@ -68,6 +68,12 @@ class Schedule:
         if any(b >= a for a, b in zip(bounds, bounds[1:], strict=False)):
             raise ValueError(f"phases must go from noisy to clean, got noise levels {bounds}")
 
+    @property
+    def assignments(self) -> tuple[str, ...]:
+        """The assignments that phases use, without `dense`, each once, in their order."""
+        names = dict.fromkeys(phase.assignment for phase in self.phases)
+        return tuple(name for name in names if name != DENSE)
+
     def at(self, noise_level: float) -> str:
         """The assignment in force at a noise level, without the dense steps of `dense_every`."""
         return self._phase(noise_level).assignment

@@ -14,7 +14,6 @@ from ajour.demo.request import Request
 from ajour.demo.server import download, snippet
 from ajour.demo.tabs import DRAWING, JobButtons
 from ajour.demo.uploading import upload_button
-from ajour.pipelines.drawing import spans
 
 if TYPE_CHECKING:
     from ajour.demo.device import Job
@@ -122,10 +121,10 @@ class PlanTab:
         name = heads.first_assignment(shown.plan)
         return (
             render("about", shown=shown),
-            render("schedule", spans=spans(shown.plan.schedule)),
+            heads.schedule_page(shown.plan),
             heads.map_page(shown, name, colour),
             download(shown.plan),
             snippet(self.site.model, self.site.device.pipe),
-            list(shown.plan.assignments),
+            heads.shown_assignments(shown.plan),
             name,
         )

@@ -11,6 +11,7 @@ from ajour.demo.attention_time import AttentionClock
 from ajour.demo.device import DONE, FAILED, STOPPED
 from ajour.demo.errors import measure
 from ajour.demo.heads import ShownPlan
+from ajour.demo.server import MOST_BYTES
 from ajour.demo.store import FILES, Result, Store, views
 from ajour.pipelines.auto import Auto
 from ajour.pipelines.enable import is_enabled
