@@ -173,8 +173,8 @@ def serving(
             server_name=host, server_port=port, share=share, inbrowser=open_browser,
             prevent_thread_lock=True, show_error=True, quiet=quiet, footer_links=[],
             run_history=False, ssr_mode=False, pwa=False, mcp_server=False,
-            enable_monitoring=False, state_session_capacity=MOST_SESSIONS, theme=theme(), head="".join(scripts),
-            css=colour_css() + static.joinpath("demo.css").read_text(),
+            enable_monitoring=False, state_session_capacity=MOST_SESSIONS, theme=theme(),
+            head="".join(scripts), css=colour_css() + static.joinpath("demo.css").read_text(),
             app_kwargs={"middleware": middleware(page, site, host_names(host, share, names))},
         )  # fmt: skip
         yield page, site

@@ -7,6 +7,7 @@ import pytest
 
 from ajour import Full, Phase, Plan, Schedule, Skip, Stripe, TokenGrid, Window
 from ajour.demo import heads
+from ajour.demo.app import build
 from ajour.demo.errors import MOST_MEASURED, measure
 from ajour.demo.heads import MOST_TOKENS, ShownPlan
 from ajour.demo.run import captured_maps
@@ -116,9 +117,7 @@ def test_only_patterns_in_use_are_measured(site, monkeypatch):
 
     seen = []
     real = errors.ErrorMeter
-    monkeypatch.setattr(
-        errors, "ErrorMeter", lambda s, c, **o: seen.extend(c) or real(s, c, **o)
-    )
+    monkeypatch.setattr(errors, "ErrorMeter", lambda s, c, **o: seen.extend(c) or real(s, c, **o))
     shown = ShownPlan.of(with_unused(LATE), "spare")
     job = site.device.submit("me", lambda pipe, job: measure(pipe, job, shown, REQUEST, site.model))
     finish(job)
@@ -169,7 +168,10 @@ def test_a_summary_lowers_what_the_schedule_uses(pipe, lowered):
     assert captured_maps(pipe) == {}
 
 
-def test_every_event_waits_in_a_queue(server):
+def test_every_event_waits_in_a_queue(server, site):
+    drawing = [fn for fn in build(site).fns.values() if fn.concurrency_id == "drawing"]
+    assert {fn.concurrency_limit for fn in drawing} == {2}
+    assert {fn.name for fn in drawing} == {"look", "map_page", "refresh", "upload"}
     with Visitor(server[0]) as visitor:
         assert all(
             event["queue"] for event in visitor.config["dependencies"] if event["backend_fn"]

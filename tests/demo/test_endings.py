@@ -36,10 +36,9 @@ def test_a_signal_ends_the_command(pipe, folders, monkeypatch, number, code):
     monkeypatch.setattr(gradio.Blocks, "block_thread", block)
     monkeypatch.setattr(Model, "load", lambda _: pipe)
     handlers = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)]
-    try:
-        assert main(["demo", "--port", str(free_port())]) == code
-    except SystemExit as stop:
-        assert stop.code == code
+    with pytest.raises(SystemExit) as stop:
+        raise SystemExit(main(["demo", "--port", str(free_port())]))
+    assert stop.value.code == code
     assert folders() == []
     assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)] == handlers
 

@@ -1,11 +1,18 @@
 """What of the server strangers reach, and that nobody can take all of its places."""
 
+import collections
 import contextlib
+import socket
 import threading
 
 import httpx
 import pytest
+from starlette.responses import PlainTextResponse
+from starlette.testclient import TestClient
 
+from ajour.demo.device import STOPPED
+from ajour.demo.guard import KnownHost, host_names
+from ajour.demo.visitors import TooMany, Visitors
 from tests.demo.visitor import Visitor
 
 pytestmark = pytest.mark.xdist_group("demo-server")
@@ -46,6 +53,16 @@ def test_addresses_and_localhost_are_allowed(server, host):
     assert httpx.get(f"{server[0]}theme.css", headers={"Host": host}).status_code == 200
 
 
+def test_names_of_the_machine_are_allowed():
+    names = host_names("page.local", share=True, names=["demo.example.org"])
+    app = KnownHost(PlainTextResponse("page"), names, www_redirect=False)
+    codes = {}
+    for host in ("page.local", "demo.example.org", "a1b2.gradio.live", socket.gethostname(),
+                 "example.org", "gradio.live.example.org"):  # fmt: skip
+        codes[host] = TestClient(app, base_url=f"http://{host}").get("/").status_code
+    assert list(codes.values()) == [200, 200, 200, 200, 400, 400]
+
+
 def test_no_site_may_frame_the_page(server):
     for path in ("", "config", "nothing-here"):
         policy = httpx.get(f"{server[0]}{path}").headers["content-security-policy"]
@@ -64,7 +81,7 @@ def test_messages_are_limited_in_size(server, chunked):
 def test_clients_without_a_page_start_nothing(server, monkeypatch):
     url, site = server
     monkeypatch.setattr(site.visitors, "patience", 0.05)
-    strangers = [Visitor(url, open=False) for _ in range(20)]
+    strangers = [Visitor(url, open=False) for _ in range(9)]
     index, _ = strangers[0].event("generate", "click")
     answers = [stranger.join(index, FORM) for stranger in strangers]
     assert {answer.status_code for answer in answers} == {403}
@@ -76,7 +93,7 @@ def test_pages_that_never_listen_hold_no_place(server, monkeypatch):
     url, site = server
     monkeypatch.setattr(site.visitors, "patience", 0.5)
     with contextlib.ExitStack() as stack:
-        deaf = [stack.enter_context(Visitor(url)) for _ in range(8)]
+        deaf = [stack.enter_context(Visitor(url)) for _ in range(5)]
         index, _ = deaf[0].event("generate", "click")
         for stranger in deaf:
             assert stranger.join(index, FORM).status_code == 200
@@ -90,7 +107,9 @@ def test_a_visitor_has_few_events_at_a_time(server, monkeypatch):
     gate = threading.Event()
     monkeypatch.setattr(site.device, "ready", gate)  # the page's first event waits for the model
     with Visitor(url) as visitor, Visitor(url) as other:
-        index = next(e["id"] for e in visitor.config["dependencies"] if e["targets"][0][1] == "load")
+        index = next(
+            e["id"] for e in visitor.config["dependencies"] if e["targets"][0][1] == "load"
+        )
         try:
             codes = [visitor.join(index, []).status_code for _ in range(10)]
             assert codes == [200] * 8 + [429] * 2
@@ -104,9 +123,27 @@ def test_a_visitor_has_few_events_at_a_time(server, monkeypatch):
         list(visitor.messages())
 
 
-def test_pages_are_counted_by_address_and_in_all():
-    from ajour.demo.visitors import TooMany, Visitors
+def test_a_page_too_many_is_refused(server, monkeypatch):
+    url, site = server
+    monkeypatch.setattr(site.visitors, "_each", 1)
+    with Visitor(url), Visitor(url) as second:
+        assert second.status == 429
 
+
+def test_a_page_that_is_closed_stops_its_run(server):
+    url, site = server
+    with Visitor(url) as visitor:
+        index, _ = visitor.event("generate", "click")
+        assert visitor.join(index, [*FORM[:2], 100, *FORM[3:]]).status_code == 200
+        messages = visitor.messages()
+        while not site.device.jobs:
+            next(messages)
+        job = site.device.jobs[0]
+    collections.deque(job.watch(), maxlen=0)
+    assert job.state == STOPPED
+
+
+def test_pages_are_counted_by_address_and_in_all():
     visitors = Visitors(most=3, each=2)
     with contextlib.ExitStack() as stack:
         for session, address in (("a", "1"), ("b", "1")):

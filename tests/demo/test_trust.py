@@ -1,9 +1,6 @@
 """What a stranger can and cannot make the server do, tried over HTTP on a running server."""
 
-import contextlib
 import json
-import secrets
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -71,6 +68,18 @@ def test_an_uploaded_plan_leaves_nothing_on_the_disk(visitor, server):
     before = files(server[1])
     assert "mine.json is a valid plan" in visitor.upload("mine.json", PLAN)
     assert files(server[1]) == before
+
+
+def test_the_name_of_an_upload_stays_text(visitor):
+    answer = visitor.upload("<img src=x onerror=alert(1)>.json", PLAN)
+    assert "&lt;img src=x onerror=alert(1)&gt;.json is a valid plan" in answer
+    assert "<img src=x" not in answer
+
+
+@pytest.mark.parametrize("event", [None, {}, {"name": 1, "text": 2}, [1], "name text"])
+def test_uploads_without_a_text_are_answered(visitor, event):
+    index, inputs = visitor.event("upload-plan", "upload")
+    assert "has at most 1 MiB" in visitor.run(index, [None] * inputs, event)
 
 
 def test_equal_uploads_of_two_visitors_do_not_meet(server):

@@ -3,11 +3,18 @@
 import json
 import secrets
 import threading
+from functools import lru_cache
 
 import httpx
 
 FILE = {"path": "http://example.com/plan.json", "meta": {"_type": "gradio.FileData"}}
 """A file by address, as gradio's components take it."""
+
+
+@lru_cache
+def config_of(url):
+    """What the page consists of."""
+    return httpx.get(f"{url}config").json()
 
 
 class Visitor:
@@ -23,7 +30,7 @@ class Visitor:
         self.client = httpx.Client(base_url=url, timeout=20)
         self._close = threading.Event()
         self._opened = threading.Event()
-        self.config = self.client.get("config").json()
+        self.config = config_of(url)
         self.status = None
         if open:
             self._thread = threading.Thread(target=self._beat, daemon=True)
