@@ -8,7 +8,7 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 
 from ajour.demo.visitors import TooMany
@@ -59,6 +59,8 @@ class Door:
         self.app = app
         self.visitors = visitors
         self.pending = pending
+        self._reading: list[str] = []
+        self._entering: list[str] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
@@ -72,19 +74,30 @@ class Door:
                     session = checked_session(Request(scope).query_params.get("session_hash"))
                     stack.enter_context(self.visitors.listening(session))
                 elif path == "/gradio_api/queue/join":
-                    receive = await self._checked(Request(scope, receive))
+                    receive = await self._enter(Request(scope, receive), stack)
                 await self.app(scope, receive, send)
         except TooMany as error:
             await JSONResponse({"detail": str(error)}, 429)(scope, receive, send)
         except Refusal as error:
             await JSONResponse({"detail": str(error)}, error.status)(scope, receive, send)
+        except ClientDisconnect:
+            pass  # the visitor left before the event was sent
 
-    async def _checked(self, request: Request) -> Receive:
+    async def _enter(self, request: Request, stack: ExitStack) -> Receive:
         """Read an event and check it; returns what the application reads it from.
 
+        Args:
+            request: the event.
+            stack: is left when the request is handled.
+
         Raises:
-            Refusal: if it is not plain values of an open page, or the page has too many events.
+            Refusal: if it is not plain values of an open page, or there are too many events.
         """
+        address = address_of(request.scope)
+        if self._reading.count(address) >= MOST_EVENTS_EACH:
+            raise too_many()
+        self._reading.append(address)
+        stack.callback(self._reading.remove, address)
         body = await request.body()
         try:
             session = checked_event(await request.json())
@@ -96,6 +109,8 @@ class Door:
                 raise Refusal(403, "no page is open that could show the results; load the page")
             await asyncio.sleep(0.05)
         self._count(session)
+        self._entering.append(session)  # until it is one of the pending
+        stack.callback(self._entering.remove, session)
         sent = False
 
         async def receive() -> Message:
@@ -109,15 +124,20 @@ class Door:
 
     def _count(self, session: str) -> None:
         """Raise Refusal if a page, or its address, has too many events already."""
-        pending = list(self.pending())
+        pending = [*self.pending(), *self._entering]
         address = self.visitors.address(session)
         each = sum(self.visitors.address(other) == address for other in pending)
         if pending.count(session) >= MOST_EVENTS or each >= MOST_EVENTS_EACH:
-            raise Refusal(
-                429,
-                f"at most {MOST_EVENTS} events of a page and {MOST_EVENTS_EACH} of an address may "
-                "wait or run at the same time; wait for one to end",
-            )
+            raise too_many()
+
+
+def too_many() -> Refusal:
+    """The refusal of an event of a page, or an address, that has enough."""
+    return Refusal(
+        429,
+        f"at most {MOST_EVENTS} events of a page and {MOST_EVENTS_EACH} of an address may wait or "
+        "run at the same time; wait for one to end",
+    )
 
 
 def checked_session(session: Any) -> str:

@@ -4,6 +4,8 @@ import collections
 import contextlib
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -11,6 +13,7 @@ from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
 from ajour.demo.device import STOPPED
+from ajour.demo.door import MOST_EVENTS
 from ajour.demo.guard import KnownHost, host_names
 from ajour.demo.visitors import TooMany, Visitors
 from tests.demo.visitor import Visitor
@@ -102,14 +105,18 @@ def test_pages_that_never_listen_hold_no_place(server, monkeypatch):
     assert site.device.jobs == ()
 
 
+def load_event(visitor):
+    """The event that waits for the model."""
+    events = visitor.config["dependencies"]
+    return next(event["id"] for event in events if event["targets"][0][1] == "load")
+
+
 def test_a_visitor_has_few_events_at_a_time(server, monkeypatch):
     url, site = server
     gate = threading.Event()
     monkeypatch.setattr(site.device, "ready", gate)  # the page's first event waits for the model
     with Visitor(url) as visitor, Visitor(url) as other:
-        index = next(
-            e["id"] for e in visitor.config["dependencies"] if e["targets"][0][1] == "load"
-        )
+        index = load_event(visitor)
         try:
             codes = [visitor.join(index, []).status_code for _ in range(10)]
             assert codes == [200] * 8 + [429] * 2
@@ -121,6 +128,31 @@ def test_a_visitor_has_few_events_at_a_time(server, monkeypatch):
         list(other.messages())
         assert visitor.join(index, []).status_code == 200
         list(visitor.messages())
+
+
+def test_events_that_come_at_once_are_counted_too(server, monkeypatch):
+    url, site = server
+    gate = threading.Event()
+    monkeypatch.setattr(site.device, "ready", gate)
+    with Visitor(url) as visitor, ThreadPoolExecutor(30) as pool:
+        index = load_event(visitor)
+        try:
+            answers = list(pool.map(lambda _: visitor.join(index, []), range(60)))
+        finally:
+            gate.set()
+        codes = collections.Counter(answer.status_code for answer in answers)
+        assert set(codes) == {200, 429}
+        assert codes[200] <= MOST_EVENTS
+        list(visitor.messages())
+
+
+def test_a_message_that_is_never_finished_leaves_no_trace(server, caplog):
+    place = urlsplit(server[0])
+    with socket.create_connection((place.hostname, place.port)) as connection:
+        head = f"POST /gradio_api/queue/join HTTP/1.1\r\nHost: {place.netloc}\r\n"
+        connection.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+    assert httpx.get(f"{server[0]}theme.css").status_code == 200
+    assert "ClientDisconnect" not in caplog.text
 
 
 def test_a_page_too_many_is_refused(server, monkeypatch):
