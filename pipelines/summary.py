@@ -108,9 +108,10 @@ def summary(pipe: Any) -> Summary:
         plan = runtime.plan
         if plan is None:
             continue
+        used = {*plan.schedule.assignments, runtime.assignment}
         for name in plan.assignments:
-            used = name in (*plan.schedule.assignments, runtime.assignment)
-            densities = runtime.densities(name) if used else [None] * len(runtime.layers)
+            known = name in used
+            densities = runtime.densities(name) if known else [None] * len(runtime.layers)
             for layer, density in enumerate(densities):
                 kinds = Counter(p.kind for p in plan.layer(name, layer))
                 rows.append(LayerSummary(number, name, layer, density, dict(kinds)))
