@@ -24,7 +24,7 @@ QUICK: dict[str, Any] = {
 """Options of events that never wait for the device."""
 
 DRAWING = QUICK | {"concurrency_limit": 2, "concurrency_id": "drawing"}
-"""Options of events that read or draw a plan, which takes a core of the CPU up to about ten seconds."""
+"""Options of events that read or draw a plan, which takes a core up to about ten seconds."""
 
 
 class JobButtons:
