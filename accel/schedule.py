@@ -100,6 +100,12 @@ class Schedule:
         if any(b >= a for a, b in zip(bounds, bounds[1:], strict=False)):
             raise ValueError(f"phases must go from noisy to clean, got noise levels {bounds}")
 
+    @property
+    def assignments(self) -> tuple[str, ...]:
+        """The assignments that phases use, each once, in their order."""
+        names = dict.fromkeys(phase.assignment for phase in self.phases)
+        return tuple(name for name in names if name not in (DENSE, REUSE))
+
     def reusing(self, noise_levels: Sequence[float], reused: Sequence[int]) -> Schedule:
         """The schedule that also reuses some steps of a run, with measured slopes.
 

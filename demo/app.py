@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator  # noqa: TC003 - gradio reads annotations at run time
+from collections.abc import Iterable, Iterator  # noqa: TC003 - gradio reads annotations
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from importlib.resources import files
@@ -16,10 +16,12 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import gradio as gr
 from starlette.middleware import Middleware
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from ajour.demo import results_page
 from ajour.demo.device import Device
-from ajour.demo.guard import Guard
+from ajour.demo.door import Door
+from ajour.demo.guard import Guard, KnownHost, host_names
 from ajour.demo.heads import ShownPlan  # noqa: TC001 - gradio reads annotations at run time
 from ajour.demo.model import sizes_of, steps_of
 from ajour.demo.preview import Colours
@@ -30,14 +32,21 @@ from ajour.demo.store import EXAMPLE, Store
 from ajour.demo.tab_generate import SHOWN, GenerateTab, about_shown
 from ajour.demo.tab_plan import PlanTab
 from ajour.demo.tab_search import SearchTab
-from ajour.demo.tabs import QUICK
+from ajour.demo.tabs import DRAWING, QUICK
+from ajour.demo.uploading import uploaded
 from ajour.pipelines.drawing import KIND_COLOURS, LEVEL_COLOURS
-from ajour.plan import MAX_BYTES, PlanError
+from ajour.plan import PlanError
 
 if TYPE_CHECKING:
     from ajour.demo.model import Model
 
-SCRIPTS = ("compare.js", "heads.js", "live.js")
+SCRIPTS = ("compare.js", "heads.js", "live.js", "upload.js")
+
+MOST_BODY = 4 * 2**20
+"""Bytes of a request; JSON of an uploaded plan is at most twice as long as the plan."""
+
+MOST_SESSIONS = 128
+"""Pages whose plan is kept in memory, open or closed; the oldest is dropped first."""
 
 
 def open_site(model: Model, root: Path) -> Site:
@@ -81,21 +90,19 @@ def build(site: Site) -> gr.Blocks:
                 gr.HTML(results_page.page(results_page.results_folder()), elem_id="results")
         plan.wire(shown, generate.form)
 
-        def upload(path: str, before: ShownPlan | None) -> list[Any]:
+        def upload(before: ShownPlan | None, event: gr.EventData) -> list[Any]:
             try:
-                uploaded, text = site.read_upload(path)
+                plan, text = site.read_upload(*uploaded(event))
             except PlanError as error:
                 text = note(str(error), "bad")
                 return [before, text, text, about_shown(before), gr.skip()]
-            finally:
-                Path(path).unlink(missing_ok=True)
-            return [uploaded, text, text, about_shown(uploaded), SHOWN]
+            return [plan, text, text, about_shown(plan), SHOWN]
 
         outputs = [shown, generate.note, plan.note, generate.shown_line, generate.kind]
         for event in (
             generate.wire(shown),
             search.wire(shown, generate.form, generate.shown_line),
-            *(button.upload(upload, [button, shown], outputs, **QUICK)
+            *(button.upload(upload, shown, outputs, **DRAWING)
               for button in (generate.upload, plan.upload)),
         ):  # fmt: skip
             plan.refresh_after(event, shown)
@@ -130,6 +137,7 @@ def serving(
     share: bool = False,
     open_browser: bool = False,
     quiet: bool = True,
+    names: Iterable[str] = (),
 ) -> Iterator[tuple[gr.Blocks, Site]]:
     """Serve the page within the block.
 
@@ -140,6 +148,7 @@ def serving(
         share: also at a public address, through gradio's servers.
         open_browser: open the page in a browser.
         quiet: do not print the address.
+        names: host names by which visitors reach the page, besides localhost and the machine's own.
 
     Raises:
         RuntimeError: if a model given by path cannot be loaded.
@@ -163,12 +172,26 @@ def serving(
         page.launch(
             server_name=host, server_port=port, share=share, inbrowser=open_browser,
             prevent_thread_lock=True, show_error=True, quiet=quiet, footer_links=[],
-            run_history=False, max_file_size=MAX_BYTES, ssr_mode=False, pwa=False,
-            mcp_server=False, theme=theme(), head="".join(scripts),
-            css=colour_css() + static.joinpath("demo.css").read_text(),
-            app_kwargs={"middleware": [Middleware(Guard)]},
+            run_history=False, ssr_mode=False, pwa=False, mcp_server=False,
+            enable_monitoring=False, state_session_capacity=MOST_SESSIONS, theme=theme(),
+            head="".join(scripts), css=colour_css() + static.joinpath("demo.css").read_text(),
+            app_kwargs={"middleware": middleware(page, site, host_names(host, share, names))},
         )  # fmt: skip
         yield page, site
+
+
+def middleware(page: gr.Blocks, site: Site, names: list[str]) -> list[Middleware]:
+    """What a request passes through before gradio handles it, in this order."""
+
+    def pending() -> list[str]:
+        return [event.session_hash for event in page._queue.event_ids_to_events.values()]
+
+    return [
+        Middleware(KnownHost, allowed_hosts=names, www_redirect=False),
+        Middleware(RequestBodyLimitMiddleware, max_body_size=MOST_BODY),
+        Middleware(Guard),
+        Middleware(Door, visitors=site.visitors, pending=pending),
+    ]
 
 
 def colour_css() -> str:

@@ -25,6 +25,11 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     page.add_argument("--backend", choices=BACKENDS, help="by default the fastest that can run")
     page.add_argument("--host", default="127.0.0.1", help="address to listen on")
     page.add_argument("--port", type=int, help="by default the first free port from 7860 on")
+    page.add_argument(
+        "--name", action="append", default=[], metavar="HOST",
+        help="host name by which visitors reach the page, for example demo.example.org; may be "
+        "repeated. Numeric addresses, localhost and this machine's name always work",
+    )  # fmt: skip
     page.add_argument("--share", action="store_true", help="also at a public gradio.live address")
     page.add_argument("--open", action="store_true", help="open a browser")
     page.set_defaults(run=_demo)
@@ -34,8 +39,10 @@ def _demo(args: argparse.Namespace) -> None:
     if find_spec("gradio") is None:
         raise RuntimeError("the page needs gradio: from a clone, pip install '.[demo]'")
     from ajour.demo.app import serving
+    from ajour.demo.endings import exit_on_signals
     from ajour.demo.model import find_model
 
     model = find_model(args.model, args.plan, args.device, args.backend)
-    with serving(model, args.host, args.port, args.share, args.open, quiet=False) as (page, _):
+    place = (args.host, args.port, args.share, args.open)
+    with exit_on_signals(), serving(model, *place, quiet=False, names=args.name) as (page, _):
         page.block_thread()

@@ -36,6 +36,7 @@ class Job:
         owner: whose job it is; an owner has one job at a time.
         work: called with the pipeline and the job.
         seconds: time limit from the start of the work; None for no limit.
+        address: of the visitor; empty if not known.
         state: `waiting`, `running`, `done`, `failed` or `stopped`.
         progress: what the work reported last.
         result: what the work returned.
@@ -46,6 +47,7 @@ class Job:
     owner: str
     work: Callable[[Any, Job], Any]
     seconds: float | None = None
+    address: str = ""
     state: str = WAITING
     progress: Any = None
     result: Any = None
@@ -149,7 +151,7 @@ class Device:
 
     Args:
         load: loads the pipeline.
-        most: jobs that may wait or run at the same time.
+        most: jobs that may wait or run at the same time; one address has at most half of them.
     """
 
     def __init__(self, load: Callable[[], Any], most: int = 8) -> None:
@@ -163,7 +165,11 @@ class Device:
         self._thread.submit(self._load, load)
 
     def submit(
-        self, owner: str, work: Callable[[Any, Job], Any], seconds: float | None = None
+        self,
+        owner: str,
+        work: Callable[[Any, Job], Any],
+        seconds: float | None = None,
+        address: str = "",
     ) -> Job:
         """Put a job at the end of the queue.
 
@@ -171,16 +177,21 @@ class Device:
             owner: whose job it is.
             work: called with the pipeline and the job.
             seconds: time limit from the start of the work; None for no limit.
+            address: of the visitor; empty if not known.
 
         Raises:
-            Refused: if the owner has a job already, or the queue is full.
+            Refused: if the owner has a job already, or the queue is full, or the visitor's address
+                has half of its places.
         """
-        job = Job(owner, work, seconds)
+        job = Job(owner, work, seconds, address)
         with self._lock:
             if any(other.owner == owner and not other.ended for other in self._jobs):
                 raise Refused("a run of yours is still in the queue; stop it first, or wait for it")
             if len(self._jobs) >= self._most:
                 raise Refused(f"{len(self._jobs)} runs are waiting already; try again in a minute")
+            same = sum(other.address == address for other in self._jobs)
+            if address and same >= self._most // 2:
+                raise Refused(f"{same} runs from your address are waiting; wait for one to end")
             self._thread.submit(self._run, job)
             self._jobs.append(job)
         return job

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ajour.demo.heads import shown_assignments
 from ajour.patterns import Full
 from ajour.pipelines.enable import transformers_of
 from ajour.pipelines.generate import sample
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from ajour.plan import Plan
     from ajour.search.bands import Bands
     from ajour.search.calibrate.prompt import Calibration
+
+MOST_MEASURED = 32
+"""Patterns that are measured in one pass; a search's plan has about 16."""
 
 
 class _Enough(Exception):
@@ -48,11 +52,18 @@ def measure(pipe: Any, job: Job, shown: ShownPlan, request: Request, model: Mode
     Raises:
         TypeError: if the pipeline has two transformers.
         PlanError: if the plan is for another model.
+        ValueError: if the plan uses too many patterns.
     """
     if len(transformers_of(pipe)) > 1:
         raise TypeError("errors are measured on pipelines with one transformer; this one has two")
     plan, dense = shown.plan, uniform_plan(pipe.transformer, Full())
     plan.check_model(**dense.model)
+    assignments = shown_assignments(plan)
+    names = sorted({name for key in assignments for row in plan.assignments[key] for name in row})
+    if len(names) > MOST_MEASURED:
+        raise ValueError(
+            f"errors are measured of at most {MOST_MEASURED} patterns, the plan uses {len(names)}"
+        )
     last = request.steps // 2
 
     def on_step(_label: str, step: int, _latents: Any) -> None:
@@ -63,13 +74,18 @@ def measure(pipe: Any, job: Job, shown: ShownPlan, request: Request, model: Mode
 
     setup = Setup(pipe, model.call(pipe, request), model.backend)
     with setup.enabled(dense) as session:
-        meter = ErrorMeter(session, list(plan.patterns.values()), bands=1)
-        with session.runtimes[0].listen(meter), suppress(_Enough):
+        meter = ErrorMeter(session, [plan.patterns[name] for name in names], bands=1)
+
+        def listen(*layer: Any) -> None:
+            job.check()
+            meter(*layer)
+
+        with session.runtimes[0].listen(listen), suppress(_Enough):
             sample(pipe, request.prompt, request.seed, "dense", on_step, **setup.call)
         scores = meter.errors()[0]
         level, grid = session.noise_levels[last], session.runtimes[0].grid
     assert grid is not None
-    errors = {name: _of_heads(scores, plan, name, list(plan.patterns)) for name in plan.assignments}
+    errors = {key: _of_heads(scores, plan, key, names) for key in assignments}
     text = f"Errors measured at noise level {level:.2f}, seed {request.seed}: {request.prompt}"
     return replace(shown, grid=replace(grid, before=0, after=0), errors=errors, measured=text)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -16,23 +17,33 @@ from ajour.pipelines.drawing import (
     LEVEL_NAMES,
     head_densities,
     head_map,
+    in_words,
     key_pixels,
     level_pixels,
     pattern_view,
+    spans,
 )
 from ajour.pipelines.pages import image_url
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from ajour.demo.store import Maps, Result
     from ajour.plan import Plan
 
 MOST_CELLS = 8192
-"""A larger map is not drawn."""
+"""Of a map: layers x heads."""
 
-MOST_TOKENS = 2**18
-"""Patterns are not drawn on a larger grid, which an uploaded plan may name."""
+MOST_TOKENS, MOST_SIDE = 2**17, 1024
+"""Of a grid that patterns are drawn on: its tokens, and its height and width."""
+
+MOST_LOWERED = 2**21
+"""Tokens of the grid x patterns that are lowered for a map, which takes about ten seconds."""
+
+MOST_PHASES = 64
+"""Of a schedule that is drawn."""
 
 DEFAULT_GRID = TokenGrid(5, 8, 8)
 """For a plan whose grid is not known."""
@@ -48,6 +59,7 @@ class ShownPlan:
         plan: the plan.
         source: where it came from, in words.
         grid: the grid to draw patterns on.
+        grid_note: why it is not the grid that the plan names; empty if it is.
         errors: by assignment, (layers, heads): measured squared error of each head's output, over
             the squared norm of its layer's.
         measured: how the errors were measured, in words.
@@ -60,12 +72,18 @@ class ShownPlan:
     errors: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     measured: str = ""
     maps: Maps = field(default_factory=dict)
+    grid_note: str = ""
 
     @classmethod
     def of(cls, plan: Plan, source: str, grid: str | None = None) -> ShownPlan:
         """A plan on the grid that is given or that its provenance names."""
-        parsed = parse_grid(grid) or parse_grid(plan.provenance.get("grid"))
-        return cls(plan, source, parsed or DEFAULT_GRID)
+        named = plan.provenance.get("grid") if grid is None else grid
+        parsed = parse_grid(named)
+        reason = "" if parsed or named is None else (
+            f"The plan names the grid {str(named):.40}, which is too large to draw or no grid: "
+            f"patterns are drawn on up to {MOST_TOKENS:,} tokens."
+        )  # fmt: skip
+        return cls(plan, source, parsed or DEFAULT_GRID, grid_note=reason)
 
     @classmethod
     def of_result(cls, result: Result, source: str) -> ShownPlan:
@@ -82,14 +100,32 @@ def parse_grid(text: str | None) -> TokenGrid | None:
         grid = TokenGrid.parse(str(text))
     except ValueError:
         return None
-    return grid if grid.video_tokens <= MOST_TOKENS else None
+    return grid if is_drawable(grid) else None
+
+
+def is_drawable(grid: TokenGrid) -> bool:
+    """Whether patterns are drawn on a grid, which an uploaded plan may name."""
+    return grid.video_tokens <= MOST_TOKENS and max(grid.height, grid.width) <= MOST_SIDE
+
+
+def shown_assignments(plan: Plan) -> list[str]:
+    """The assignments to show: those of the schedule; if it has none, the first of the plan."""
+    return list(plan.schedule.assignments) or list(plan.assignments)[:1]
 
 
 def first_assignment(plan: Plan) -> str | None:
     """The assignment to show first: of the last sparse phase; None if the plan has none."""
-    phases = plan.schedule.phases
-    used = [phase.assignment for phase in phases if phase.assignment in plan.assignments]
-    return used[-1] if used else next(iter(plan.assignments), None)
+    used = [p.assignment for p in plan.schedule.phases if p.assignment in plan.assignments]
+    return used[-1] if used else next(iter(shown_assignments(plan)), None)
+
+
+def schedule_page(plan: Plan) -> Markup:
+    """The schedule as a strip."""
+    phases = len(plan.schedule.phases)
+    if phases > MOST_PHASES:
+        return note(f"{phases} phases are too many to draw: at most {MOST_PHASES} are drawn.")
+    stretches = spans(plan.schedule)
+    return render("schedule", spans=stretches, text=in_words(stretches))
 
 
 def map_page(shown: ShownPlan | None, assignment: str | None, colour: str = "kind") -> Markup | str:
@@ -103,14 +139,19 @@ def map_page(shown: ShownPlan | None, assignment: str | None, colour: str = "kin
     if shown is None:
         return ""
     plan = shown.plan
-    if assignment not in plan.assignments or colour not in COLOURS:
+    if assignment not in shown_assignments(plan) or colour not in COLOURS:
         return note("Every step of this plan is dense.")
     layers, heads = plan.model["layers"], plan.model["heads"]
     if layers * heads > MOST_CELLS:
-        return note(f"{layers} x {heads} heads are too many to draw.")
+        return note(f"{layers} x {heads} heads are too many to draw: at most {MOST_CELLS:,} are.")
     values = None
     if colour == "density":
-        values = head_densities(plan, assignment, shown.grid)
+        used = {name for row in plan.assignments[assignment] for name in row}
+        try:
+            with lowering(shown.grid, len(used)):
+                values = head_densities(plan, assignment, shown.grid)
+        except ValueError as error:
+            return note(str(error), "bad")
     elif colour == "error":
         values = shown.errors.get(assignment)
     heat = None if values is None else np.sqrt(values / (values.max() or 1.0))
@@ -121,7 +162,7 @@ def head_page(shown: ShownPlan, assignment: str, layer: int, head: int) -> Marku
     """One head: its pattern on the grid, its density and its measured error.
 
     Raises:
-        ValueError: if there is no such head.
+        ValueError: if there is no such head, or the grid is too large to draw.
     """
     plan = shown.plan
     rows = plan.assignments.get(assignment)
@@ -130,12 +171,41 @@ def head_page(shown: ShownPlan, assignment: str, layer: int, head: int) -> Marku
     name = rows[layer][head]
     pattern = plan.patterns[name]
     errors = shown.errors.get(assignment)
-    view = pattern_view(pattern, shown.grid, shown.maps.get((assignment, layer, head)))
+    with lowering(shown.grid, 1):
+        view = pattern_view(pattern, shown.grid, shown.maps.get((assignment, layer, head)))
+        share = density(pattern, shown.grid)
     return render(
         "head", layer=layer, head=head, name=name, pattern=pattern, settings=pattern.to_dict(),
-        density=density(pattern, shown.grid), view=view, grid=shown.grid, tokens=BLOCK,
+        density=share, view=view, grid=shown.grid, tokens=BLOCK,
         error=None if errors is None else errors[layer, head], measured=shown.measured,
         blocks=image_url(level_pixels(view.blocks)) if view else "",
         keys=image_url(key_pixels(view)) if view else "",
         captured=not isinstance(pattern, GeometricPattern), levels=LEVEL_NAMES,
     )  # fmt: skip
+
+
+@contextmanager
+def lowering(grid: TokenGrid, patterns: int) -> Iterator[None]:
+    """Within the block, patterns are lowered for a picture.
+
+    Args:
+        grid: to lower on.
+        patterns: how many.
+
+    Raises:
+        ValueError: if it would take too long, or a pattern has a number too large to compute with.
+    """
+    if not is_drawable(grid):
+        raise ValueError(
+            f"the grid {grid} is too large to draw: at most {MOST_TOKENS:,} tokens and "
+            f"{MOST_SIDE} rows and columns are drawn"
+        )
+    most = MOST_LOWERED // grid.video_tokens
+    if patterns > most:
+        raise ValueError(
+            f"{patterns} patterns are too many to lower on the grid {grid}: at most {most} are"
+        )
+    try:
+        yield
+    except OverflowError as error:
+        raise ValueError(f"a number of a pattern is too large to draw: {error}") from error

@@ -127,12 +127,13 @@ def captured_maps(pipe: Any) -> Maps:
     if grid is None or plan is None:
         return {}
     layers = range(plan.model["layers"])
-    heads = len(plan.assignments) * len(layers) * plan.model["heads"]
+    names = plan.schedule.assignments
+    heads = len(names) * len(layers) * plan.model["heads"]
     if heads * grid.video_blocks**2 > MOST_MAP_BYTES:
         return {}
     return {
         (name, layer, head): levels.numpy()
-        for name in plan.assignments
+        for name in names
         for layer in layers
         for head, levels in runtime.captured(name, layer).items()
     }

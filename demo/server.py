@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,8 @@ import torch
 
 from ajour.demo.heads import ShownPlan
 from ajour.demo.render import note, render
+from ajour.demo.visitors import Visitors
+from ajour.files import parse_json
 from ajour.pipelines.auto import model_of
 from ajour.pipelines.enable import transformers_of
 from ajour.pipelines.generate import call_parameters
@@ -27,6 +29,13 @@ if TYPE_CHECKING:
     from ajour.demo.store import Result, Store
 
 
+MOST_BYTES = 2**20
+"""Of an uploaded plan: a tenth of it holds a plan of 1,600 heads and 5 assignments."""
+
+MOST_ERROR = 400
+"""Characters of the reason why an upload is refused: a message may repeat a text of the plan."""
+
+
 @dataclass(frozen=True)
 class Site:
     """One server; `example` is the stored example, if there is one."""
@@ -36,6 +45,7 @@ class Site:
     store: Store
     runner: Runner
     example: Result | None
+    visitors: Visitors = field(default_factory=Visitors)
 
     def first_plan(self) -> ShownPlan | None:
         """The plan to show when the page opens."""
@@ -54,25 +64,30 @@ class Site:
             return note(f"The {name} could not be loaded: {self.device.error}", "bad")
         return note(f"Ready: {name} ({type(pipe).__name__}) on {device_name(pipe.device)}.", "good")
 
-    def read_upload(self, path: str) -> tuple[ShownPlan, Markup]:
+    def read_upload(self, name: str, text: str) -> tuple[ShownPlan, Markup]:
         """An uploaded plan, and a note on whether the model can run it.
 
+        Args:
+            name: of the file on the visitor's machine; only shown.
+            text: its content.
+
         Raises:
-            PlanError: if the file is not a valid plan; the message contains no folder of this
-                machine.
+            PlanError: if the text is not a valid plan.
         """
-        file = Path(path)
+        name = Path(name).name[:80]
         try:
-            plan = Plan.load(file)
-        except PlanError as error:
-            raise PlanError(str(error).replace(str(file), file.name)) from error
-        shown = ShownPlan.of(plan, f"Uploaded: {file.name}")
+            data = parse_json(text.encode(errors="replace"), MOST_BYTES, "the file")
+            plan = Plan.from_dict(data)
+        except ValueError as error:  # PlanError is a ValueError
+            raise PlanError(f"plan {name!r}: {str(error):.{MOST_ERROR}}") from error
+        shown = ShownPlan.of(plan, f"Uploaded: {name}")
         if self.device.pipe is not None:
             try:
                 plan.check_model(**model_of(transformers_of(self.device.pipe)[0]))
             except PlanError as error:
-                return shown, note(f"{error}. You can look at it, but not run it.", "bad")
-        return shown, note(f"{file.name} is a valid plan.", "good")
+                reason = f"{str(error):.{MOST_ERROR}}"
+                return shown, note(f"{reason}. You can look at it, but not run it.", "bad")
+        return shown, note(f"{name} is a valid plan.", "good")
 
 
 def download(plan: Plan) -> Markup:

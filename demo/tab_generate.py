@@ -12,6 +12,7 @@ from ajour.demo.heads import ShownPlan
 from ajour.demo.render import render
 from ajour.demo.request import BOUNDS, MOST_WORDS, Request
 from ajour.demo.tabs import QUICK, JobButtons
+from ajour.demo.uploading import upload_button
 from ajour.demo.views import NO_EXAMPLE, comparison, run_progress
 from ajour.pipelines.auto import SPEEDS, Auto
 from ajour.pipelines.enable import resolve_plan
@@ -82,9 +83,7 @@ class GenerateTab:
                 0.05, 1, 0.3, step=0.01, label="Density of sparse steps", visible=False
             )
         self.shown_line = gr.HTML(about_shown(self.site.first_plan()))
-        self.upload = gr.UploadButton(
-            "Upload a plan", file_types=[".json"], size="sm", elem_id="upload-generate"
-        )
+        self.upload = upload_button("upload-generate")
         self.note = gr.HTML(elem_classes="aj-live")
         gr.HTML("Other prompts", elem_classes="aj-small")
         for text in model.prompts[:4]:

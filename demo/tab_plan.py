@@ -12,8 +12,8 @@ from ajour.demo.heads import ShownPlan  # noqa: TC001 - gradio reads annotations
 from ajour.demo.render import note, render
 from ajour.demo.request import Request
 from ajour.demo.server import download, snippet
-from ajour.demo.tabs import QUICK, JobButtons
-from ajour.pipelines.drawing import in_words, spans
+from ajour.demo.tabs import DRAWING, JobButtons
+from ajour.demo.uploading import upload_button
 
 if TYPE_CHECKING:
     from ajour.demo.device import Job
@@ -52,9 +52,7 @@ class PlanTab:
                 self.buttons = JobButtons("measure", "Measure errors", small=True)
                 self.note = gr.HTML(elem_classes="aj-live", elem_id="plan-note")
                 save = gr.HTML(link, elem_id="download")
-                self.upload = gr.UploadButton(
-                    "Upload a plan", file_types=[".json"], size="sm", elem_id="upload-plan"
-                )
+                self.upload = upload_button("upload-plan")
                 python = gr.Code(
                     code, language="python", label="Run it in Python", interactive=False,
                     elem_id="snippet", buttons=["copy"],
@@ -100,9 +98,9 @@ class PlanTab:
                 self.note: note("Measured. Select a head, or colour the map by error.", "good"),
             }
 
-        self.map.choose(look, [shown, self.assignment], self.detail, **QUICK)
+        self.map.choose(look, [shown, self.assignment], self.detail, **DRAWING)
         for control in (self.colour, self.assignment):
-            control.input(heads.map_page, view, self.map, **QUICK)
+            control.input(heads.map_page, view, self.map, **DRAWING)
         self.buttons.wire(
             self.site, self.note, [*form, *view], [self.map, shown], submit, show, finish
         )
@@ -114,19 +112,19 @@ class PlanTab:
             *views, choices, name = self._views(plan, colour)
             return [*views, gr.Dropdown(choices, value=name, visible=len(choices) > 1), NO_HEAD]
 
-        event.then(refresh, [shown, self.colour], self._outputs, **QUICK)
+        event.then(refresh, [shown, self.colour], self._outputs, **DRAWING)
 
     def _views(self, shown: ShownPlan | None, colour: str) -> tuple[Any, ...]:
         """Facts, schedule, map, download, snippet, the assignments and the selected assignment."""
         if shown is None:
             return EMPTY, "", "", "", "", [], None
-        name, stretches = heads.first_assignment(shown.plan), spans(shown.plan.schedule)
+        name = heads.first_assignment(shown.plan)
         return (
             render("about", shown=shown),
-            render("schedule", spans=stretches, text=in_words(stretches)),
+            heads.schedule_page(shown.plan),
             heads.map_page(shown, name, colour),
             download(shown.plan),
             snippet(self.site.model, self.site.device.pipe),
-            list(shown.plan.assignments),
+            heads.shown_assignments(shown.plan),
             name,
         )

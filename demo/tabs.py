@@ -9,6 +9,7 @@ import gradio as gr
 
 from ajour.demo.device import DONE, RUNNING, Job, Refused
 from ajour.demo.render import note, render
+from ajour.demo.visitors import Unheard
 
 if TYPE_CHECKING:
     from ajour.demo.server import Site
@@ -16,8 +17,14 @@ if TYPE_CHECKING:
 Updates = dict[Any, Any]
 """New values of components."""
 
-QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+QUICK: dict[str, Any] = {
+    "concurrency_limit": 8, "concurrency_id": "quick", "show_progress": "hidden",
+    "api_visibility": "private",
+}  # fmt: skip
 """Options of events that never wait for the device."""
+
+DRAWING = QUICK | {"concurrency_limit": 2, "concurrency_id": "drawing"}
+"""Options of events that read or draw a plan, which takes a core up to about ten seconds."""
 
 
 class JobButtons:
@@ -70,10 +77,13 @@ class JobButtons:
         """
 
         def run(request: gr.Request, *values: Any) -> Iterator[Updates]:
+            session = str(request.session_hash)
             try:
                 work, seconds = submit(*values)
-                job = site.device.submit(self._owner(request), work, seconds)
-            except (Refused, TypeError, ValueError) as error:  # PlanError is a ValueError
+                site.visitors.wait_for_listener(session)
+                address = site.visitors.address(session) or ""
+                job = site.device.submit(self._owner(request), work, seconds, address)
+            except (Refused, Unheard, TypeError, ValueError) as error:  # PlanError is a ValueError
                 yield {status: note(str(error), "bad")}
                 return
             yield {self.start: gr.Button(interactive=False), self.stop: gr.Button(interactive=True)}

@@ -73,9 +73,9 @@ class Span:
 def spans(schedule: Schedule) -> tuple[Span, ...]:
     """The phases of a schedule from noise level 1 to 0."""
     phases = schedule.phases
-    names = dict.fromkeys(p.assignment for p in phases if p.assignment not in (DENSE, REUSE))
     colours = {
-        name: ASSIGNMENT_COLOURS[i % len(ASSIGNMENT_COLOURS)] for i, name in enumerate(names)
+        name: ASSIGNMENT_COLOURS[i % len(ASSIGNMENT_COLOURS)]
+        for i, name in enumerate(schedule.assignments)
     }
     colours |= {DENSE: DENSE_COLOUR, REUSE: REUSE_COLOUR}
     ends = [*(phase.from_noise_level for phase in phases[1:]), 0.0]

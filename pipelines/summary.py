@@ -20,7 +20,8 @@ class LayerSummary:
     """One layer of one assignment of the transformer with an index in the pipeline.
 
     Args:
-        density: kept share of dense attention's tiles, or None before the first forward pass.
+        density: kept share of dense attention's tiles, or None before the first forward pass and
+            for an assignment that the schedule does not use.
         kinds: heads per kind of pattern.
     """
 
@@ -115,8 +116,10 @@ def summary(pipe: Any) -> Summary:
         plan = runtime.plan
         if plan is None:
             continue
+        used = {*plan.schedule.assignments, runtime.assignment}
         for name in plan.assignments:
-            densities = runtime.densities(name)
+            known = name in used
+            densities = runtime.densities(name) if known else [None] * len(runtime.layers)
             for layer, density in enumerate(densities):
                 kinds = Counter(p.kind for p in plan.layer(name, layer))
                 rows.append(LayerSummary(number, name, layer, density, dict(kinds)))

@@ -8,6 +8,7 @@ from urllib.parse import urlparse
 import pytest
 
 from ajour.demo.device import DONE
+from ajour.demo.server import MOST_BYTES
 from tests.pipelines.conftest import LATE
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -260,6 +261,17 @@ def test_plans_are_uploaded_good_and_bad(open_page, tmp_path):
     expect(page.get_by_label("From the Plan tab")).to_be_checked()
     generate(page)
     wait_for(page, "#status", "Finished")
+
+
+def test_a_large_file_is_not_sent(open_page, tmp_path):
+    page = open_page()
+    large, sizes = tmp_path / "large.json", []
+    large.write_bytes(b" " * (MOST_BYTES + 1))
+    page.on("request", lambda request: sizes.append(len(request.post_data_buffer or b"")))
+    tab(page, "Plan")
+    page.locator("#upload-plan input[type=file]").set_input_files(str(large))
+    wait_for(page, "#plan-note", "an uploaded plan has at most 1 MiB", 10_000)
+    assert max(sizes) < 2**12
 
 
 def test_heads_by_click_and_by_keyboard(open_page):

@@ -112,6 +112,23 @@ def test_one_run_per_user_and_a_short_queue(device):
     assert over(device.submit("me", lambda *_: 1)) == DONE
 
 
+def test_the_queue_has_eight_places(device):
+    for name in "abcdefgh":
+        device.submit(name, passes)
+    with pytest.raises(Refused, match="8 runs are waiting already"):
+        device.submit("i", passes)
+
+
+def test_an_address_has_half_of_the_places():
+    device = Device(Pipe, most=4)
+    for name in "ab":
+        device.submit(name, passes, address="1.2.3.4")
+    with pytest.raises(Refused, match="2 runs from your address are waiting"):
+        device.submit("c", passes, address="1.2.3.4")
+    device.submit("d", passes, address="5.6.7.8")
+    device.close()
+
+
 @pytest.mark.parametrize(
     ("error", "message"),
     [

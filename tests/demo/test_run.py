@@ -11,6 +11,7 @@ from ajour.demo.attention_time import AttentionClock
 from ajour.demo.device import DONE, FAILED, STOPPED
 from ajour.demo.errors import measure
 from ajour.demo.heads import ShownPlan
+from ajour.demo.server import MOST_BYTES
 from ajour.demo.store import FILES, Result, Store, views
 from ajour.pipelines.auto import Auto
 from ajour.pipelines.enable import is_enabled
@@ -170,27 +171,37 @@ def test_the_stored_example_is_made_in_one_command(make_pipe, tmp_path, capsys):
     assert ShownPlan.of_result(example, "stored").source == "stored"
 
 
-def test_uploads_are_plans_or_said_to_be_none(site, tmp_path):
-    path = tmp_path / "mine.json"
-    LATE.save(path)
-    shown, said = site.read_upload(str(path))
+def test_uploads_are_plans_or_said_to_be_none(site):
+    data = LATE.to_dict()
+    shown, said = site.read_upload("mine.json", json.dumps(data))
     assert shown.plan == LATE
     assert "mine.json is a valid plan" in said
-    data = LATE.to_dict()
     data["model"]["layers"] = 1
     data["assignments"]["sparse"].pop()
-    path.write_text(json.dumps(data))
     assert "cannot" not in said
-    assert "You can look at it, but not run it" in site.read_upload(str(path))[1]
+    said = site.read_upload("mine.json", json.dumps(data))[1]
+    assert "You can look at it, but not run it" in said
     for text, reason in (
         ("{", "is not JSON"),
+        ("[" * 10**5, "is not JSON"),
         ("[]", "must be an object"),
         ("{}", "plan lacks assignments"),
+        (" " * (MOST_BYTES + 1), "is larger than 1 MiB"),
+        ("\ud800", "is not JSON"),
     ):
-        path.write_text(text)
-        with pytest.raises(PlanError, match=reason) as error:
-            site.read_upload(str(path))
-        assert str(tmp_path) not in str(error.value)
+        with pytest.raises(PlanError, match=reason):
+            site.read_upload("mine.json", text)
+
+
+def test_the_reason_against_an_upload_is_short(site):
+    data = LATE.to_dict()
+    data["format_version"] = "x" * 10**5
+    with pytest.raises(PlanError) as error:
+        site.read_upload("a" * 10**5, json.dumps(data))
+    assert len(str(error.value)) < 600
+    data = LATE.to_dict()
+    data["model"]["transformer"] = "x" * 10**5
+    assert len(site.read_upload("mine.json", json.dumps(data))[1]) < 1000
 
 
 def test_models_need_no_more_than_a_prompt(make_pipe):
