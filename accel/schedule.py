@@ -5,11 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ajour.quoting import listed, quoted
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 DENSE = "dense"
 """The assignment that means stock attention."""
+
+MOST_PHASES = 1000
+"""Most phases of a schedule."""
+
+MOST_STEPS = 10**6
+"""Most steps from one dense step to the next."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,7 @@ class Schedule:
         phases: noisiest first; the first must start at 1.0.
 
     Raises:
-        ValueError: if phases are missing, out of range or not strictly falling.
+        ValueError: if phases are missing, too many, out of range or not strictly falling.
     """
 
     phases: tuple[Phase, ...]
@@ -52,21 +60,28 @@ class Schedule:
     def __post_init__(self) -> None:
         if not self.phases:
             raise ValueError("a schedule needs at least one phase")
+        if len(self.phases) > MOST_PHASES:
+            raise ValueError(f"a schedule has at most {MOST_PHASES} phases, got {len(self.phases)}")
         bounds = [phase.from_noise_level for phase in self.phases]
         for bound in bounds:
             if isinstance(bound, bool) or not isinstance(bound, int | float) or not 0 <= bound <= 1:
-                raise ValueError(f"a phase's noise level must be from 0 to 1, got {bound!r}")
+                raise ValueError(f"a phase's noise level must be from 0 to 1, got {quoted(bound)}")
         for phase in self.phases:
             rate = phase.dense_every
-            if isinstance(rate, bool) or not isinstance(rate, int) or rate < 0 or rate == 1:
+            number = isinstance(rate, int) and not isinstance(rate, bool)
+            if not number or rate == 1 or not 0 <= rate <= MOST_STEPS:
                 raise ValueError(
                     "a phase's dense_every must be 0 or the steps from one dense step to the next, "
-                    f"at least 2, got {rate!r}"
+                    f"2 to {MOST_STEPS}, got {quoted(rate)}"
                 )
         if bounds[0] != 1:
-            raise ValueError(f"the first phase must start at noise level 1.0, got {bounds[0]}")
+            raise ValueError(
+                f"the first phase must start at noise level 1.0, got {quoted(bounds[0])}"
+            )
         if any(b >= a for a, b in zip(bounds, bounds[1:], strict=False)):
-            raise ValueError(f"phases must go from noisy to clean, got noise levels {bounds}")
+            raise ValueError(
+                f"phases must go from noisy to clean, got noise levels {listed(map(str, bounds))}"
+            )
 
     def at(self, noise_level: float) -> str:
         """The assignment in force at a noise level, without the dense steps of `dense_every`."""
