@@ -11,6 +11,9 @@ _TEXT = re.compile(rf"{_EXTENT}x{_EXTENT}x{_EXTENT}(?: \+ \d+ exact)?")
 BLOCK = 128
 """Tokens in a block: the unit in which key blocks are selected."""
 
+MOST_TOKENS = 2**31 - 1
+"""Most tokens of a grid: block tables number them in 32 bits."""
+
 
 @dataclass(frozen=True)
 class TokenGrid:
@@ -30,7 +33,8 @@ class TokenGrid:
         after: exact tokens behind them.
 
     Raises:
-        ValueError: if an extent is below 1 or a number of exact tokens below 0.
+        ValueError: if an extent is below 1, a number of exact tokens below 0, or all tokens are
+            2**31 or more.
     """
 
     frames: int
@@ -49,6 +53,8 @@ class TokenGrid:
                 "numbers of exact tokens cannot be negative, "
                 f"got before={self.before}, after={self.after}"
             )
+        if self.seq_len > MOST_TOKENS:
+            raise ValueError(f"a token grid has at most {MOST_TOKENS} tokens, got {self.seq_len}")
 
     @classmethod
     def parse(cls, text: str) -> TokenGrid:
