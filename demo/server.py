@@ -17,6 +17,7 @@ from ajour.pipelines.enable import transformers_of
 from ajour.pipelines.generate import call_parameters
 from ajour.pipelines.machine import device_name
 from ajour.plan import Plan, PlanError
+from ajour.quoting import quoted
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -65,7 +66,8 @@ class Site:
         try:
             plan = Plan.load(file)
         except PlanError as error:
-            raise PlanError(str(error).replace(str(file), file.name)) from error
+            said = str(error).replace(quoted(str(file)), quoted(file.name))
+            raise PlanError(said) from error
         shown = ShownPlan.of(plan, f"Uploaded: {file.name}")
         if self.device.pipe is not None:
             try:

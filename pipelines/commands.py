@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ajour.files import finite, write_json
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -97,10 +99,9 @@ def _generate(args: argparse.Namespace) -> None:
     write_mp4(args.out / "sparse.mp4", sparse, args.fps)
     write_mp4(args.out / "compare.mp4", side_by_side([dense, sparse], labels), args.fps)
     result.plan.save(args.out / "plan.json")
-    text = json.dumps(report.to_dict(), indent=1)
-    (args.out / "report.json").write_text(text + "\n")
+    write_json(args.out / "report.json", report.to_dict())
     if args.json:
-        print(text)
+        print(json.dumps(finite(report.to_dict()), indent=1))
     else:
         _print_report(report, args.out)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ajour.files import finite, write_json
 from ajour.pipelines.commands import add_call_arguments, call_options, positive, print_table
 
 if TYPE_CHECKING:
@@ -145,8 +147,10 @@ def _search(args: argparse.Namespace) -> None:
         _dry_run(args, settings)
         return
     folder = beside(args.out, ".search")
-    with Workers.connected() as workers:
-        work = workers.open(folder, settings.identity(), args.resume)
+    with (
+        Workers.connected() as workers,
+        closing(workers.open(folder, settings.identity(), args.resume)) as work,
+    ):
         pipe = load(args.model, workers.place(args.device))
         try:
             search = Search(pipe, settings, work, workers)
@@ -155,15 +159,16 @@ def _search(args: argparse.Namespace) -> None:
             raise KeyboardInterrupt(
                 f"interrupted; finished work is kept in {folder}: repeat the command with --resume"
             ) from None
-    if not workers.first:
-        return
-    outcome.plan.save(args.out)
-    _write_json(beside(args.out, ".costs.json"), asdict(outcome.costs), indent=None)
-    _write_json(beside(args.out, ".figures.json"), outcome.to_dict())
-    report = beside(args.out, ".html")
-    write_report(outcome, search.verifier.video, report, _command(args))
+        if not workers.first:
+            return
+        write_json(beside(args.out, ".costs.json"), asdict(outcome.costs), indent=None)
+        write_json(beside(args.out, ".figures.json"), outcome.to_dict())
+        report = beside(args.out, ".html")
+        write_report(outcome, search.verifier.video, report, _command(args))
+        if not outcome.dense_is_best:
+            outcome.plan.save(args.out)
     _print_outcome(outcome, args, report)
-    if not outcome.met:
+    if not outcome.met and not outcome.dense_is_best:
         chosen = outcome.chosen
         by = "" if outcome.met_by == "measurement" else " by prediction from the given costs"
         raise TargetMissed(
@@ -192,11 +197,13 @@ def _dry_run(args: argparse.Namespace, settings: Settings) -> None:
 
 def _print_outcome(outcome: Outcome, args: argparse.Namespace, report: Path) -> None:
     chosen, target = outcome.chosen, outcome.settings.target
+    dense = outcome.dense_is_best
     if args.json:
-        print(json.dumps(outcome.plan.provenance, indent=1))
+        figures = outcome.plan.provenance | {"dense_is_best": dense}
+        print(json.dumps(finite(figures), indent=1))
         return
     rows = [
-        ("plan", str(args.out)),
+        ("plan", "none" if dense else str(args.out)),
         ("report", str(report)),
         ("target", f"{target.kind} {target.value:g}, {outcome.verdict}"),
         ("verified", f"{chosen.psnr_db:.2f} dB, SSIM {chosen.quality.ssim:.4f}"),
@@ -205,6 +212,9 @@ def _print_outcome(outcome: Outcome, args: argparse.Namespace, report: Path) -> 
     for plan in outcome.baselines:
         rows.append(("one pattern", f"{plan.name}: {plan.psnr_db:.2f} dB, {plan.speedup:.2f}x"))
     print_table("ajour search", ("", ""), rows)
+    if dense:
+        print(f"{outcome.verdict}; no plan was written. A lower target may be worth a search.")
+        return
     print(f"import ajour\n\najour.enable(pipe, {str(args.out)!r})")
 
 
@@ -239,16 +249,12 @@ def _bench(args: argparse.Namespace) -> None:
     if not workers.first:
         return
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    _write_json(args.out, result)
+    write_json(args.out, result)
     if args.json:
-        print(json.dumps(result, indent=1))
+        print(json.dumps(finite(result), indent=1))
         return
     rows = [(key, f"{value:.4g}") for key, value in result.items() if isinstance(value, float)]
     print_table(f"ajour bench, written to {args.out}", ("", ""), rows)
-
-
-def _write_json(path: Path, data: dict[str, Any], indent: int | None = 1) -> None:
-    path.write_text(json.dumps(data, indent=indent) + "\n")
 
 
 def beside(out: Path, suffix: str) -> Path:

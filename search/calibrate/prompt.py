@@ -16,6 +16,7 @@ from ajour.search.setup import uniform_plan
 from ajour.search.solve.knapsack import solve
 from ajour.search.solve.plan import build_plan
 from ajour.search.solve.problem import DENSE_BAND, Problem
+from ajour.search.units import array, entries
 from ajour.search.work import rounded
 
 if TYPE_CHECKING:
@@ -59,9 +60,25 @@ class Calibration:
         return {field.name: rounded(getattr(self, field.name)) for field in fields(self)}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Calibration:
-        """From the output of `to_dict`."""
-        return cls(**{name: np.array(values) for name, values in data.items()})
+    def from_dict(cls, data: Any, shape: tuple[int, ...], probed: int) -> Calibration:
+        """From the output of `to_dict`.
+
+        Args:
+            data: JSON.
+            shape: (bands, layers, heads, C).
+            probed: the number of probed steps.
+
+        Raises:
+            ValueError: if the data has another form.
+        """
+        bands, layers = shape[:2]
+        data = entries(data, [field.name for field in fields(cls)])
+        return cls(
+            errors=array(data["errors"], shape),
+            trial=array(data["trial"], (bands, layers)),
+            influence=array(data["influence"], (probed, layers)),
+            onset=array(data["onset"], (bands,)),
+        )
 
 
 class DenseRun(NamedTuple):
@@ -91,15 +108,29 @@ class Calibrator:
         """Units of work of a prompt, for a progress bar."""
         return 1 + len(self.steps) + len(self.bands.starts)
 
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Shape of the errors: (bands, layers, heads, C)."""
+        model = self.setup.model
+        return len(self.bands.starts), model["layers"], model["heads"], len(self.candidates)
+
+    def read(self, data: Any) -> Calibration:
+        """A calibration from JSON; errors are those of `Calibration.from_dict`."""
+        return Calibration.from_dict(data, self.shape, len(self.steps))
+
     def measure(
-        self, prompt: str, seed: int, unit: Callable[[str, Callable[[], Any]], Any]
+        self,
+        prompt: str,
+        seed: int,
+        unit: Callable[[str, Sequence[int], Callable[[], Any]], NDArray[np.float64]],
     ) -> Calibration:
         """Measure one prompt.
 
-        `unit` gives the value of a unit of work by its key, computed if it is not known yet.
+        `unit` gives the value of a unit of work by its key and shape, computed if it is not known
+        yet.
         """
         dense = cache(partial(self._run_dense, prompt, seed))
-        errors = np.array(unit("errors", lambda: rounded(dense().errors)))
+        errors = unit("errors", self.shape, lambda: rounded(dense().errors))
         steps = len(self.bands.noise_levels)
         choice = self._trial_choice(errors)
         trial = np.take_along_axis(errors, choice[..., None], -1)[..., 0].sum(axis=-1)
@@ -123,8 +154,11 @@ class Calibrator:
             with self.setup.enabled(plan), trajectory.replay(share):
                 return rounded(relative_error(self.setup.latents(prompt, seed), exact))
 
-        influences = [unit(f"influence/{i}", partial(influence, i)) for i in range(len(self.steps))]
-        onsets = [unit(f"onset/{band}", partial(onset, band)) for band in range(len(trial))]
+        influences = [
+            unit(f"influence/{i}", trial.shape[1:], partial(influence, i))
+            for i in range(len(self.steps))
+        ]
+        onsets = [unit(f"onset/{band}", (), partial(onset, band)) for band in range(len(trial))]
         return Calibration(errors, trial, np.array(influences), np.array(onsets))
 
     def _run_dense(self, prompt: str, seed: int) -> DenseRun:
