@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from ajour.quoting import quoted
+
 _EXTENT = r"([1-9]\d{0,5})"
 _TEXT = re.compile(rf"{_EXTENT}x{_EXTENT}x{_EXTENT}(?: \+ \d+ exact)?")
 
@@ -69,7 +71,8 @@ class TokenGrid:
         match = _TEXT.fullmatch(text.strip().lower())
         if match is None:
             raise ValueError(
-                f"a grid is FRAMESxHEIGHTxWIDTH in tokens, such as 13x16x16, got {text!r}"
+                "a grid is FRAMESxHEIGHTxWIDTH in tokens, such as 13x16x16, each from 1 to 999999, "
+                f"got {quoted(text)}"
             )
         return cls(*map(int, match.groups()))
 

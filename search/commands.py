@@ -10,11 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ajour.files import finite, write_json
-from ajour.pipelines.commands import add_call_arguments, call_options, positive, print_table
+from ajour.pipelines.commands import (
+    add_call_arguments,
+    call_options,
+    number,
+    positive,
+    print_table,
+    seed,
+)
+from ajour.quoting import quoted
 
 if TYPE_CHECKING:
     import argparse
 
+    from ajour.plan import Plan
     from ajour.search.results import Outcome
     from ajour.search.settings import Settings
 
@@ -39,7 +48,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         ("--target-speedup", "X", "the best plan that makes denoising X times as fast"),
         ("--density", "D", "the best plan that keeps this share of the attention of all steps"),
     ):
-        target.add_argument(option, type=float, metavar=metavar, help=text)
+        target.add_argument(option, type=number, metavar=metavar, help=text)
     _add_run_options(search)
     for option, default, text in (
         ("--calibrate", 2, "measure errors on the first N prompts"),
@@ -73,7 +82,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     bench.add_argument("plan", type=Path, help="plan file")
     bench.add_argument(
-        "--model", help="pipeline folder or Hub id, or 'mini'; the plan's model if left out"
+        "--model",
+        help="pipeline folder or Hub id, or 'mini'; not needed for the bundled model's plans",
     )
     _add_run_options(bench)
     bench.add_argument("--verify", type=positive, metavar="N", help="use at most N prompts")
@@ -92,7 +102,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--seed",
-        type=int,
+        type=seed,
         default=0,
         help="of the first prompt's noise; each further prompt has the next seed (default: 0)",
     )
@@ -228,6 +238,24 @@ def _command(args: argparse.Namespace) -> str:
     return shlex.join(words)
 
 
+def _bundled(plan: Plan, path: Path) -> str:
+    """The name of the bundled model, if a plan was searched on it.
+
+    A plan file may come from anybody, so no other model is loaded because a plan names it.
+    """
+    model = plan.provenance.get("model")
+    if model == "mini":
+        return model
+    if not isinstance(model, str):
+        raise ValueError(
+            f"plan {quoted(str(path))} does not say which model it was searched on; give --model"
+        )
+    raise ValueError(
+        f"plan {quoted(str(path))} was searched on the model {quoted(model)}; "
+        f"give --model {quoted(model)} if you trust it, or another model of the same shape"
+    )
+
+
 def _bench(args: argparse.Namespace) -> None:
     from ajour.plan import Plan
     from ajour.search.bench import bench
@@ -236,9 +264,7 @@ def _bench(args: argparse.Namespace) -> None:
     from ajour.search.workers import Workers
 
     plan = Plan.load(args.plan)
-    model = args.model or plan.provenance.get("model")
-    if not isinstance(model, str):
-        raise ValueError(f"{args.plan} does not say which model it is for; give --model")
+    model = args.model or _bundled(plan, args.plan)
     searched = plan.provenance.get("call")
     call = (searched if isinstance(searched, dict) else {}) | call_options(args)
     prompts = prompts_of(args.prompts, plan.provenance.get("model"))[: args.verify]
