@@ -58,11 +58,13 @@ def block_mass(
         float32 (heads, Nv, Nv), rows sum to 1.
 
     Raises:
-        ValueError: if the backend is unknown or `samples` is not a power of two.
+        ValueError: if the backend is unknown, `samples` is not a power of two, or the batch or the
+            heads are none.
         RuntimeError: if an explicit backend cannot run here.
     """
     if samples.bit_count() != 1:
         raise ValueError(f"samples must be a power of two, got {samples}")
+    _check_not_empty(q)
     dim, blocks, device = q.shape[-1], grid.video_blocks, q.device
     scale = 1.0 / math.sqrt(dim) if scale is None else scale
     tokens = _blocked_tokens(grid, order, device)
@@ -120,7 +122,11 @@ def self_similarity(k: torch.Tensor, grid: TokenGrid, order: str) -> torch.Tenso
     Returns:
         float32 (heads, Nv, 3): the mean over the groups of a key block and over the batch, for
         levels 1 to 3 (Pyramid Sparse Attention, arXiv 2512.04025).
+
+    Raises:
+        ValueError: if the batch or the heads are none.
     """
+    _check_not_empty(k)
     tokens = _blocked_tokens(grid, order, k.device)
     similarity = k.new_empty(k.shape[2], grid.video_blocks, LEVELS - 1, dtype=torch.float32)
     for level in range(1, LEVELS):
@@ -319,6 +325,14 @@ def expand(
             for layer_rows in rows_of_layers
         ],
     )
+
+
+def _check_not_empty(x: torch.Tensor) -> None:
+    if x.numel() == 0:
+        raise ValueError(
+            "attention is measured on at least one sample and one head, got (batch, tokens, heads, "
+            f"head_dim) {tuple(x.shape)}"
+        )
 
 
 def _blocked_tokens(grid: TokenGrid, order: str, device: torch.device) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -32,9 +33,13 @@ def run(
     """Check all arguments, then run a backend; arguments, result and errors: see `attention`."""
     _check(q, k, v, table)
     prologue.check(table.grid, q.shape[2], q.shape[3], q.device)
-    if not scale > 0:
-        raise ValueError(f"scale must be positive, got {scale}")
+    if not 0 < scale < math.inf:
+        raise ValueError(f"scale must be positive and finite, got {scale}")
     name = checked_backend(backend, q)
+    if q.numel() == 0:  # kernels cannot be launched on nothing
+        batch, tokens, heads, _ = q.shape
+        lse = q.new_empty((batch, heads, tokens), dtype=torch.float32)
+        return torch.empty_like(q, memory_format=torch.contiguous_format), lse
     with on_device(q.device):
         return load_backend(name)(q, k, v, table, scale, prologue)
 
@@ -86,6 +91,8 @@ def _check(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, table: BlockTable)
             "q, k and v must share one shape (batch, tokens, heads, head_dim), got "
             f"{tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}"
         )
+    if q.shape[3] < 1:
+        raise ValueError(f"q, k and v need a head_dim of at least 1, got {tuple(q.shape)}")
     if q.shape[1] != table.grid.seq_len or q.shape[2] != table.heads:
         raise ValueError(
             f"the table is for {table.grid.seq_len} tokens (grid {table.grid}) and "

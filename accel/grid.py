@@ -5,11 +5,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from ajour.quoting import quoted
+
 _EXTENT = r"([1-9]\d{0,5})"
 _TEXT = re.compile(rf"{_EXTENT}x{_EXTENT}x{_EXTENT}(?: \+ \d+ exact)?")
 
 BLOCK = 128
 """Tokens in a block: the unit in which key blocks are selected."""
+
+MOST_TOKENS = 2**31 - 1
+"""Most tokens of a grid: block tables number them in 32 bits."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,8 @@ class TokenGrid:
         after: exact tokens behind them.
 
     Raises:
-        ValueError: if an extent is below 1 or a number of exact tokens below 0.
+        ValueError: if an extent is below 1, a number of exact tokens below 0, or all tokens are
+            2**31 or more.
     """
 
     frames: int
@@ -49,6 +55,8 @@ class TokenGrid:
                 "numbers of exact tokens cannot be negative, "
                 f"got before={self.before}, after={self.after}"
             )
+        if self.seq_len > MOST_TOKENS:
+            raise ValueError(f"a token grid has at most {MOST_TOKENS} tokens, got {self.seq_len}")
 
     @classmethod
     def parse(cls, text: str) -> TokenGrid:
@@ -63,7 +71,8 @@ class TokenGrid:
         match = _TEXT.fullmatch(text.strip().lower())
         if match is None:
             raise ValueError(
-                f"a grid is FRAMESxHEIGHTxWIDTH in tokens, such as 13x16x16, got {text!r}"
+                "a grid is FRAMESxHEIGHTxWIDTH in tokens, such as 13x16x16, each from 1 to 999999, "
+                f"got {quoted(text)}"
             )
         return cls(*map(int, match.groups()))
 

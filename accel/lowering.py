@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from ajour.grid import TokenGrid
     from ajour.patterns import Pattern
+
+logger = logging.getLogger("ajour")
 
 
 def level_map(pattern: Pattern, grid: TokenGrid) -> NDArray[np.int8]:
@@ -67,12 +70,29 @@ def lower(patterns: Sequence[Pattern], grid: TokenGrid) -> BlockTable:
     """The block table of one layer, one pattern per head. Equal patterns share a row.
 
     A captured pattern gets a row without video keys, in its order; `BlockTable.with_rows` replaces
-    it when the pattern has been measured.
+    it when the pattern has been measured. A captured pattern whose share is too small to keep any
+    key on the grid is logged as a warning, once.
     """
     rows = list(dict.fromkeys(patterns))
+    for pattern in rows:
+        if isinstance(pattern, Captured):
+            _check_keeps_keys(pattern, replace(grid, before=0, after=0))
     return BlockTable.from_levels(
         grid,
         [level_map(p if isinstance(p, GeometricPattern) else Skip(), grid) for p in rows],
         [pattern.order for pattern in rows],
         [rows.index(pattern) for pattern in patterns],
     )
+
+
+@lru_cache(maxsize=1024)
+def _check_keeps_keys(pattern: Captured, grid: TokenGrid) -> None:
+    """Warn once if a captured pattern keeps no video key on a grid."""
+    if pattern.cumulative_shares[-1] * grid.video_blocks >= 1:
+        return
+    if not (random_levels(pattern, grid) >= 0).any():
+        logger.warning(
+            "a captured pattern with cumulative_shares %s keeps no key on grid %s, which has %d "
+            "blocks: its heads give 0 for video tokens; use larger shares on so small a grid",
+            list(pattern.cumulative_shares), grid, grid.video_blocks,
+        )  # fmt: skip

@@ -42,15 +42,17 @@ def attention(
 
     Returns:
         The output, shaped and typed like q; with `return_lse` also the natural log-sum-exp,
-        float32 (batch, heads, tokens). A query without keys gives 0 and -inf.
+        float32 (batch, heads, tokens). A query without keys gives 0 and -inf. A batch or heads of
+        size 0 give results of size 0.
 
     Raises:
         ValueError: if shapes disagree with each other, with the table or with the prologue, the
-            scale is not positive, or the backend is unknown.
+            scale is not positive and finite, or the backend is unknown.
         TypeError: if dtypes are not supported.
         RuntimeError: if an input requires grad, or an explicit backend cannot run here.
     """
-    scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
+    if scale is None:
+        scale = 1.0 / math.sqrt(max(1, q.shape[-1] if q.ndim else 1))
     prologue = prologue or NO_PROLOGUE
     if torch.compiler.is_compiling():
         grid = table.grid

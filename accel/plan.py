@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
-import json
 import re
 from dataclasses import dataclass, field, fields
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ajour.files import read_json
+from ajour.files import check_json, read_json, write_json
 from ajour.patterns import KINDS, Captured, Pattern
+from ajour.quoting import listed, quoted
 from ajour.schedule import DENSE, REUSE, Phase, Schedule
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FORMAT_VERSION = 1
 MAX_BYTES = 16 * 2**20
@@ -20,7 +22,11 @@ MAX_BYTES = 16 * 2**20
 RESERVED = {DENSE: "stock attention", REUSE: "reused steps"}
 """Names that no assignment can have, and what they mean in a schedule."""
 
+MOST_PATTERNS = 1000
+"""Most patterns of a plan, and most assignments."""
+
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_CLASS = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 
 
 class PlanError(ValueError):
@@ -36,10 +42,12 @@ class Plan:
         patterns: patterns by name.
         assignments: by name, layers x heads pattern names.
         schedule: phases that name assignments, or `dense`.
-        provenance: where the plan came from; free JSON, kept as it is.
+        provenance: where the plan came from; any JSON that `ajour.files.check_json` accepts, kept
+            as it is.
 
     Raises:
-        PlanError: if names do not resolve or shapes do not fit the model.
+        PlanError: if names do not resolve, shapes do not fit the model, or the provenance cannot
+            be written as JSON.
     """
 
     model: dict[str, Any]
@@ -50,19 +58,17 @@ class Plan:
 
     def __post_init__(self) -> None:
         _keys(self.model, {"transformer", "layers", "heads", "head_dim"}, set(), "model")
-        if not isinstance(self.model["transformer"], str):
-            raise PlanError(
-                f"model.transformer must be a class name, got {self.model['transformer']!r}"
-            )
+        transformer = self.model["transformer"]
+        if not isinstance(transformer, str) or not _CLASS.fullmatch(transformer):
+            raise PlanError(f"model.transformer must be a class name, got {quoted(transformer)}")
         for key in ("layers", "heads", "head_dim"):
             value = self.model[key]
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 4096:
-                raise PlanError(f"model.{key} must be an integer from 1 to 4096, got {value!r}")
-        for name in (*self.patterns, *self.assignments):
-            if not _NAME.fullmatch(name):
                 raise PlanError(
-                    f"a name is 1 to 64 letters, digits, dots, dashes or underscores, got {name!r}"
+                    f"model.{key} must be an integer from 1 to 4096, got {quoted(value)}"
                 )
+        for what, entries in (("patterns", self.patterns), ("assignments", self.assignments)):
+            _check_names(entries, what)
         for name, meaning in RESERVED.items():
             if name in self.assignments:
                 raise PlanError(f"{name!r} is reserved for {meaning}; rename the assignment")
@@ -70,10 +76,11 @@ class Plan:
             _check_assignment(name, layers, self.model, self.patterns)
         for phase in self.schedule.phases:
             if phase.assignment not in (*RESERVED, *self.assignments):
-                known = ", ".join([*RESERVED, *self.assignments])
                 raise PlanError(
-                    f"the schedule uses {phase.assignment!r}, but the plan has only {known}"
+                    f"the schedule uses {quoted(phase.assignment)}, but the plan has only "
+                    f"{listed([*RESERVED, *self.assignments])}"
                 )
+        self._check_provenance()
 
     def layer(self, assignment: str, layer: int) -> list[Pattern]:
         """The pattern of each head of a layer under an assignment."""
@@ -83,6 +90,12 @@ class Plan:
         """Whether a head of an assignment has a captured pattern, which has to be measured."""
         names = {name for layer in self.assignments[assignment] for name in layer}
         return any(isinstance(self.patterns[name], Captured) for name in names)
+
+    def _check_provenance(self) -> None:
+        try:
+            check_json(self.provenance, "provenance")
+        except ValueError as error:
+            raise PlanError(str(error)) from error
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON."""
@@ -108,19 +121,20 @@ class Plan:
         required = {"format", "format_version", "model", "patterns", "assignments", "schedule"}
         _keys(data, required, {"provenance"}, "plan")
         if data["format"] != "ajour-plan":
-            raise PlanError(f"not a plan: format must be 'ajour-plan', got {data['format']!r}")
-        if data["format_version"] != FORMAT_VERSION or isinstance(data["format_version"], bool):
             raise PlanError(
-                f"this version reads plan format {FORMAT_VERSION}, "
-                f"got {data['format_version']!r}; install the ajour that wrote it"
+                f"not a plan: format must be 'ajour-plan', got {quoted(data['format'])}"
             )
-        patterns = {
-            name: _pattern(name, spec) for name, spec in _mapping(data["patterns"], "patterns")
-        }
-        assignments = {
-            name: _assignment(name, layers)
-            for name, layers in _mapping(data["assignments"], "assignments")
-        }
+        version = data["format_version"]
+        if version != FORMAT_VERSION or isinstance(version, bool):
+            raise PlanError(
+                f"this version reads plan format {FORMAT_VERSION}, got {quoted(version)}; "
+                "install the ajour that wrote it"
+            )
+        for what in ("patterns", "assignments"):
+            _mapping(data[what], what)
+            _check_names(data[what], what)
+        patterns = {name: _pattern(name, spec) for name, spec in data["patterns"].items()}
+        assignments = {name: _assignment(name, rows) for name, rows in data["assignments"].items()}
         provenance = data.get("provenance", {})
         if not isinstance(provenance, dict):
             raise PlanError(f"provenance must be an object, got {type(provenance).__name__}")
@@ -142,13 +156,19 @@ class Plan:
         try:
             return cls.from_dict(read_json(path, MAX_BYTES, "plan"))
         except PlanError as error:
-            raise PlanError(f"plan {str(path)!r}: {error}") from error
+            raise PlanError(f"plan {quoted(str(path))}: {error}") from error
         except ValueError as error:
             raise PlanError(str(error)) from error
 
     def save(self, path: str | Path) -> None:
-        """Write the plan as JSON."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=1) + "\n")
+        """Write the plan as JSON, whole or not at all.
+
+        Raises:
+            PlanError: if the provenance was changed to what JSON cannot hold.
+            OSError: if the file cannot be written.
+        """
+        self._check_provenance()
+        write_json(path, self.to_dict())
 
     def check_model(self, transformer: str, layers: int, heads: int, head_dim: int) -> None:
         """Raise PlanError unless the plan was made for a model of this class and shape."""
@@ -159,7 +179,7 @@ class Plan:
             "head_dim": head_dim,
         }
         differing = [
-            f"{key} {self.model[key]!r} != {value!r}"
+            f"{key} {quoted(self.model[key])} != {value!r}"
             for key, value in actual.items()
             if self.model[key] != value
         ]
@@ -177,7 +197,19 @@ def _keys(data: Any, required: set[str], optional: set[str], what: str) -> None:
     if missing:
         raise PlanError(f"{what} lacks {', '.join(sorted(missing))}")
     if unknown:
-        raise PlanError(f"{what} has unknown keys {', '.join(sorted(map(repr, unknown)))}")
+        raise PlanError(f"{what} has unknown keys {listed(sorted(map(quoted, unknown)))}")
+
+
+def _check_names(entries: dict[str, Any], what: str) -> None:
+    """Raise PlanError unless all keys are names, and there are not too many."""
+    if len(entries) > MOST_PATTERNS:
+        raise PlanError(f"a plan has at most {MOST_PATTERNS} {what}, got {len(entries)}")
+    for name in entries:
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise PlanError(
+                "a name is 1 to 64 letters, digits, dots, dashes or underscores, "
+                f"got {quoted(name)}"
+            )
 
 
 def _mapping(data: Any, what: str) -> list[tuple[str, Any]]:
@@ -188,11 +220,12 @@ def _mapping(data: Any, what: str) -> list[tuple[str, Any]]:
 
 def _pattern(name: str, spec: Any) -> Pattern:
     if not isinstance(spec, dict) or not isinstance(spec.get("kind"), str):
-        raise PlanError(f"pattern {name!r} must be an object with a kind, got {spec!r:.80}")
+        raise PlanError(f"pattern {name!r} must be an object with a kind, got {quoted(spec)}")
     kind = KINDS.get(spec["kind"])
     if kind is None:
         raise PlanError(
-            f"pattern {name!r} has unknown kind {spec['kind']!r}; kinds are {', '.join(KINDS)}"
+            f"pattern {name!r} has unknown kind {quoted(spec['kind'])}; "
+            f"kinds are {', '.join(KINDS)}"
         )
     values = {key: value for key, value in spec.items() if key != "kind"}
     known = {f.name for f in fields(kind)}
@@ -216,10 +249,12 @@ def _schedule(data: Any) -> Schedule:
     for entry in data:
         _keys(entry, {"from_noise_level", "assignment"}, {"dense_every", "slopes"}, "a phase")
         if not isinstance(entry["assignment"], str):
-            raise PlanError(f"a phase's assignment must be a name, got {entry['assignment']!r}")
+            raise PlanError(
+                f"a phase's assignment must be a name, got {quoted(entry['assignment'])}"
+            )
         slopes = entry.get("slopes")
         if "slopes" in entry and not isinstance(slopes, list):
-            raise PlanError(f"a phase's slopes must be a list of numbers, got {slopes!r:.80}")
+            raise PlanError(f"a phase's slopes must be a list of numbers, got {quoted(slopes)}")
         phases.append(Phase(**entry | {"slopes": None if slopes is None else tuple(slopes)}))
     try:
         return Schedule(tuple(phases))
@@ -247,6 +282,6 @@ def _check_assignment(
         for head in heads:
             if not isinstance(head, str) or head not in patterns:
                 raise PlanError(
-                    f"assignment {name!r}, layer {index}, uses unknown pattern {head!r}; "
-                    f"the plan has {', '.join(patterns) or 'none'}"
+                    f"assignment {name!r}, layer {index}, uses unknown pattern {quoted(head)}; "
+                    f"the plan has {listed(patterns) or 'none'}"
                 )

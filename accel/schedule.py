@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ajour.quoting import listed, quoted
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -19,6 +21,12 @@ PAST = 3
 
 STEEPEST = 8.0
 """Bound of a slope's absolute value."""
+
+MOST_PHASES = 1000
+"""Most phases of a schedule."""
+
+MOST_STEPS = 10**6
+"""Most steps from one dense step to the next."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +75,8 @@ class Schedule:
         phases: noisiest first; the first must start at 1.0, and cannot be `reuse`.
 
     Raises:
-        ValueError: if phases are missing, out of range or not strictly falling, or if the first
-            one reuses a step.
+        ValueError: if phases are missing, too many, out of range or not strictly falling, or if the
+            first phase reuses steps.
     """
 
     phases: tuple[Phase, ...]
@@ -76,19 +84,24 @@ class Schedule:
     def __post_init__(self) -> None:
         if not self.phases:
             raise ValueError("a schedule needs at least one phase")
+        if len(self.phases) > MOST_PHASES:
+            raise ValueError(f"a schedule has at most {MOST_PHASES} phases, got {len(self.phases)}")
         bounds = [phase.from_noise_level for phase in self.phases]
         for bound in bounds:
             if isinstance(bound, bool) or not isinstance(bound, int | float) or not 0 <= bound <= 1:
-                raise ValueError(f"a phase's noise level must be from 0 to 1, got {bound!r}")
+                raise ValueError(f"a phase's noise level must be from 0 to 1, got {quoted(bound)}")
         for phase in self.phases:
             rate = phase.dense_every
-            if isinstance(rate, bool) or not isinstance(rate, int) or rate < 0 or rate == 1:
+            number = isinstance(rate, int) and not isinstance(rate, bool)
+            if not number or rate == 1 or not 0 <= rate <= MOST_STEPS:
                 raise ValueError(
                     "a phase's dense_every must be 0 or the steps from one dense step to the next, "
-                    f"at least 2, got {rate!r}"
+                    f"2 to {MOST_STEPS}, got {quoted(rate)}"
                 )
             if rate and phase.assignment == REUSE:
-                raise ValueError(f"a phase that reuses steps has no dense_every, got {rate!r}")
+                raise ValueError(
+                    f"a phase that reuses steps has no dense_every, got {quoted(rate)}"
+                )
             _check_slopes(phase)
         if self.phases[0].assignment == REUSE:
             raise ValueError(
@@ -96,9 +109,13 @@ class Schedule:
                 "assignment"
             )
         if bounds[0] != 1:
-            raise ValueError(f"the first phase must start at noise level 1.0, got {bounds[0]}")
+            raise ValueError(
+                f"the first phase must start at noise level 1.0, got {quoted(bounds[0])}"
+            )
         if any(b >= a for a, b in zip(bounds, bounds[1:], strict=False)):
-            raise ValueError(f"phases must go from noisy to clean, got noise levels {bounds}")
+            raise ValueError(
+                f"phases must go from noisy to clean, got noise levels {listed(map(str, bounds))}"
+            )
 
     @property
     def assignments(self) -> tuple[str, ...]:
@@ -188,7 +205,7 @@ def _check_slopes(phase: Phase) -> None:
     if not numbers or len(slopes) >= PAST or not all(abs(x) <= STEEPEST for x in slopes):
         raise ValueError(
             f"a phase's slopes are at most {PAST - 1} numbers from {-STEEPEST:g} to {STEEPEST:g}, "
-            f"got {list(slopes)!r:.80}"
+            f"got {quoted(list(slopes))}"
         )
     if phase.assignment != REUSE:
-        raise ValueError(f"slopes are for reused steps, got them for {phase.assignment!r}")
+        raise ValueError(f"slopes are for reused steps, got them for {quoted(phase.assignment)}")

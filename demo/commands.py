@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `demo` to the subcommands of a parser."""
     from ajour.backends import BACKENDS
+    from ajour.pipelines.commands import port
 
     page = commands.add_parser(
         "demo",
@@ -24,7 +25,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     page.add_argument("--device", help="for example cuda; by default a GPU if there is one")
     page.add_argument("--backend", choices=BACKENDS, help="by default the fastest that can run")
     page.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    page.add_argument("--port", type=int, help="by default the first free port from 7860 on")
+    page.add_argument("--port", type=port, help="by default the first free port from 7860 on")
     page.add_argument(
         "--name", action="append", default=[], metavar="HOST",
         help="host name by which visitors reach the page, for example demo.example.org; may be "

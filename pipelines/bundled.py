@@ -58,7 +58,7 @@ def call_arguments(options: dict[str, Any]) -> dict[str, Any]:
 def load_pipeline(
     path: str | Path | None = None, device: str | None = None, dtype: Any = None
 ) -> Any:
-    """Load a diffusers pipeline for inference.
+    """Load a diffusers pipeline for inference, from safetensors only: other files can hold code.
 
     Args:
         path: a pipeline's folder or Hub id; None for the bundled model.
@@ -70,6 +70,7 @@ def load_pipeline(
 
     Raises:
         FileNotFoundError: if the bundled model is missing from the installation.
+        OSError: if the pipeline has no safetensors.
     """
     import torch
     from diffusers import DiffusionPipeline
@@ -79,7 +80,9 @@ def load_pipeline(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if dtype is None:
         dtype = torch.float32 if path is None or device == "cpu" else torch.bfloat16
-    pipe = DiffusionPipeline.from_pretrained(path or FOLDER / "model", dtype=dtype).to(device)
+    pipe = DiffusionPipeline.from_pretrained(
+        path or FOLDER / "model", dtype=dtype, use_safetensors=True
+    ).to(device)
     pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
     return pipe
 

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ajour.files import finite, write_json
+from ajour.quoting import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ajour.pipelines.generate import Report
+
+MOST = 10**6
+"""Largest size or number that an option takes."""
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -34,7 +41,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         f"{usual}.",
     )
     make.add_argument("--prompt", default=own.prompt, help="default: %(default)s")
-    make.add_argument("--seed", type=int, default=0, help="of the initial noise (default: 0)")
+    make.add_argument("--seed", type=seed, default=0, help="of the initial noise (default: 0)")
     add_call_arguments(make)
     make.add_argument("--fps", type=positive, default=own.fps, help="default: %(default)s")
     make.add_argument(
@@ -46,7 +53,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--plan",
         help="plan file, Hub repository, or auto; if left out, the bundled model's own, or auto",
     )
-    make.add_argument("--density", type=float, help="of an automatic plan, in sparse steps")
+    make.add_argument("--density", type=number, help="of an automatic plan, in sparse steps")
     make.add_argument("--backend", choices=BACKENDS, help="the fastest that can run if left out")
     make.add_argument("--device", help="for example cuda; a GPU where there is one if left out")
     make.add_argument(
@@ -97,10 +104,9 @@ def _generate(args: argparse.Namespace) -> None:
     write_mp4(args.out / "sparse.mp4", sparse, args.fps)
     write_mp4(args.out / "compare.mp4", side_by_side([dense, sparse], labels), args.fps)
     result.plan.save(args.out / "plan.json")
-    text = json.dumps(report.to_dict(), indent=1)
-    (args.out / "report.json").write_text(text + "\n")
+    write_json(args.out / "report.json", report.to_dict())
     if args.json:
-        print(text)
+        print(json.dumps(finite(report.to_dict()), indent=1))
     else:
         _print_report(report, args.out)
 
@@ -148,7 +154,7 @@ def add_call_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=positive, help="of a video")
     parser.add_argument("--height", type=positive, help="in pixels")
     parser.add_argument("--width", type=positive, help="in pixels")
-    parser.add_argument("--guidance", type=float, help="classifier-free guidance scale")
+    parser.add_argument("--guidance", type=number, help="classifier-free guidance scale")
     parser.add_argument("--text-length", type=positive, help="tokens that prompts are padded to")
 
 
@@ -174,10 +180,40 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 
 def positive(text: str) -> int:
-    """An integer of at least 1, for argparse."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    """An integer from 1 to a million, for argparse."""
+    return _between(text, 1, MOST)
+
+
+def seed(text: str) -> int:
+    """A seed of PyTorch's generators, for argparse; a search adds to it for further prompts."""
+    return _between(text, 0, 2**62)
+
+
+def port(text: str) -> int:
+    """A port of TCP, for argparse."""
+    return _between(text, 1, 2**16 - 1)
+
+
+def number(text: str) -> float:
+    """A finite number, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"must be a finite number, got {quoted(text)}")
+    return value
+
+
+def _between(text: str, least: int, most: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:  # thousands of digits too
+        value = least - 1
+    if not least <= value <= most:
+        raise argparse.ArgumentTypeError(
+            f"must be an integer from {least} to {most}, got {quoted(text)}"
+        )
     return value
 
 

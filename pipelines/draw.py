@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ajour.files import replacing
 from ajour.lowering import density
 from ajour.patterns import GeometricPattern
 from ajour.pipelines.drawing import (
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from ajour.patterns import Pattern
     from ajour.plan import Plan
 
+MOST_TOKENS = 10**6
+"""Most tokens of a grid that is drawn: block maps grow with their square."""
+
 
 def draw_plan(plan: Plan, grid: TokenGrid, path: str | Path) -> None:
     """Draw a plan as PNG: the layer x head map of each assignment, then every pattern on a grid.
@@ -34,9 +38,18 @@ def draw_plan(plan: Plan, grid: TokenGrid, path: str | Path) -> None:
 
     Args:
         plan: the plan.
-        grid: the token grid to lower the patterns on.
-        path: the PNG file.
+        grid: the token grid to lower the patterns on, of at most a million tokens.
+        path: the PNG file, written whole or not at all.
+
+    Raises:
+        ValueError: if the grid is larger.
+        OSError: if the file cannot be written.
     """
+    if grid.seq_len > MOST_TOKENS:
+        raise ValueError(
+            f"a grid of up to {MOST_TOKENS} tokens can be drawn, got {grid.seq_len}; give a "
+            "smaller one"
+        )
     import matplotlib
 
     matplotlib.use("Agg")
@@ -51,8 +64,11 @@ def draw_plan(plan: Plan, grid: TokenGrid, path: str | Path) -> None:
         _draw_assignment(next(panels), plan, name, grid)
     for name, pattern in plan.patterns.items():
         _draw_pattern(next(panels), name, pattern, grid)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    try:
+        with replacing(path) as file:
+            figure.savefig(file, dpi=110, format="png")
+    finally:
+        plt.close(figure)
 
 
 def show_levels(axis: Any, levels: NDArray[Any]) -> None:

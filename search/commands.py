@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import json
 import shlex
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ajour.pipelines.commands import add_call_arguments, call_options, positive, print_table
+from ajour.files import finite, write_json
+from ajour.pipelines.commands import (
+    add_call_arguments,
+    call_options,
+    number,
+    positive,
+    print_table,
+    seed,
+)
+from ajour.quoting import quoted
 
 if TYPE_CHECKING:
     import argparse
 
+    from ajour.plan import Plan
     from ajour.search.results import Outcome
     from ajour.search.settings import Settings
 
@@ -37,7 +48,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         ("--target-speedup", "X", "the best plan that makes denoising X times as fast"),
         ("--density", "D", "the best plan that keeps this share of the attention of all steps"),
     ):
-        target.add_argument(option, type=float, metavar=metavar, help=text)
+        target.add_argument(option, type=number, metavar=metavar, help=text)
     _add_run_options(search)
     for option, default, text in (
         ("--calibrate", 2, "measure errors on the first N prompts"),
@@ -74,7 +85,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     bench.add_argument("plan", type=Path, help="plan file")
     bench.add_argument(
-        "--model", help="pipeline folder or Hub id, or 'mini'; the plan's model if left out"
+        "--model",
+        help="pipeline folder or Hub id, or 'mini'; not needed for the bundled model's plans",
     )
     _add_run_options(bench)
     bench.add_argument("--verify", type=positive, metavar="N", help="use at most N prompts")
@@ -93,7 +105,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--seed",
-        type=int,
+        type=seed,
         default=0,
         help="of the first prompt's noise; each further prompt has the next seed (default: 0)",
     )
@@ -149,8 +161,10 @@ def _search(args: argparse.Namespace) -> None:
         _dry_run(args, settings)
         return
     folder = beside(args.out, ".search")
-    with Workers.connected() as workers:
-        work = workers.open(folder, settings.identity(), args.resume)
+    with (
+        Workers.connected() as workers,
+        closing(workers.open(folder, settings.identity(), args.resume)) as work,
+    ):
         pipe = load(args.model, workers.place(args.device))
         try:
             search = Search(pipe, settings, work, workers)
@@ -159,15 +173,16 @@ def _search(args: argparse.Namespace) -> None:
             raise KeyboardInterrupt(
                 f"interrupted; finished work is kept in {folder}: repeat the command with --resume"
             ) from None
-    if not workers.first:
-        return
-    outcome.plan.save(args.out)
-    _write_json(beside(args.out, ".costs.json"), asdict(outcome.costs), indent=None)
-    _write_json(beside(args.out, ".figures.json"), outcome.to_dict())
-    report = beside(args.out, ".html")
-    write_report(outcome, search.verifier.video, report, _command(args))
+        if not workers.first:
+            return
+        write_json(beside(args.out, ".costs.json"), asdict(outcome.costs), indent=None)
+        write_json(beside(args.out, ".figures.json"), outcome.to_dict())
+        report = beside(args.out, ".html")
+        write_report(outcome, search.verifier.video, report, _command(args))
+        if not outcome.dense_is_best:
+            outcome.plan.save(args.out)
     _print_outcome(outcome, args, report)
-    if not outcome.met:
+    if not outcome.met and not outcome.dense_is_best:
         chosen = outcome.chosen
         by = "" if outcome.met_by == "measurement" else " by prediction from the given costs"
         raise TargetMissed(
@@ -196,11 +211,13 @@ def _dry_run(args: argparse.Namespace, settings: Settings) -> None:
 
 def _print_outcome(outcome: Outcome, args: argparse.Namespace, report: Path) -> None:
     chosen, target = outcome.chosen, outcome.settings.target
+    dense = outcome.dense_is_best
     if args.json:
-        print(json.dumps(outcome.plan.provenance, indent=1))
+        figures = outcome.plan.provenance | {"dense_is_best": dense}
+        print(json.dumps(finite(figures), indent=1))
         return
     rows = [
-        ("plan", str(args.out)),
+        ("plan", "none" if dense else str(args.out)),
         ("report", str(report)),
         ("target", f"{target.kind} {target.value:g}, {outcome.verdict}"),
         ("verified", f"{chosen.psnr_db:.2f} dB, SSIM {chosen.quality.ssim:.4f}"),
@@ -209,6 +226,9 @@ def _print_outcome(outcome: Outcome, args: argparse.Namespace, report: Path) -> 
     for plan in outcome.baselines:
         rows.append(("one pattern", f"{plan.name}: {plan.psnr_db:.2f} dB, {plan.speedup:.2f}x"))
     print_table("ajour search", ("", ""), rows)
+    if dense:
+        print(f"{outcome.verdict}; no plan was written. A lower target may be worth a search.")
+        return
     print(f"import ajour\n\najour.enable(pipe, {str(args.out)!r})")
 
 
@@ -225,6 +245,24 @@ def _command(args: argparse.Namespace) -> str:
     return shlex.join(words)
 
 
+def _bundled(plan: Plan, path: Path) -> str:
+    """The name of the bundled model, if a plan was searched on it.
+
+    A plan file may come from anybody, so no other model is loaded because a plan names it.
+    """
+    model = plan.provenance.get("model")
+    if model == "mini":
+        return model
+    if not isinstance(model, str):
+        raise ValueError(
+            f"plan {quoted(str(path))} does not say which model it was searched on; give --model"
+        )
+    raise ValueError(
+        f"plan {quoted(str(path))} was searched on the model {quoted(model)}; "
+        f"give --model {quoted(model)} if you trust it, or another model of the same shape"
+    )
+
+
 def _bench(args: argparse.Namespace) -> None:
     from ajour.plan import Plan
     from ajour.search.bench import bench
@@ -233,9 +271,7 @@ def _bench(args: argparse.Namespace) -> None:
     from ajour.search.workers import Workers
 
     plan = Plan.load(args.plan)
-    model = args.model or plan.provenance.get("model")
-    if not isinstance(model, str):
-        raise ValueError(f"{args.plan} does not say which model it is for; give --model")
+    model = args.model or _bundled(plan, args.plan)
     searched = plan.provenance.get("call")
     call = (searched if isinstance(searched, dict) else {}) | call_options(args)
     prompts = prompts_of(args.prompts, plan.provenance.get("model"))[: args.verify]
@@ -246,16 +282,12 @@ def _bench(args: argparse.Namespace) -> None:
     if not workers.first:
         return
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    _write_json(args.out, result)
+    write_json(args.out, result)
     if args.json:
-        print(json.dumps(result, indent=1))
+        print(json.dumps(finite(result), indent=1))
         return
     rows = [(key, f"{value:.4g}") for key, value in result.items() if isinstance(value, float)]
     print_table(f"ajour bench, written to {args.out}", ("", ""), rows)
-
-
-def _write_json(path: Path, data: dict[str, Any], indent: int | None = 1) -> None:
-    path.write_text(json.dumps(data, indent=indent) + "\n")
 
 
 def beside(out: Path, suffix: str) -> Path:

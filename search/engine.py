@@ -29,6 +29,7 @@ from ajour.search.solve.target import reach
 from ajour.search.timing.costs import Costs, conditions
 from ajour.search.timing.layers import measure_costs
 from ajour.search.timing.passes import PassTimes, time_plan
+from ajour.search.units import array
 from ajour.search.verify.runs import Verifier, plan_key
 from ajour.steps import run_steps
 
@@ -84,8 +85,8 @@ class Search:
         self.on_progress = on_progress
         workers.claim(work, "identity/origin", origin(self.setup))
         prompt = settings.calibration[0]
-        shape = workers.first_only(work, "probe", lambda: asdict(run_shape(self.setup, prompt)))
-        self.shape = RunShape.from_dict(shape)
+        workers.first_only(work, "probe", lambda: asdict(run_shape(self.setup, prompt)))
+        self.shape = work.read("probe", RunShape.from_dict)
         self.bands = Bands(self.shape.noise_levels, settings.bands)
         self.candidates = dict(candidates or default_candidates(self.shape.grid))
         patterns = {name: pattern.to_dict() for name, pattern in self.candidates.items()}
@@ -169,6 +170,7 @@ class Search:
             baselines=baselines,
             density=densities.seconds(chosen.choice) / densities.dense_seconds,
         )
+        outcome = replace(outcome, met=met and not outcome.dense_is_best)
         plan = replace(chosen.plan, provenance=provenance(self.setup, outcome))
         return replace(outcome, plan=plan)
 
@@ -186,17 +188,18 @@ class Search:
         calibrator = Calibrator(self.setup, self.candidates, self.densities, self.bands)
 
         def measure(number: int, tick: Callable[[], Any]) -> dict[str, Any]:
-            def unit(part: str, compute: Callable[[], Any]) -> Any:
-                value = self.work.once(f"prompt/{number}/{part}", compute)
+            def unit(part: str, shape: Sequence[int], compute: Callable[[], Any]) -> Any:
+                key = f"prompt/{number}/{part}"
+                self.work.once(key, compute)
                 tick()
-                return value
+                return self.work.read(key, partial(array, shape=shape))
 
             prompt, seed = settings.calibration[number], settings.seed + number
             return calibrator.measure(prompt, seed, unit).to_dict()
 
         count = len(settings.calibration)
-        values = self.workers.share(self.work, "prompt", count, measure, calibrator.units)
-        return [Calibration.from_dict(value) for value in values]
+        self.workers.share(self.work, "prompt", count, measure, calibrator.units)
+        return [self.work.read(f"prompt/{n}", calibrator.read) for n in range(count)]
 
     def _costs(self) -> Costs:
         """The cost model: given, or measured by the first process."""
@@ -206,16 +209,15 @@ class Search:
             return costs
 
         given = self.setup, self.candidates, shape.grid, shape.passes, self.settings.calibration[0]
-        measured = self.workers.first_only(
-            self.work, "costs", lambda: asdict(measure_costs(*given))
-        )
-        return Costs.from_dict(measured)
+        self.workers.first_only(self.work, "costs", lambda: asdict(measure_costs(*given)))
+        return self.work.read("costs", Costs.from_dict)
 
     def _time_plan(self, plan: Plan) -> PassTimes:
         """Times of a plan's passes, measured by the first process."""
         key, shape, prompt = f"{plan_key(plan)}/passes", self.shape, self.settings.calibration[0]
         measure = partial(time_plan, self.setup, plan, shape.noise_levels, prompt, shape.passes)
-        return PassTimes(**self.workers.first_only(self.work, key, lambda: asdict(measure())))
+        self.workers.first_only(self.work, key, lambda: asdict(measure()))
+        return self.work.read(key, PassTimes.from_dict)
 
 
 def _attention_seconds(plan: Plan, heads: Choice, bands: Bands, costs: Costs) -> float:

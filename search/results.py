@@ -72,7 +72,7 @@ class Outcome:
     Attributes:
         plan: the chosen plan, with its provenance.
         settings: of the search.
-        met: whether the target holds.
+        met: whether the plan reaches the target and is faster than dense attention.
         met_by: `measurement`, or `prediction` where a speed-up follows from given costs.
         costs: the cost model.
         grid: the token grid.
@@ -114,8 +114,21 @@ class Outcome:
         return self.dense_seconds / self.chosen.seconds
 
     @property
+    def dense_is_best(self) -> bool:
+        """Whether dense attention is the answer: no plan of the target quality is faster."""
+        target, chosen = self.settings.target, self.chosen
+        if target.kind != "psnr" or chosen.psnr_db < target.value:
+            return False
+        return not chosen.plan.assignments or chosen.speedup <= 1
+
+    @property
     def verdict(self) -> str:
         """Whether the target is met, in words."""
+        if self.dense_is_best:
+            target = self.settings.target
+            return (
+                f"dense attention is the answer: no plan of {target} is faster than dense attention"
+            )
         word = "met" if self.met else "missed"
         if self.met_by == "measurement":
             return word
@@ -126,6 +139,7 @@ class Outcome:
         return {
             "target": asdict(self.settings.target),
             **{name: getattr(self, name) for name in PLAIN},
+            "dense_is_best": self.dense_is_best,
             "grid": str(self.grid),
             "steps": len(self.bands.noise_levels),
             "noise_levels": self.bands.noise_levels,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +16,7 @@ from ajour.pipelines.enable import sparse, transformers_of
 from ajour.pipelines.session import session_of
 from ajour.plan import Plan
 from ajour.schedule import Phase, Schedule
+from ajour.search.units import count, entries, number
 from ajour.search.work import rounded
 
 if TYPE_CHECKING:
@@ -129,9 +130,20 @@ class RunShape:
         return len(self.noise_levels)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> RunShape:
-        """From the output of `asdict`, or JSON of it."""
-        return cls(TokenGrid(**data["grid"]), tuple(data["noise_levels"]), data["passes"])
+    def from_dict(cls, data: Any) -> RunShape:
+        """From the output of `asdict`, or JSON of it.
+
+        Raises:
+            ValueError: if the data has another form.
+        """
+        data = entries(data, [field.name for field in fields(cls)])
+        grid = entries(data["grid"], [field.name for field in fields(TokenGrid)])
+        if not all(type(extent) is int for extent in grid.values()):
+            raise ValueError(f"a grid has integers, got {grid!r:.60}")
+        levels = tuple(number(level, 0) for level in data["noise_levels"])
+        if not levels or max(levels) > 1:
+            raise ValueError(f"noise levels are from 0 to 1, got {levels!r:.60}")
+        return cls(TokenGrid(**grid), levels, count(data["passes"]))
 
 
 def run_shape(setup: Setup, prompt: str, decode: bool = False) -> RunShape:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from filelock import FileLock, Timeout
+
+from ajour.files import check_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
+
+T = TypeVar("T")
+
+logger = logging.getLogger("ajour")
 
 SHORT = 60
 """Differing values of at most this many characters are shown."""
@@ -34,21 +42,30 @@ class Work:
         identity: what the work is for, as JSON; work for anything else is refused.
         resume: go on with the folder's work; otherwise the folder must not hold any.
         rank: number of this process.
+        lock: the lock of the folder, which `close` gives back; see `locked`.
 
     Attributes:
         done: values of finished units by key.
+        file: where this process notes its units.
 
     Raises:
         WorkError: if there is work that cannot be resumed; the message says what to do.
     """
 
     def __init__(
-        self, folder: Path, identity: Mapping[str, Any], resume: bool = False, rank: int = 0
+        self,
+        folder: Path,
+        identity: Mapping[str, Any],
+        resume: bool = False,
+        rank: int = 0,
+        lock: FileLock | None = None,
     ) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = folder / f"work-{rank}.jsonl"
+        self.file = folder / f"work-{rank}.jsonl"
         self.done: dict[str, Any] = {}
+        self._lock = lock
+        self._places: dict[str, tuple[Path, int]] = {}
         files = sorted(folder.glob("work-*.jsonl"))
         if files and not resume:
             raise WorkError(
@@ -56,12 +73,18 @@ class Work:
                 "delete the folder to start over"
             )
         for file in files:
-            for key, value in _read(file):
+            for number, (key, value) in enumerate(_read(file), 1):
                 self.done.setdefault(key, value)
+                self._places.setdefault(key, (file, number))
         self._check("identity", identity)
-        if self._file.exists():  # drop a last line that was not finished
-            os.truncate(self._file, self._file.read_bytes().rfind(b"\n") + 1)
+        if self.file.exists():  # drop a last line that was not finished
+            os.truncate(self.file, self.file.read_bytes().rfind(b"\n") + 1)
         self.claim("identity", identity)
+
+    def close(self) -> None:
+        """Let another search use the folder."""
+        if self._lock is not None:
+            self._lock.release()
 
     def claim(self, key: str, identity: Mapping[str, Any]) -> None:
         """Note another part of what the work is for, as JSON; later starts must give the same.
@@ -74,12 +97,29 @@ class Work:
             self.put(key, identity)
 
     def put(self, key: str, value: Any) -> None:
-        """Note a finished unit; its value is JSON, and is read back as such."""
+        """Note a finished unit; its value is JSON, and is read back as such.
+
+        Raises:
+            WorkError: if the value has a number that is not finite.
+            OSError: if it cannot be written, for example on a full disk.
+        """
+        try:
+            check_json(value, f"the unit {key!r}")
+        except ValueError as error:
+            raise WorkError(
+                f"{error}; does the pipeline give finite values in this dtype, without a plan?"
+            ) from error
         line = json.dumps([key, value])
-        with self._file.open("a") as file:
-            file.write(line + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        size = self.file.stat().st_size if self.file.exists() else 0
+        try:
+            with self.file.open("a") as file:
+                file.write(line + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            if self.file.exists():
+                os.truncate(self.file, size)
+            raise OSError(error.errno, error.strerror, str(self.file)) from error
         self.done[key] = json.loads(line)[1]
 
     def once(self, key: str, compute: Callable[[], Any]) -> Any:
@@ -88,8 +128,27 @@ class Work:
             self.put(key, compute())
         return self.done[key]
 
+    def read(self, key: str, parse: Callable[[Any], T]) -> T:
+        """The value of a finished unit as an object.
+
+        Args:
+            key: of the unit.
+            parse: makes the object from the value.
+
+        Raises:
+            WorkError: if a value that was read from a file has another form, with the line.
+        """
+        try:
+            return parse(self.done[key])
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            if key not in self._places:
+                raise  # it was made in this process
+            raise _damaged(*self._places[key], f"unit {key!r}: {error}") from error
+
     def _check(self, key: str, identity: Mapping[str, Any]) -> None:
         wanted = json.loads(json.dumps(dict(identity)))
+        if not isinstance(self.done.get(key, wanted), dict):
+            raise _damaged(*self._places[key], f"unit {key!r}: an object is needed")
         differing = _differences(self.done.get(key, wanted), wanted)
         if differing:
             raise WorkError(
@@ -125,13 +184,43 @@ def _read(file: Path) -> list[tuple[str, Any]]:
             key, value = json.loads(line)
             if not isinstance(key, str):
                 raise TypeError(key)
-        except (TypeError, ValueError) as error:
-            raise WorkError(
-                f"{file}, line {number}, is damaged: it holds no finished unit of work; delete "
-                "the line, and the unit is done again"
-            ) from error
+            check_json(value, "the value")
+        except (RecursionError, TypeError, ValueError) as error:
+            raise _damaged(file, number, "it holds no finished unit of work") from error
         units.append((key, value))
     return units
+
+
+def _damaged(file: Path, line: int, why: str) -> WorkError:
+    return WorkError(
+        f"{file}, line {line}, is damaged: {why}; delete the line, and the unit is done again"
+    )
+
+
+def locked(folder: Path) -> FileLock | None:
+    """Hold a search's folder, so that another search cannot use it at the same time.
+
+    The system gives the lock back when the process ends, however it ends.
+
+    Returns:
+        The lock, for `Work`; None where the file system has no locks, which is logged.
+
+    Raises:
+        WorkError: if another search holds the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "lock", timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise WorkError(
+            f"another search is at work in {folder}; wait until it has ended, or give this search "
+            "another --out"
+        ) from error
+    except NotImplementedError:
+        logger.warning("%s is on a file system without locks; run one search in it", folder)
+        return None
+    return lock
 
 
 def rounded(values: Any, digits: int = 5) -> Any:

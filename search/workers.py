@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from ajour.search.work import Work
+from ajour.search.work import Work, locked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -72,11 +72,24 @@ class Workers:
     def open(self, folder: Path, identity: Mapping[str, Any], resume: bool) -> Work:
         """Open the work in a folder; arguments and errors are those of `Work`.
 
-        The first process checks whether it can be resumed before others add their files.
+        The first process holds the folder for all of them until it calls `close`, and checks
+        whether it can be resumed before others add their files.
+
+        Raises:
+            WorkError: also if another search is at work in the folder.
         """
-        work = Work(folder, identity, resume) if self.first else None
+        work = self._open_first(folder, identity, resume) if self.first else None
         self._gather(None)
         return work or Work(folder, identity, True, self.rank)
+
+    def _open_first(self, folder: Path, identity: Mapping[str, Any], resume: bool) -> Work:
+        lock = locked(folder)
+        try:
+            return Work(folder, identity, resume, lock=lock)
+        except BaseException:
+            if lock is not None:
+                lock.release()
+            raise
 
     def claim(self, work: Work, key: str, identity: Mapping[str, Any]) -> None:
         """Call `Work.claim` with the identity of the first process."""

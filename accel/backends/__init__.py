@@ -36,7 +36,8 @@ HOPPER_TRITON = (3, 6)
 def load_backend(name: str) -> Backend:
     """The function (q, k, v, table, scale, prologue) -> (out, lse) of a backend.
 
-    Its module is imported on first use.
+    It takes inputs that `ajour.dispatch` has checked, of at least one sample and one head. Its
+    module is imported on first use.
     """
     module = f"{name}.launch" if name in KERNEL_BACKENDS else name
     function: Backend = importlib.import_module(f"ajour.backends.{module}").attend

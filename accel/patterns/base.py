@@ -11,6 +11,7 @@ import numpy as np
 from ajour.grid import BLOCK, TokenGrid
 from ajour.lists import DROPPED
 from ajour.orders import order
+from ajour.quoting import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 WORD_BITS = 64
+
+MOST = 10**6
+"""Largest number of tokens or frames in a pattern; no grid has more along an axis."""
 
 
 @dataclass(frozen=True)
@@ -42,26 +46,28 @@ class Pattern(ABC):
     def order(self) -> str:
         """Name of the order that forms the blocks."""
 
-    def check_integer(self, name: str, minimum: int) -> None:
-        """Raise ValueError unless a field is an integer of at least `minimum`."""
+    def check_integer(self, name: str, minimum: int, maximum: int = MOST) -> None:
+        """Raise ValueError unless a field is an integer within bounds, which belong to them."""
         value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        number = isinstance(value, int) and not isinstance(value, bool)
+        if not number or not minimum <= value <= maximum:
             raise ValueError(
-                f"{self.kind}: {name} must be an integer of at least {minimum}, got {value!r}"
+                f"{self.kind}: {name} must be an integer from {minimum} to {maximum}, "
+                f"got {quoted(value)}"
             )
 
     def check_flag(self, name: str) -> None:
         """Raise ValueError unless a field is true or false."""
         value = getattr(self, name)
         if not isinstance(value, bool):
-            raise ValueError(f"{self.kind}: {name} must be true or false, got {value!r}")
+            raise ValueError(f"{self.kind}: {name} must be true or false, got {quoted(value)}")
 
     def check_choice(self, name: str, choices: Sequence[str]) -> None:
         """Raise ValueError unless a field is one of the choices."""
         value = getattr(self, name)
         if value not in choices:
             raise ValueError(
-                f"{self.kind}: {name} must be one of {', '.join(choices)}, got {value!r}"
+                f"{self.kind}: {name} must be one of {', '.join(choices)}, got {quoted(value)}"
             )
 
     def to_dict(self) -> dict[str, object]:

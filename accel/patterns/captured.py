@@ -16,9 +16,13 @@ import torch
 from ajour.lists import DROPPED, LEVELS
 from ajour.orders import ORDERS
 from ajour.patterns.base import Pattern
+from ajour.quoting import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+LEAST_SHARE = 1e-4
+"""Smaller shares keep no key block at all, on grids of up to 5000 blocks."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Captured(Pattern):
     Args:
         cumulative_shares: four ascending numbers from 0 to 1. Blocks are ranked by attention, most
             first; the numbers say where exact blocks end and where blocks pooled 2x, 4x and 8x end.
-            The remaining blocks are dropped.
+            The remaining blocks are dropped. The last number is at least 0.0001: less keeps no key.
         share_of: what the shares count: `blocks`, or the `attention` that the blocks receive.
         scope: which blocks are ranked together: those of one query `block`, or those of all query
             blocks and heads of a `layer` with this pattern. Shares of attention need `block`.
@@ -57,11 +61,11 @@ class Captured(Pattern):
             object.__setattr__(self, name, self._numbers(name, count, low))
         if (
             list(self.cumulative_shares) != sorted(self.cumulative_shares)
-            or self.cumulative_shares[-1] == 0
+            or self.cumulative_shares[-1] < LEAST_SHARE
         ):
             raise ValueError(
-                f"captured: cumulative_shares must not fall and must end above 0, "
-                f"got {list(self.cumulative_shares)}"
+                f"captured: cumulative_shares must not fall and must end at {LEAST_SHARE} or "
+                f"above, because less keeps no key; got {list(self.cumulative_shares)}"
             )
         self.check_choice("share_of", ("blocks", "attention"))
         self.check_choice("scope", ("block", "layer"))
@@ -184,6 +188,6 @@ class Captured(Pattern):
         good = good and all(isinstance(x, int | float) and not isinstance(x, bool) for x in values)
         if not good or not all(low <= x <= 1 for x in values):
             raise ValueError(
-                f"captured: {name} must be {count} numbers from {low:g} to 1, got {values!r}"
+                f"captured: {name} must be {count} numbers from {low:g} to 1, got {quoted(values)}"
             )
         return tuple(float(x) for x in values)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ajour.grid import BLOCK
-from ajour.patterns.base import ExactPattern, frame_keys
+from ajour.patterns.base import MOST, ExactPattern, frame_keys
+from ajour.quoting import quoted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,9 +39,9 @@ class Diagonal(ExactPattern):
 
     def __post_init__(self) -> None:
         number = isinstance(self.frames, int | float) and not isinstance(self.frames, bool)
-        if not number or not 0 <= self.frames < 1e6:
+        if not number or not 0 <= self.frames <= MOST:
             raise ValueError(
-                f"diagonal: frames must be a number from 0 to 1e6, got {self.frames!r}"
+                f"diagonal: frames must be a number from 0 to {MOST}, got {quoted(self.frames)}"
             )
         self.check_flag("first_frame")
 

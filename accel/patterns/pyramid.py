@@ -14,6 +14,7 @@ import numpy as np
 from ajour.lists import DROPPED
 from ajour.orders import ORDERS
 from ajour.patterns.base import GeometricPattern, box_neighbours
+from ajour.quoting import quoted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,13 +50,13 @@ class Pyramid(GeometricPattern):
     def __post_init__(self) -> None:
         for name in ("frames", "height", "width"):
             self.check_integer(name, 0)
-        self.check_integer("levels", 1)
+        self.check_integer("levels", 1, 3)
         self.check_flag("tail")
         growth = self.growth
         if isinstance(growth, bool) or not isinstance(growth, int | float) or not 1 < growth <= 64:
-            raise ValueError(f"pyramid: growth must be a number over 1 up to 64, got {growth!r}")
-        if self.levels > 3:
-            raise ValueError(f"pyramid: levels must be 1, 2 or 3, got {self.levels}")
+            raise ValueError(
+                f"pyramid: growth must be a number over 1 up to 64, got {quoted(growth)}"
+            )
         self.check_choice("order", ORDERS)
 
     def boxes(self) -> list[tuple[int, int, int]]:

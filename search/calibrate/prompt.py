@@ -18,6 +18,7 @@ from ajour.search.solve.knapsack import solve
 from ajour.search.solve.plan import build_plan
 from ajour.search.solve.problem import DENSE_BAND, Problem
 from ajour.search.solve.reuse import Changes
+from ajour.search.units import array, entries
 from ajour.search.work import rounded
 
 if TYPE_CHECKING:
@@ -67,9 +68,28 @@ class Calibration:
         return {field.name: rounded(getattr(self, field.name)) for field in fields(self)}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Calibration:
-        """From the output of `to_dict`."""
-        return cls(**{name: np.array(values) for name, values in data.items()})
+    def from_dict(cls, data: Any, shape: tuple[int, ...], probed: int, steps: int) -> Calibration:
+        """From the output of `to_dict`.
+
+        Args:
+            data: JSON.
+            shape: (bands, layers, heads, C).
+            probed: the number of probed steps.
+            steps: the number of steps.
+
+        Raises:
+            ValueError: if the data has another form.
+        """
+        bands, layers = shape[:2]
+        data = entries(data, [field.name for field in fields(cls)])
+        return cls(
+            errors=array(data["errors"], shape),
+            trial=array(data["trial"], (bands, layers)),
+            influence=array(data["influence"], (probed, layers)),
+            onset=array(data["onset"], (bands,)),
+            changes=array(data["changes"], (steps, steps)),
+            reuse=array(data["reuse"], (bands,)),
+        )
 
 
 class DenseRun(NamedTuple):
@@ -100,15 +120,31 @@ class Calibrator:
         """Units of work of a prompt, for a progress bar."""
         return 2 + len(self.steps) + 2 * len(self.bands.starts)
 
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Shape of the errors: (bands, layers, heads, C)."""
+        model = self.setup.model
+        return len(self.bands.starts), model["layers"], model["heads"], len(self.candidates)
+
+    def read(self, data: Any) -> Calibration:
+        """A calibration from JSON; errors are those of `Calibration.from_dict`."""
+        return Calibration.from_dict(
+            data, self.shape, len(self.steps), len(self.bands.noise_levels)
+        )
+
     def measure(
-        self, prompt: str, seed: int, unit: Callable[[str, Callable[[], Any]], Any]
+        self,
+        prompt: str,
+        seed: int,
+        unit: Callable[[str, Sequence[int], Callable[[], Any]], NDArray[np.float64]],
     ) -> Calibration:
         """Measure one prompt.
 
-        `unit` gives the value of a unit of work by its key, computed if it is not known yet.
+        `unit` gives the value of a unit of work by its key and shape, computed if it is not known
+        yet.
         """
         dense = cache(partial(self._run_dense, prompt, seed))
-        errors = np.array(unit("errors", lambda: rounded(dense().errors)))
+        errors = unit("errors", self.shape, lambda: rounded(dense().errors))
         steps = len(self.bands.noise_levels)
         choice = self._trial_choice(errors)
         trial = np.take_along_axis(errors, choice[..., None], -1)[..., 0].sum(axis=-1)
@@ -132,7 +168,7 @@ class Calibrator:
             with self.setup.enabled(plan), trajectory.replay(share):
                 return rounded(relative_error(self.setup.latents(prompt, seed), exact))
 
-        changes = np.array(unit("changes", lambda: rounded(dense().changes, 8)))
+        changes = unit("changes", (steps, steps), lambda: rounded(dense().changes, 8))
 
         def reuse(band: int) -> Any:
             step = self.bands.middles[band]
@@ -145,9 +181,13 @@ class Calibrator:
             with self.setup.enabled(plan), trajectory.replay(step / steps):
                 return rounded(relative_error(self.setup.latents(prompt, seed), exact))
 
-        influences = [unit(f"influence/{i}", partial(influence, i)) for i in range(len(self.steps))]
-        onsets = [unit(f"onset/{band}", partial(onset, band)) for band in range(len(trial))]
-        reuses = [unit(f"reuse/{band}", partial(reuse, band)) for band in range(len(trial))]
+        bands = range(len(trial))
+        influences = [
+            unit(f"influence/{i}", trial.shape[1:], partial(influence, i))
+            for i in range(len(self.steps))
+        ]
+        onsets = [unit(f"onset/{band}", (), partial(onset, band)) for band in bands]
+        reuses = [unit(f"reuse/{band}", (), partial(reuse, band)) for band in bands]
         return Calibration(
             errors, trial, np.array(influences), np.array(onsets), changes, np.array(reuses)
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
+from ajour.files import write_text
 from ajour.lowering import density
 from ajour.pipelines.drawing import (
     KIND_COLOURS,
@@ -73,7 +74,7 @@ def write_report(outcome: Outcome, video: Video, path: Path, command: str) -> No
         "good": GREEN,
         "bad": RED,
     }
-    path.write_text(page.render(values) + "\n", encoding="utf-8")
+    write_text(path, page.render(values) + "\n")
 
 
 def _used_patterns(plan: Plan, grid: TokenGrid) -> Iterator[tuple[str, int, list[str]]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from ajour.pipelines.stopwatch import LayerTimer, timed
 from ajour.schedule import DENSE, REUSE
+from ajour.search.units import entries, number
 from ajour.steps import run_steps
 
 if TYPE_CHECKING:
@@ -57,6 +58,23 @@ class PassTimes:
     pass_seconds: dict[str, float]
     attention_seconds: float
     speedup: float
+
+    @classmethod
+    def from_dict(cls, data: Any) -> PassTimes:
+        """From the output of `asdict`, or JSON of it.
+
+        Raises:
+            ValueError: if the data has another form.
+        """
+        data = entries(data, [field.name for field in fields(cls)])
+        seconds = data["pass_seconds"]
+        if not isinstance(seconds, dict) or DENSE not in seconds:
+            raise ValueError(f"pass_seconds has times by name, got {seconds!r:.60}")
+        return cls(
+            {name: number(value, 0) for name, value in seconds.items()},
+            number(data["attention_seconds"], 0),
+            number(data["speedup"], 0),
+        )
 
 
 def time_passes(

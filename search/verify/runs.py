@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass
 from statistics import mean, median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ajour.files import replacing
 from ajour.pipelines.generate import sample
 from ajour.pipelines.quality import BEST_DB, psnr, ssim
 from ajour.pipelines.video import to_bytes
 from ajour.schedule import DENSE
 from ajour.search.settings import digest
+from ajour.search.units import entries, number
 from ajour.search.verify.flicker import warp_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -86,10 +87,10 @@ class Verifier:
 
         def run(index: int, tick: Callable[[], Any]) -> dict[str, float]:
             dense_video = self.video(DENSE, index)
-            if dense_video is None:  # another machine has it
-                dense_video, _ = self._sample(index, DENSE)
             with self.setup.enabled(plan, strict=True):
                 video, seconds = self._sample(index, key)
+            if dense_video is None or dense_video.shape != video.shape:
+                dense_video, _ = self._sample(index, DENSE)  # another machine has it, or damaged
             tick()
             changed, exact = (x.astype(np.float32) / np.float32(255) for x in (video, dense_video))
             return {
@@ -99,8 +100,11 @@ class Verifier:
                 "seconds": seconds,
             }
 
-        dense = self.workers.share(self.work, DENSE, len(self.prompts), self._run_dense)
-        runs = self.workers.share(self.work, key, len(self.prompts), run)
+        count = len(self.prompts)
+        self.workers.share(self.work, DENSE, count, self._run_dense)
+        self.workers.share(self.work, key, count, run)
+        dense = self._read(DENSE, ("seconds", "warp"))
+        runs = self._read(key, ("psnr_db", "ssim", "warp", "seconds"))
         return Quality(
             psnr_db=mean(row["psnr_db"] for row in runs),
             ssim=mean(row["ssim"] for row in runs),
@@ -112,9 +116,21 @@ class Verifier:
         )
 
     def video(self, key: str, index: int) -> NDArray[np.uint8] | None:
-        """A kept video, (F,H,W,3), of `dense` or of a plan's key; None if it is not here."""
-        path = self._path(key, index)
-        return np.load(path) if path.exists() else None
+        """A kept video, (F,H,W,3), of `dense` or of a plan's key; None if it is not here whole."""
+        try:
+            video = np.array(np.lib.format.open_memmap(self._path(key, index), mode="r"))
+        except (EOFError, MemoryError, OSError, OverflowError, TypeError, ValueError):
+            return None
+        whole = video.ndim == 4 and video.shape[3] == 3 and video.dtype == np.uint8
+        return video if whole and video.size else None
+
+    def _read(self, key: str, names: Sequence[str]) -> list[Mapping[str, float]]:
+        """The figures of all prompts, from units of work."""
+
+        def figures(data: Any) -> Mapping[str, float]:
+            return {name: number(value) for name, value in entries(data, names).items()}
+
+        return [self.work.read(f"{key}/{n}", figures) for n in range(len(self.prompts))]
 
     def _path(self, key: str, index: int) -> Path:
         return self.work.folder / f"{key.replace('/', '-')}-{index}.npy"
@@ -128,11 +144,11 @@ class Verifier:
         """Video and seconds of a run; the file of the video is written whole or not at all."""
         prompt, seed = self.prompts[index], self.seed + index
         run = sample(self.setup.pipe, prompt, seed, key, **self.setup.call)
-        video, path = to_bytes(run.video), self._path(key, index)
-        part = path.with_suffix(f".{self.workers.rank}.part")
-        with part.open("wb") as file:
-            np.save(file, video)
-        os.replace(part, path)
+        video = np.ascontiguousarray(to_bytes(run.video))
+        header = np.lib.format.header_data_from_array_1_0(video)
+        with replacing(self._path(key, index)) as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            file.write(video.data)  # np.save hides why it cannot write
         return video, run.seconds
 
 

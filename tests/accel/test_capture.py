@@ -341,7 +341,7 @@ def test_before_it_is_measured_a_captured_head_sees_no_video():
         ({"cumulative_shares": [0.1, 0.2, 0.3, True]}, "cumulative_shares must be 4 numbers"),
         ({"cumulative_shares": "abcd"}, "cumulative_shares must be 4 numbers"),
         ({"cumulative_shares": [0.4, 0.2, 0.5, 1.0]}, "must not fall"),
-        ({"cumulative_shares": [0.0] * 4}, "must end above 0"),
+        ({"cumulative_shares": [0.0] * 4}, "must end at 0.0001 or above"),
         (
             {"cumulative_shares": [0.5] * 4, "share_of": "size"},
             "share_of must be one of blocks, attention",

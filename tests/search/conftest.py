@@ -1,5 +1,7 @@
 """A search on a tiny random pipeline, with times that are given, not measured."""
 
+from contextlib import closing
+
 import pytest
 import torch
 
@@ -66,8 +68,8 @@ def verified_plan(choice=None, seconds=1.0, decibels=1.0, psnr_db=30.0, speedup=
 def run_search(pipe, folder, asked, resume=False, workers=None):
     """The outcome of a whole search."""
     workers = workers or Workers()
-    work = workers.open(folder, asked.to_dict(), resume)
-    return Search(pipe, asked, work, workers).run()
+    with closing(workers.open(folder, asked.to_dict(), resume)) as work:
+        return Search(pipe, asked, work, workers).run()
 
 
 def what_it_does(plan):

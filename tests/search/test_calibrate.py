@@ -149,11 +149,12 @@ def test_kept_calls_are_computed_again(pipe):
 
 
 def test_weights_of_bands_are_the_errors_that_starting_there_adds():
-    calibration = Calibration.from_dict({
-        "onset": [0.7, 0.1], "errors": [],
+    data = {
+        "onset": [0.7, 0.1], "errors": [[[[]]] * 2] * 2,
         "trial": [[1.0, 1.0], [2.0, 2.0]], "influence": [[1.0, 3.0], [2.0, 2.0]],
-        "changes": [], "reuse": [],
-    })  # fmt: skip
+        "changes": [[0.0] * 4] * 4, "reuse": [0.0] * 2,
+    }  # fmt: skip
+    calibration = Calibration.from_dict(data, (2, 2, 1, 0), probed=2, steps=4)
     expected = np.array([[0.15, 0.45], [0.025, 0.025]])
     assert weights([calibration], bands_of(4, 2)) == pytest.approx(expected)
     # The trial choice is then predicted to lose what it did.

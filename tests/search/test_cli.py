@@ -96,6 +96,7 @@ def test_bench_repeats_the_verification(folder, capsys):
     assert search(folder, "--density", "0.7") == 0
     capsys.readouterr()
     words = ["bench", str(folder / "plan.json"), "--seed", "0", "--device", "cpu"]
+    words += ["--model", str(folder / "model")]
     words += ["--prompts", str(folder / "prompts.txt"), "--out", str(folder / "bench.json")]
     assert main([*words, "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
