@@ -46,6 +46,7 @@ class SparseProcessor:
             )
         self.stock = stock
         self.state = state
+        state.stock = stock
 
     def __call__(self, attn: Any, *args: Any, **kwargs: Any) -> Any:
         """The stock processor's result, with attention through the layer's table if it has one."""

@@ -8,7 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ajour.pipelines.commands import add_call_arguments, call_options, positive, print_table
+from ajour.pipelines.commands import (
+    add_call_arguments,
+    add_compile,
+    call_options,
+    positive,
+    print_table,
+)
 
 if TYPE_CHECKING:
     import argparse
@@ -74,6 +80,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--model", help="pipeline folder or Hub id, or 'mini'; the plan's model if left out"
     )
     _add_run_options(bench)
+    add_compile(bench)
     bench.add_argument("--verify", type=positive, metavar="N", help="use at most N prompts")
     _add_out(bench, "bench.json")
     bench.set_defaults(run=_bench)
@@ -219,6 +226,7 @@ def _command(args: argparse.Namespace) -> str:
 
 
 def _bench(args: argparse.Namespace) -> None:
+    from ajour.pipelines.compiling import compiled
     from ajour.plan import Plan
     from ajour.search.bench import bench
     from ajour.search.settings import prompts_of
@@ -235,7 +243,9 @@ def _bench(args: argparse.Namespace) -> None:
     check_out(args.out)
     with Workers.connected() as workers:
         setup = Setup(load(model, workers.place(args.device)), call, args.backend)
-        result = bench(setup, plan, prompts, args.seed, workers)
+        with compiled(setup.pipe, args.compile):
+            result = bench(setup, plan, prompts, args.seed, workers)
+        result["compiled"] = args.compile
     if not workers.first:
         return
     args.out.parent.mkdir(parents=True, exist_ok=True)
