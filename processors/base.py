@@ -162,6 +162,11 @@ class Family(ABC):
             name, known = type(layer.processor).__name__, self.known_processors()
             if name in known:
                 return f"a layer's {name} was set after enable(); disable and enable again"
+            if "IPAdapter" in name:
+                return (
+                    f"a layer uses {name} of an IP adapter, which attends to an image too; call "
+                    "pipe.unload_ip_adapter() and enable again to run it sparse"
+                )
             return f"a layer uses {name}; known processors are {', '.join(known)}"
         if getattr(layer.processor, "_parallel_config", None) is not None:
             return "context parallelism is enabled on the transformer"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ajour.processors.guiders import attention_is_skipped, register
 from ajour.processors.layer import attend
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class SparseProcessor:
                 "it; call ajour.disable(pipe) before processors are replaced, for example by "
                 "loading or unloading an IP adapter, then enable again"
             )
+        register(type(self), type(stock))
         self.stock = stock
         self.state = state
         state.stock = stock
@@ -55,7 +57,7 @@ class SparseProcessor:
         if not in_pass and state.report is not None:
             state.report(OUTSIDE)
             return self.stock(attn, *args, **kwargs)
-        if not state.sparse:
+        if not state.sparse or attention_is_skipped():
             return self.stock(attn, *args, **kwargs)
         return self.run(attn, *args, **kwargs)
 
