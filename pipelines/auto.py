@@ -225,13 +225,14 @@ class AutoPlanner:
         self.ranks: list[dict[tuple[object, ...], PackedLevels]] = [{} for _ in range(layers)]
 
     def listener(
-        self, layer: int, weight: Callable[[], torch.Tensor | None]
+        self, layer: int, weight: Callable[[torch.Tensor], torch.Tensor | None]
     ) -> Callable[..., None]:
         """What to call with a layer's q, k, v, output and grid.
 
         Args:
             layer: index of the layer.
-            weight: gives the layer's output projection, see `Family.output_weight`.
+            weight: gives the layer's output projection for its attention's output, see
+                `Family.output_weight`.
         """
         return partial(self._score, layer, weight)
 
@@ -290,11 +291,11 @@ class AutoPlanner:
     def _score(
         self,
         layer: int,
-        weight: Callable[[], torch.Tensor | None],
+        weight: Callable[[torch.Tensor], torch.Tensor | None],
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
-        _out: torch.Tensor,
+        out: torch.Tensor,
         grid: TokenGrid,
     ) -> None:
         self.queries = self.queries.to(q.device)
@@ -308,7 +309,7 @@ class AutoPlanner:
             ranks = torch.bucketize(share_above, bounds, out_int32=True, right=True) - 1
             packed = PackedLevels.pack(ranks.to(torch.int8), tuple(range(len(bounds))))
             self.ranks[layer][ranking] = packed
-        self.errors[layer] = head_errors(q, k, v, grid, candidates, self.queries, weight())
+        self.errors[layer] = head_errors(q, k, v, grid, candidates, self.queries, weight(out))
 
 
 @lru_cache(maxsize=32)

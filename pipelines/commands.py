@@ -55,6 +55,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     make.add_argument("--density", type=number, help="of an automatic plan, in sparse steps")
     make.add_argument("--backend", choices=BACKENDS, help="the fastest that can run if left out")
+    add_compile(make)
     make.add_argument("--device", help="for example cuda; a GPU where there is one if left out")
     make.add_argument(
         "--out", type=Path, default=Path("out"), help="folder for the results (default: out)"
@@ -93,6 +94,7 @@ def _generate(args: argparse.Namespace) -> None:
     given = call_options(args, own=args.model is None)
     if unknown := set(given) - set(call_parameters(pipe)):
         raise TypeError(f"{type(pipe).__name__} takes no {', '.join(sorted(unknown))}")
+    given["compile"] = args.compile
     result = compare(pipe, plan, args.prompt, args.seed, args.backend, **given)
     report = result.report
     dense, sparse = result.dense.video, result.sparse.video
@@ -146,6 +148,15 @@ def _doctor(args: argparse.Namespace) -> None:
         return
     rows = [(f.subject, "yes" if f.works else "no", f.detail) for f in findings]
     print_table("ajour doctor", ("subject", "works", "detail"), rows)
+
+
+def add_compile(parser: argparse.ArgumentParser) -> None:
+    """Add `--compile`."""
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the transformer's blocks with torch.compile, dense and sparse alike",
+    )
 
 
 def add_call_arguments(parser: argparse.ArgumentParser) -> None:

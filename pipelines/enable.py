@@ -11,6 +11,7 @@ import torch
 
 from ajour.backends import BACKENDS
 from ajour.pipelines.auto import SPEEDS, Auto, model_of
+from ajour.pipelines.compiling import CompiledBlocks
 from ajour.pipelines.hub import load_plan
 from ajour.pipelines.locate import StepLocator
 from ajour.pipelines.locate import transformers_of as _parts
@@ -34,6 +35,7 @@ def enable(
     backend: str | None = None,
     strict: bool = False,
     trim: bool = False,
+    compile: bool = False,
 ) -> None:
     """Run a pipeline's self-attention sparsely.
 
@@ -50,12 +52,14 @@ def enable(
         strict: raise instead of running dense where the plan cannot be followed.
         trim: where a model masks its text padding, leave it out of dense steps too. That is exact,
             and faster than stock attention with a mask, but no longer bit-identical to stock.
+        compile: compile the transformer's repeated blocks with torch.compile, for all sizes;
+            `disable` undoes it.
 
     Raises:
         PlanError: if the plan is malformed or for another model.
         TypeError: if the transformer or scheduler is not supported.
         ValueError: if the backend or speed is unknown, or a density is out of range or given with
-            a plan.
+            a plan, or if the transformer is to be compiled and is so already.
         RuntimeError: if already enabled. In every case nothing was changed.
     """
     plan = resolve_plan(plan, density, speed, reuse)
@@ -75,12 +79,15 @@ def enable(
             "a bare transformer has no scheduler, so the noise level is unknown; "
             "pass enable(transformer, plan, scheduler=...)"
         )
+    blocks = CompiledBlocks(transformers) if compile else None
     locators = [StepLocator(scheduler, owner) for _ in transformers]
     runtimes = [
         TransformerRuntime(transformer, plan, locator, backend, strict, trim)
         for transformer, locator in zip(transformers, locators, strict=True)
     ]
-    Session(runtimes, list({id(x): x for x in (pipe, *transformers)}.values()))
+    if blocks is not None:
+        blocks.compile()
+    Session(runtimes, list({id(x): x for x in (pipe, *transformers)}.values()), blocks)
 
 
 def resolve_plan(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ajour.pipelines.compiling import compiled
 from ajour.pipelines.devices import pipeline_device
 from ajour.pipelines.enable import current_plan, is_enabled, sparse
 from ajour.pipelines.machine import device_name, versions
@@ -60,6 +61,7 @@ class Report:
         psnr_db: of the sparse video against the dense video, 99 if they are equal.
         ssim: same as `psnr_db`.
         backend: of the sparse attention.
+        compiled: whether the transformer's blocks were compiled, in both runs.
         fallbacks: why layers ran dense against the plan, if any did.
     """
 
@@ -77,6 +79,7 @@ class Report:
     psnr_db: float
     ssim: float
     backend: str
+    compiled: bool
     device: str
     fallbacks: tuple[str, ...]
     versions: dict[str, str]
@@ -177,11 +180,13 @@ def compare(
     seed: int,
     backend: str | None = None,
     on_step: OnStep | None = None,
+    compile: bool = False,
     **options: Any,
 ) -> Comparison:
     """Run a pipeline without and with a plan at the same seed.
 
-    On a GPU both arms run once untimed first, so that no kernel is compiled in the timing.
+    On a GPU and with `compile` both arms run once untimed first, so that nothing is compiled in the
+    timing.
 
     Args:
         pipe: a supported diffusers pipeline, not enabled.
@@ -190,16 +195,18 @@ def compare(
         seed: seed of the initial noise.
         backend: the operator's backend; None chooses.
         on_step: see `sample`; called with the labels `dense` and `sparse`.
+        compile: compile the transformer's blocks in both arms.
         options: further arguments of the pipeline's call.
     """
     device = pipeline_device(pipe)
-    runs = 2 if device.type == "cuda" else 1
-    for _ in range(runs):
-        dense = sample(pipe, prompt, seed, "dense", on_step, **options)
-    with sparse(pipe, plan, backend=backend):
+    runs = 2 if device.type == "cuda" or compile else 1
+    with compiled(pipe, compile):
         for _ in range(runs):
-            sparse_run = sample(pipe, prompt, seed, "sparse", on_step, **options)
-        state, chosen_plan = summary(pipe), current_plan(pipe)
+            dense = sample(pipe, prompt, seed, "dense", on_step, **options)
+        with sparse(pipe, plan, backend=backend):
+            for _ in range(runs):
+                sparse_run = sample(pipe, prompt, seed, "sparse", on_step, **options)
+            state, chosen_plan = summary(pipe), current_plan(pipe)
     sparse_steps = [name for name in sparse_run.phases if name not in (DENSE, REUSE)]
     report = Report(
         prompt=prompt,
@@ -216,6 +223,7 @@ def compare(
         psnr_db=min(psnr(sparse_run.video, dense.video), BEST_DB),
         ssim=ssim(sparse_run.video, dense.video),
         backend=state.backend,
+        compiled=compile,
         device=device_name(device),
         fallbacks=state.fallbacks,
         versions=versions(),

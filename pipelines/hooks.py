@@ -14,13 +14,17 @@ if TYPE_CHECKING:
 class Hook:
     """A hook of a module; in a copied or unpickled module it does nothing.
 
+    Torch calls it outside of compiled graphs. So Dynamo must not see even `__call__`, a frame of
+    which it would try to make a graph.
+
     Args:
-        call: what the hook does; torch.compile leaves it alone.
+        call: what the hook does.
     """
 
     def __init__(self, call: Callable[..., None]) -> None:
-        self._call = torch.compiler.disable(call)
+        self._call = call
 
+    @torch.compiler.disable
     def __call__(self, *args: Any) -> None:
         """Do it."""
         self._call(*args)

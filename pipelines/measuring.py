@@ -48,7 +48,7 @@ class CapturedMaps:
     """Layers that the plan cannot do without; here none, each layer falls back by itself."""
 
     def listener(
-        self, layer: int, _weight: Callable[[], torch.Tensor | None]
+        self, layer: int, _weight: Callable[[torch.Tensor], torch.Tensor | None]
     ) -> Callable[..., None] | None:
         """What to call with a layer's q, k, v, output and grid; None for a layer without any."""
         return partial(self._measure, layer) if self.wanted[layer] else None

@@ -166,9 +166,9 @@ class TransformerRuntime:
         finally:
             self._forced = before
 
-    def output_weight(self, layer: int) -> torch.Tensor | None:
+    def output_weight(self, layer: int, out: torch.Tensor) -> torch.Tensor | None:
         """Weight of a layer's output projection, see `Family.output_weight`."""
-        return self.family.output_weight(self.layers.modules[layer])
+        return self.family.output_weight(self.layers.modules[layer], out)
 
     def densities(self, assignment: str) -> list[float | None]:
         """Density of every layer on the last grid, 1 if it runs dense; None if not known yet."""

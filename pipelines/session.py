@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ajour.pipelines.locate import transformers_of
 
 if TYPE_CHECKING:
+    from ajour.pipelines.compiling import CompiledBlocks
     from ajour.pipelines.runtime import TransformerRuntime
     from ajour.pipelines.steps import Run
 
@@ -22,10 +23,17 @@ class Session:
     Args:
         runtimes: of the transformers.
         holders: the pipeline and its transformers.
+        blocks: those that were compiled, if any were.
     """
 
-    def __init__(self, runtimes: list[TransformerRuntime], holders: list[Any]) -> None:
+    def __init__(
+        self,
+        runtimes: list[TransformerRuntime],
+        holders: list[Any],
+        blocks: CompiledBlocks | None = None,
+    ) -> None:
         self.runtimes = runtimes
+        self._blocks = blocks
         self.released = False
         self._holders = [weakref.ref(holder) for holder in holders]
         for holder in holders:
@@ -64,6 +72,8 @@ class Session:
         self.released = True
         for runtime in self.runtimes:
             runtime.release()
+        if self._blocks is not None:
+            self._blocks.release()
         for reference in self._holders:
             holder = reference()
             if holder is not None and vars(holder).get(_ATTRIBUTE) is self:

@@ -9,11 +9,11 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from accelerate.utils import align_module_device
 from torch.utils._pytree import tree_leaves
 
 from ajour.processors.processor import SparseProcessor
 from ajour.processors.stock import stand_in_for
+from ajour.processors.weights import weight_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -138,13 +138,17 @@ class Family(ABC):
         layer = self.layers(transformer)[0]
         return int(layer.inner_dim) // int(layer.heads)
 
-    def output_weight(self, layer: Any) -> torch.Tensor | None:
-        """Weight (channels, heads * head_dim) of a layer's output projection.
+    def output_weight(self, layer: Any, out: torch.Tensor) -> torch.Tensor | None:
+        """Weight (channels, heads * head_dim) of a layer's output projection, see `weight_of`.
 
-        None if the layer has no projection, or a quantised one; then all heads weigh the same.
+        None if the layer has no projection; then all heads weigh the same.
+
+        Args:
+            layer: the layer, in a forward pass.
+            out: its attention's output, (batch, tokens, heads, head_dim).
         """
         projection = getattr(layer, "to_out", None)
-        return None if projection is None else weight_of(projection[0])
+        return None if projection is None else weight_of(projection[0], out)
 
     def known_processors(self) -> tuple[str, ...]:
         """Names of the stock processors that the family can stand in for."""
@@ -164,6 +168,11 @@ class Family(ABC):
             name, known = type(layer.processor).__name__, self.known_processors()
             if name in known:
                 return f"a layer's {name} was set after enable(); disable and enable again"
+            if "IPAdapter" in name:
+                return (
+                    f"a layer uses {name} of an IP adapter, which attends to an image too; call "
+                    "pipe.unload_ip_adapter() and enable again to run it sparse"
+                )
             return f"a layer uses {name}; known processors are {', '.join(known)}"
         if getattr(layer.processor, "_parallel_config", None) is not None:
             return "context parallelism is enabled on the transformer"
@@ -182,19 +191,3 @@ def trimmed(whole: TokenGrid, padding: tuple[int, ...], padding_end: int) -> tup
     text = getattr(whole, place)
     grids = tuple(replace(whole, **{place: text - hidden}) for hidden in padding)
     return grids if len(set(grids)) > 1 else (grids or (whole,))[:1]
-
-
-def weight_of(module: Any) -> torch.Tensor | None:
-    """A module's weight, brought back for the moment if accelerate has offloaded it.
-
-    Returns:
-        (outputs, inputs), or None if it is quantised, so that its values are not at hand.
-    """
-    weight: torch.Tensor = module.weight
-    plain = type(weight) in (torch.Tensor, torch.nn.Parameter) and weight.is_floating_point()
-    if not plain or weight.ndim != 2:
-        return None
-    if not weight.is_meta:
-        return weight
-    with align_module_device(module):
-        return module.weight.detach().clone()

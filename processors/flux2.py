@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from ajour.processors.base import Obstacle, weight_of
+from ajour.processors.base import Obstacle
 from ajour.processors.flux import Flux
+from ajour.processors.weights import weight_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,12 +36,11 @@ class Flux2(Flux):
     }
     dense: ClassVar[tuple[str, ...]] = Flux.dense[1:]
 
-    def output_weight(self, layer: Any) -> torch.Tensor | None:
+    def output_weight(self, layer: Any, out: torch.Tensor) -> torch.Tensor | None:
         """In single-stream blocks the part of the projection that attention goes through."""
         if isinstance(layer.to_out, torch.nn.ModuleList):
-            return super().output_weight(layer)
-        weight = weight_of(layer.to_out)
-        return None if weight is None else weight[:, : layer.inner_dim]
+            return super().output_weight(layer, out)
+        return weight_of(layer.to_out, out, others=layer.mlp_hidden_dim)
 
     def grid(self, call: Call) -> TokenGrid:
         """Same as FLUX.1's."""

@@ -120,6 +120,8 @@ def obstacle(module: Any, device: torch.device) -> str | None:
     hook = module.__dict__.get("_hf_hook")
     if "forward" in module.__dict__ and getattr(hook, "offload", True):
         return "a hook replaces the norm's forward pass, as hooks for offloading do"
+    if module._forward_pre_hooks or module._forward_hooks:
+        return "the norm has hooks, and may hold its weight only while it runs"
     if module.weight is None or getattr(module, "bias", None) is not None:
         return "the norm has no weight, or a bias too"
     if module.eps is None:

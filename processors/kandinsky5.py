@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ajour.grid import TokenGrid
-from ajour.processors.base import Family, Obstacle, weight_of
+from ajour.processors.base import Family, Obstacle
+from ajour.processors.weights import weight_of
 
 if TYPE_CHECKING:
     import torch
@@ -40,9 +41,9 @@ class Kandinsky5(Family):
         """Channels of a head: those of the three axes of the rotary embedding."""
         return int(sum(transformer.config.axes_dims))
 
-    def output_weight(self, layer: Any) -> torch.Tensor | None:
+    def output_weight(self, layer: Any, out: torch.Tensor) -> torch.Tensor | None:
         """Weight of `out_layer`."""
-        return weight_of(layer.out_layer)
+        return weight_of(layer.out_layer, out)
 
     def grid(self, call: Call) -> TokenGrid:
         """(B, T, H, W, C) divided by the patch size."""

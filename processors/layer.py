@@ -1,15 +1,15 @@
 """What one layer runs in a pass, and its attention, which is one node of a compiled graph.
 
 A compiled graph knows the layer by a number that it reads from a tensor. So it does not depend on
-what passes give to the layer, such as tables, text lengths and listeners, and other plans, phases
-and prompts do not compile anything again.
+what passes give to the layer, such as tables, numbers of tokens and listeners, and other plans,
+phases, prompts and sizes do not compile anything again.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 import torch
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
     from ajour.capture import CapturedRows
     from ajour.table import BlockTable
+
+MASKED = (
+    "attention has a mask that is not text padding; a plan's block table knows nothing of such a "
+    "mask"
+)
 
 _numbers = count()
 _layers: WeakValueDictionary[int, LayerState] = WeakValueDictionary()
@@ -47,6 +52,8 @@ class LayerState:
         is_caller: whether the calling code is part of that pass; a pass that was broken off leaves
             `in_pass` set.
         report: says once that a call runs dense, and why; raises under `strict`.
+        stock: the layer's stock processor, whose attention backend runs calls that the tables do
+            not describe.
 
     Attributes:
         sparse: whether there are tables; a compiled graph depends on this alone.
@@ -64,6 +71,7 @@ class LayerState:
     in_pass: bool = False
     is_caller: Callable[[], bool] = lambda: True
     report: Callable[[str], None] | None = None
+    stock: Any = None
     sparse: bool = field(init=False)
     number: torch.Tensor = field(init=False)
 
@@ -96,8 +104,9 @@ def attend(
         RuntimeError: if the batch is not the one that the transformer was called with.
     """
     prologue = prologue or Prologue()
+    query, key, value = in_autocast(query, key, value)
     if torch.compiler.is_compiling():
-        return attend_layer(query, key, value, state.number, *prologue.parts())
+        return attend_layer(query, key, value, None, state.number, *prologue.parts())
     tables = state.tables
     if len(tables) not in (1, len(query)):
         raise RuntimeError(
@@ -111,19 +120,64 @@ def attend(
     return torch.cat([_attend_samples(state, *sample, prologue) for sample in samples])
 
 
+def attend_or_stock(
+    state: LayerState,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    prologue: Prologue | None = None,
+    *args: Any,
+    **kwargs: Any,
+) -> torch.Tensor:
+    """`attend`, or stock attention for a call that the layer's tables do not describe.
+
+    Args:
+        state: the layer.
+        query: (batch, tokens, heads, head_dim).
+        key: same shape; for cross-attention another number of tokens, which runs stock.
+        value: same shape as `key`.
+        mask: text padding, which the layer's tables leave out. Any other mask runs stock.
+        prologue: see `attend`.
+        args: for stock attention.
+        kwargs: for stock attention.
+    """
+    if torch.compiler.is_compiling() and not (args or any(kwargs.values())):
+        query, key, value = in_autocast(query, key, value)
+        parts = (prologue or Prologue()).parts()
+        return attend_layer(query, key, value, mask, state.number, *parts)
+    sees_all = query.shape[1] == key.shape[1] == state.tokens
+    if sees_all and (mask is None or state.masks_padding):
+        return attend(state, query, key, value, prologue)
+    if sees_all and state.report is not None:
+        state.report(MASKED)
+    if prologue is not None:
+        query, key = prologue.apply(query, key)
+    from diffusers.models.attention_dispatch import dispatch_attention_fn
+
+    stock: Callable[..., torch.Tensor] = dispatch_attention_fn
+    backend = state.stock._attention_backend
+    return stock(query, key, value, mask, *args, backend=backend, **kwargs)
+
+
 @torch.library.custom_op("ajour::attend_layer", mutates_args=(), tags=TAGS)
 def attend_layer(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
+    mask: torch.Tensor | None,
     number: torch.Tensor,
     tensors: list[torch.Tensor | None],
     places: list[int],
     eps: list[float],
 ) -> torch.Tensor:
-    """`attend` for torch.compile, with the layer's number and the prologue as its parts."""
+    """`attend_or_stock` for torch.compile, with the layer's number and the prologue as its parts.
+
+    How many tokens there are is compared here: in a graph each number would be a constant.
+    """
     prologue = Prologue.of(tensors, places, eps)
-    return attend(_layers[int(number)], query, key, value, prologue).contiguous()
+    out = attend_or_stock(_layers[int(number)], query, key, value, mask, prologue)
+    return out.contiguous()
 
 
 @attend_layer.register_fake
@@ -157,6 +211,15 @@ def _attend_samples(
         for listener in state.listeners:
             listener(q, k, v, out, table.grid)
     return with_padding(out, state.tokens, end)
+
+
+def in_autocast(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Tensors in the dtype of autocast where it is on, as PyTorch casts attention's inputs."""
+    kind = tensors[0].device.type
+    if not torch.is_autocast_enabled(kind):
+        return tensors
+    dtype = torch.get_autocast_dtype(kind)
+    return tuple(x if x.dtype == torch.float64 else x.to(dtype) for x in tensors)
 
 
 def without_padding(x: torch.Tensor, length: int, end: int) -> torch.Tensor:

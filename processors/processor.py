@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ajour.processors.guiders import attention_is_skipped, register
 from ajour.processors.layer import attend
 
 if TYPE_CHECKING:
@@ -44,8 +45,11 @@ class SparseProcessor:
                 "it; call ajour.disable(pipe) before processors are replaced, for example by "
                 "loading or unloading an IP adapter, then enable again"
             )
+        kinds: tuple[Any, Any] = type(self), type(stock)
+        register(*kinds)
         self.stock = stock
         self.state = state
+        state.stock = stock
 
     def __call__(self, attn: Any, *args: Any, **kwargs: Any) -> Any:
         """The stock processor's result, with attention through the layer's table if it has one."""
@@ -54,7 +58,7 @@ class SparseProcessor:
         if not in_pass and state.report is not None:
             state.report(OUTSIDE)
             return self.stock(attn, *args, **kwargs)
-        if not state.sparse:
+        if not state.sparse or attention_is_skipped():
             return self.stock(attn, *args, **kwargs)
         return self.run(attn, *args, **kwargs)
 

@@ -12,21 +12,16 @@ import types
 from functools import cache, wraps
 from typing import TYPE_CHECKING, Any
 
+from ajour.processors.layer import attend_or_stock
 from ajour.processors.processor import SparseProcessor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import torch
 
     from ajour.processors.fused import Fusion
     from ajour.prologue import Prologue
 
 DISPATCH = "dispatch_attention_fn"
-MASKED = (
-    "attention has a mask that is not text padding; a plan's block table knows nothing of such a "
-    "mask"
-)
 
 
 @cache
@@ -94,9 +89,9 @@ def dispatch(
 
     Args:
         query: (batch, tokens, heads, head_dim).
-        key: same shape; for cross-attention another number of tokens, which runs stock.
+        key: see `attend_or_stock`.
         value: same shape as `key`.
-        attn_mask: text padding, which the layer's tables leave out. Any other mask runs stock.
+        attn_mask: see `attend_or_stock`.
         args: for stock attention.
         backend: our processor and its prologue, see `View`.
         parallel_config: None; a transformer under context parallelism runs stock.
@@ -104,17 +99,4 @@ def dispatch(
     """
     processor: SparseProcessor
     processor, prologue = backend
-    state = processor.state
-    sees_all = query.shape[1] == key.shape[1] == state.tokens
-    if sees_all and (attn_mask is None or state.masks_padding):
-        return processor.attend(query, key, value, prologue)
-    if sees_all and state.report is not None:
-        state.report(MASKED)
-    if prologue is not None:
-        query, key = prologue.apply(query, key)
-    from diffusers.models.attention_dispatch import dispatch_attention_fn
-
-    stock: Callable[..., torch.Tensor] = dispatch_attention_fn
-    return stock(
-        query, key, value, attn_mask, *args, backend=processor._attention_backend, **kwargs
-    )
+    return attend_or_stock(processor.state, query, key, value, attn_mask, prologue, *args, **kwargs)

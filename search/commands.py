@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ajour.files import finite, write_json
 from ajour.pipelines.commands import (
     add_call_arguments,
+    add_compile,
     call_options,
     number,
     positive,
@@ -89,6 +90,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="pipeline folder or Hub id, or 'mini'; not needed for the bundled model's plans",
     )
     _add_run_options(bench)
+    add_compile(bench)
     bench.add_argument("--verify", type=positive, metavar="N", help="use at most N prompts")
     _add_out(bench, "bench.json")
     bench.set_defaults(run=_bench)
@@ -264,6 +266,7 @@ def _bundled(plan: Plan, path: Path) -> str:
 
 
 def _bench(args: argparse.Namespace) -> None:
+    from ajour.pipelines.compiling import compiled
     from ajour.plan import Plan
     from ajour.search.bench import bench
     from ajour.search.settings import prompts_of
@@ -278,7 +281,9 @@ def _bench(args: argparse.Namespace) -> None:
     check_out(args.out)
     with Workers.connected() as workers:
         setup = Setup(load(model, workers.place(args.device)), call, args.backend)
-        result = bench(setup, plan, prompts, args.seed, workers)
+        with compiled(setup.pipe, args.compile):
+            result = bench(setup, plan, prompts, args.seed, workers)
+        result["compiled"] = args.compile
     if not workers.first:
         return
     args.out.parent.mkdir(parents=True, exist_ok=True)

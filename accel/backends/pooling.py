@@ -12,6 +12,8 @@ from ajour.grid import BLOCK
 def pool_blocks(blocks: torch.Tensor, valid: torch.Tensor, level: int) -> torch.Tensor:
     """Means of 2**level consecutive rows of each block, over the rows that hold tokens.
 
+    Summed in float32 or better, and rounded once.
+
     Args:
         blocks: (..., N, 128, head_dim), empty slots zero.
         valid: (N,), tokens in each block.
@@ -22,9 +24,10 @@ def pool_blocks(blocks: torch.Tensor, valid: torch.Tensor, level: int) -> torch.
     """
     if level == 0:
         return blocks
-    members = group_sizes(valid, level).clamp(min=1).to(blocks.dtype)
-    total = blocks.unflatten(-2, (BLOCK >> level, 1 << level)).sum(dim=-2)
-    return total / members[..., None]
+    wide = torch.promote_types(blocks.dtype, torch.float32)
+    members = group_sizes(valid, level).clamp(min=1).to(wide)
+    total = blocks.unflatten(-2, (BLOCK >> level, 1 << level)).sum(dim=-2, dtype=wide)
+    return (total / members[..., None]).to(blocks.dtype)
 
 
 def group_sizes(valid: torch.Tensor, level: int) -> torch.Tensor:

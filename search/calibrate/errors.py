@@ -57,7 +57,7 @@ class ErrorMeter:
         """Score a layer's attention if its step is the middle of a band."""
         middles = Bands(self.session.noise_levels, self.bands).middles
         if self.session.step in middles:
-            weight = self.session.runtimes[0].output_weight(layer)
+            weight = self.session.runtimes[0].output_weight(layer, out)
             scores = score(q, k, v, grid, self.candidates, weight, self.samples)
             place = middles.index(self.session.step), layer
             self._scores.setdefault(place, []).append(scores)

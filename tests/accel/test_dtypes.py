@@ -1,10 +1,12 @@
-"""The default dtype of torch, which pipelines change while they load, changes no result."""
+"""Dtypes that change no result: torch's default dtype, and that of sums in low precision."""
 
 import pytest
 import torch
 
 from ajour import BlockTable, Captured, Pyramid, TokenGrid, attention, lower
+from ajour.backends.pooling import pool_blocks
 from ajour.capture import Importance, block_mass, capture
+from ajour.grid import BLOCK
 from ajour.scoring import head_errors, lay_out, sample_queries
 from tests.conftest import random_qkv, random_table
 
@@ -41,3 +43,16 @@ def test_the_default_dtype_changes_nothing(dtype):
         torch.set_default_dtype(torch.float32)
     for result, other in zip(results, expected, strict=True):
         torch.testing.assert_close(result, other, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("level", [1, 2, 3])
+def test_pooling_sums_in_float32(dtype, level):
+    """Large values do not overflow, and a mean is rounded once."""
+    valid = torch.tensor([BLOCK, 77])
+    blocks = (torch.randn(3, 2, BLOCK, 16) * 20_000).clamp(-60_000, 60_000).to(dtype)
+    blocks[:, 1, 77:] = 0
+    exact = pool_blocks(blocks.double(), valid, level)
+    assert torch.equal(pool_blocks(blocks, valid, level), exact.float().to(dtype))
+    large = torch.full((1, 2, BLOCK, 16), 40_000.0, dtype=dtype)
+    assert pool_blocks(large, torch.tensor([BLOCK, BLOCK]), level).isfinite().all()

@@ -1,9 +1,11 @@
 """The commands search and bench, on a tiny pipeline in a folder."""
 
+import functools
 import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from ajour import Plan
 from ajour.search.cli import main
@@ -240,3 +242,22 @@ def test_bench_needs_to_know_the_model(tmp_path, capsys):
     LATE.save(tmp_path / "plan.json")
     assert main(["bench", str(tmp_path / "plan.json")]) == 1
     assert "give --model" in capsys.readouterr().err
+
+
+def test_bench_compiles_for_as_long_as_it_runs(folder, capsys, monkeypatch):
+    seen = []
+
+    def fake(setup, *_):
+        seen.extend(setup.pipe.transformer.blocks)
+        assert all(block._compiled_call_impl is not None for block in seen)
+        return {}
+
+    eagerly = functools.partialmethod(torch.nn.Module.compile, backend="eager")
+    monkeypatch.setattr(torch.nn.Module, "compile", eagerly)
+    monkeypatch.setattr("ajour.search.bench.bench", fake)
+    LATE.save(folder / "plan.json")
+    words = ["bench", str(folder / "plan.json"), "--model", str(folder / "model"), "--compile"]
+    words += ["--prompts", str(folder / "prompts.txt"), "--out", str(folder / "bench.json")]
+    assert main([*words, "--device", "cpu", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["compiled"] is True
+    assert all(block._compiled_call_impl is None for block in seen)
