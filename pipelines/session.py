@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ class Session:
     def __init__(self, runtimes: list[TransformerRuntime], holders: list[Any]) -> None:
         self.runtimes = runtimes
         self.released = False
+        self._releasing = threading.Lock()
         self._holders = [weakref.ref(holder) for holder in holders]
         for holder in holders:
             object.__setattr__(holder, _ATTRIBUTE, self)
@@ -60,10 +62,15 @@ class Session:
         return run.step if run is not None else None
 
     def release(self) -> None:
-        """Undo everything."""
-        self.released = True
+        """Undo everything, after the end of a forward pass of another thread."""
+        with self._releasing:
+            if not self.released:
+                self._undo()
+
+    def _undo(self) -> None:
         for runtime in self.runtimes:
             runtime.release()
+        self.released = True
         for reference in self._holders:
             holder = reference()
             if holder is not None and vars(holder).get(_ATTRIBUTE) is self:
