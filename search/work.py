@@ -153,9 +153,9 @@ class Work:
         differing = _differences(self.done.get(key, wanted), wanted)
         if differing:
             raise WorkError(
-                f"the work in {self.folder} was begun with another {shortened(', '.join(differing), 400)}; resume "
-                "with the same arguments, weights, device and versions, or start over with "
-                "another --out"
+                f"the work in {self.folder} was begun with another "
+                f"{shortened(', '.join(differing), 400)}; resume with the same arguments, weights, "
+                "device and versions, or start over with another --out"
             )
 
 
@@ -194,7 +194,8 @@ def _read(file: Path) -> list[tuple[str, Any]]:
 
 def _damaged(file: Path, line: int, why: str) -> WorkError:
     return WorkError(
-        f"{file}, line {line}, is damaged: {shortened(why, 400)}; delete the line, and the unit is done again"
+        f"{file}, line {line}, is damaged: {shortened(why, 400)}; delete the line, and the unit is "
+        "done again"
     )
 
 

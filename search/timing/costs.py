@@ -85,8 +85,8 @@ class Costs:
             for fault, names in (("lacks", known - set(data)), ("unknown", set(data) - known)):
                 if names:
                     raise ValueError(
-                        f"{fault} {listed(sorted(map(quoted, names)))}; a search of this version without "
-                        "--costs writes one"
+                        f"{fault} {listed(sorted(map(quoted, names)))}; a search of this version "
+                        "without --costs writes one"
                     )
             costs = cls(
                 names=tuple(map(str, data["names"])),
