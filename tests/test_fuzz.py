@@ -182,7 +182,7 @@ def use(plan, path, rng):
     plan.save(path)
     again = Plan.load(path)
     assert json.dumps(again.to_dict()) == json.dumps(plan.to_dict())
-    assert "NaN" not in path.read_text() or "NaN" in str(plan.provenance)
+    json.loads(path.read_text(), parse_constant=pytest.fail)  # NaN and the like
     run_steps(plan.schedule, [1.0, 0.7, 0.5, 0.2, 0.0], plan.is_captured)
     grid = rng.choice([TokenGrid(1, 1, 1), TokenGrid(3, 8, 7), TokenGrid(2, 9, 11, after=5)])
     for name in plan.assignments:
