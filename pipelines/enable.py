@@ -17,6 +17,7 @@ from ajour.pipelines.locate import StepLocator
 from ajour.pipelines.locate import transformers_of as _parts
 from ajour.pipelines.runtime import TransformerRuntime
 from ajour.pipelines.session import Session, session_of, sessions_of
+from ajour.pipelines.switching import switching
 from ajour.plan import Plan, PlanError
 from ajour.processors import supported_transformers
 
@@ -38,6 +39,8 @@ def enable(
     compile: bool = False,
 ) -> None:
     """Run a pipeline's self-attention sparsely.
+
+    Any thread may call it at any time. Of two calls at once, the second raises.
 
     Args:
         pipe: a diffusers pipeline with a supported transformer, or such a transformer itself.
@@ -66,8 +69,7 @@ def enable(
     if backend is not None and backend not in BACKENDS:
         raise ValueError(f"unknown backend {backend!r}; backends are {', '.join(BACKENDS)}")
     transformers = transformers_of(pipe)
-    if is_enabled(pipe):
-        raise RuntimeError("already enabled; call ajour.disable() with the same argument first")
+    _check_not_enabled(pipe)  # before the locks: a pass that calls this must not wait for them
     models = [model_of(transformer) for transformer in transformers]  # raises if not supported
     if isinstance(plan, Plan):
         for model in models:
@@ -79,15 +81,22 @@ def enable(
             "a bare transformer has no scheduler, so the noise level is unknown; "
             "pass enable(transformer, plan, scheduler=...)"
         )
-    blocks = CompiledBlocks(transformers) if compile else None
-    locators = [StepLocator(scheduler, owner) for _ in transformers]
-    runtimes = [
-        TransformerRuntime(transformer, plan, locator, backend, strict, trim)
-        for transformer, locator in zip(transformers, locators, strict=True)
-    ]
-    if blocks is not None:
-        blocks.compile()
-    Session(runtimes, list({id(x): x for x in (pipe, *transformers)}.values()), blocks)
+    with switching(transformers):
+        _check_not_enabled(pipe)
+        blocks = CompiledBlocks(transformers) if compile else None
+        locators = [StepLocator(scheduler, owner) for _ in transformers]
+        runtimes = [
+            TransformerRuntime(transformer, plan, locator, backend, strict, trim)
+            for transformer, locator in zip(transformers, locators, strict=True)
+        ]
+        if blocks is not None:
+            blocks.compile()
+        Session(runtimes, list({id(x): x for x in (pipe, *transformers)}.values()), blocks)
+
+
+def _check_not_enabled(pipe: Any) -> None:
+    if is_enabled(pipe):
+        raise RuntimeError("already enabled; call ajour.disable() with the same argument first")
 
 
 def resolve_plan(
@@ -128,12 +137,25 @@ def disable(pipe: Any) -> None:
     A pipeline and its transformers stand for each other: what was enabled by one is disabled by
     any, and whatever else it enabled with it.
 
+    Any thread may call it. It waits until a forward pass of another thread has ended; the rest of
+    that run is stock. From within a forward pass, for example from a hook, it is refused.
+
     Raises:
-        RuntimeError: if not enabled.
+        RuntimeError: if not enabled, or if called in a forward pass. Then nothing was changed.
     """
+    _check_can_release(pipe)  # before the locks: a pass must not wait for who waits for its end
+    with switching(transformers_of(pipe)):
+        for session in _check_can_release(pipe):
+            session.release()
+
+
+def _check_can_release(pipe: Any) -> list[Session]:
     session_of(pipe)  # raises if not enabled
-    for session in sessions_of(pipe):
-        session.release()
+    sessions = sessions_of(pipe)
+    for session in sessions:
+        for runtime in session.runtimes:
+            runtime.check_between_passes()
+    return sessions
 
 
 @contextmanager

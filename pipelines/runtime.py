@@ -91,6 +91,7 @@ class TransformerRuntime:
         self.reports = Reports(strict)
         self.fallbacks, self.notes = self.reports.fallbacks, self.reports.notes
         self._turn = Turn()
+        self._released = False
         self.layers = Layers(
             transformer, self.family, backend, self.reports.fall_back, self._turn.is_caller
         )
@@ -109,14 +110,26 @@ class TransformerRuntime:
             ),
         ]
 
+    def check_between_passes(self) -> None:
+        """Raise RuntimeError if the caller is in a pass."""
+        self._turn.check_outside()
+
     def release(self) -> None:
-        """Put the stock processors back and stop following the scheduler."""
-        for hook in self._hooks:
-            hook.remove()
-        if self._reuse is not None:
-            self._reuse.release()
-        self.layers.release()
-        self._locator.release()
+        """Put the stock processors back and stop following the scheduler.
+
+        Waits for the end of a pass of another thread.
+        """
+        self._turn.begin()
+        try:
+            self._released = True
+            for hook in self._hooks:
+                hook.remove()
+            if self._reuse is not None:
+                self._reuse.release()
+            self.layers.release()
+            self._locator.release()
+        finally:
+            self._turn.end()
 
     @property
     def _may_reuse(self) -> bool:
@@ -198,6 +211,9 @@ class TransformerRuntime:
     def _before(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: Any) -> None:
         """Pre-hook of the transformer: give every layer what it runs."""
         self._turn.begin()
+        if self._released:  # while this pass waited for its turn: it runs stock
+            self._turn.end()
+            return
         try:
             self._clear(in_pass=True)
             self._prepare(Call(module, args, kwargs))

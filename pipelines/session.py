@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ class Session:
         self.runtimes = runtimes
         self._blocks = blocks
         self.released = False
+        self._releasing = threading.Lock()
         self._holders = [weakref.ref(holder) for holder in holders]
         for holder in holders:
             object.__setattr__(holder, _ATTRIBUTE, self)
@@ -68,10 +70,15 @@ class Session:
         return run.step if run is not None else None
 
     def release(self) -> None:
-        """Undo everything."""
-        self.released = True
+        """Undo everything, after the end of a forward pass of another thread."""
+        with self._releasing:
+            if not self.released:
+                self._undo()
+
+    def _undo(self) -> None:
         for runtime in self.runtimes:
             runtime.release()
+        self.released = True
         if self._blocks is not None:
             self._blocks.release()
         for reference in self._holders:

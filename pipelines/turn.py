@@ -43,6 +43,14 @@ class Turn:
             self._thread = self._frame = None
             self._free.notify()
 
+    def check_outside(self) -> None:
+        """Raise RuntimeError if the code that calls this is part of the pass."""
+        if self.mine and self.is_caller():
+            raise RuntimeError(
+                "ajour.disable() was called in a forward pass, whose layers still need what it "
+                "takes away; call it between two passes, for example in callback_on_step_end"
+            )
+
     def is_caller(self) -> bool:
         """Whether the code that calls this is part of the pass."""
         return self._runs(sys._getframe(1))

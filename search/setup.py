@@ -15,6 +15,7 @@ from ajour.pipelines.devices import pipeline_device
 from ajour.pipelines.enable import sparse, transformers_of
 from ajour.pipelines.session import session_of
 from ajour.plan import Plan
+from ajour.quoting import quoted
 from ajour.schedule import Phase, Schedule
 from ajour.search.units import count, entries, number
 from ajour.search.work import rounded
@@ -139,10 +140,10 @@ class RunShape:
         data = entries(data, [field.name for field in fields(cls)])
         grid = entries(data["grid"], [field.name for field in fields(TokenGrid)])
         if not all(type(extent) is int for extent in grid.values()):
-            raise ValueError(f"a grid has integers, got {grid!r:.60}")
+            raise ValueError(f"a grid has integers, got {quoted(grid)}")
         levels = tuple(number(level, 0) for level in data["noise_levels"])
         if not levels or max(levels) > 1:
-            raise ValueError(f"noise levels are from 0 to 1, got {levels!r:.60}")
+            raise ValueError(f"noise levels are from 0 to 1, got {quoted(levels)}")
         return cls(TokenGrid(**grid), levels, count(data["passes"]))
 
 

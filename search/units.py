@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ajour.quoting import quoted
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -34,7 +36,7 @@ def number(value: Any, least: float = -math.inf) -> float:
     good = isinstance(value, int | float) and not isinstance(value, bool)
     if not good or not math.isfinite(value) or value < least:
         bound = "" if least == -math.inf else f" of at least {least:g}"
-        raise ValueError(f"a finite number{bound} is needed, got {value!r:.60}")
+        raise ValueError(f"a finite number{bound} is needed, got {quoted(value)}")
     return float(value)
 
 
@@ -45,7 +47,7 @@ def count(value: Any) -> int:
         ValueError: if the value is anything else.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"an integer of at least 1 is needed, got {value!r:.60}")
+        raise ValueError(f"an integer of at least 1 is needed, got {quoted(value)}")
     return value
 
 
@@ -56,5 +58,5 @@ def entries(data: Any, names: Sequence[str]) -> Mapping[str, Any]:
         ValueError: if keys are missing or unknown, or the data is no object.
     """
     if not isinstance(data, dict) or set(data) != set(names):
-        raise ValueError(f"an object of {', '.join(names)} is needed, got {data!r:.60}")
+        raise ValueError(f"an object of {', '.join(names)} is needed, got {quoted(data)}")
     return data

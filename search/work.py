@@ -11,6 +11,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from ajour.files import check_json
+from ajour.quoting import quoted, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -143,18 +144,18 @@ class Work:
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             if key not in self._places:
                 raise  # it was made in this process
-            raise _damaged(*self._places[key], f"unit {key!r}: {error}") from error
+            raise _damaged(*self._places[key], f"unit {quoted(key)}: {error}") from error
 
     def _check(self, key: str, identity: Mapping[str, Any]) -> None:
         wanted = json.loads(json.dumps(dict(identity)))
         if not isinstance(self.done.get(key, wanted), dict):
-            raise _damaged(*self._places[key], f"unit {key!r}: an object is needed")
+            raise _damaged(*self._places[key], f"unit {quoted(key)}: an object is needed")
         differing = _differences(self.done.get(key, wanted), wanted)
         if differing:
             raise WorkError(
-                f"the work in {self.folder} was begun with another {', '.join(differing)}; resume "
-                "with the same arguments, weights, device and versions, or start over with "
-                "another --out"
+                f"the work in {self.folder} was begun with another "
+                f"{shortened(', '.join(differing), 400)}; resume with the same arguments, weights, "
+                "device and versions, or start over with another --out"
             )
 
 
@@ -193,7 +194,8 @@ def _read(file: Path) -> list[tuple[str, Any]]:
 
 def _damaged(file: Path, line: int, why: str) -> WorkError:
     return WorkError(
-        f"{file}, line {line}, is damaged: {why}; delete the line, and the unit is done again"
+        f"{file}, line {line}, is damaged: {shortened(why, 400)}; delete the line, and the unit is "
+        "done again"
     )
 
 

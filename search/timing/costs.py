@@ -11,6 +11,7 @@ from ajour.dispatch import choose
 from ajour.files import read_json
 from ajour.pipelines.machine import device_name
 from ajour.plan import MAX_BYTES
+from ajour.quoting import listed, quoted, shortened
 from ajour.search.timing.fit import design
 
 if TYPE_CHECKING:
@@ -79,13 +80,13 @@ class Costs:
         """
         try:
             if not isinstance(data, dict):
-                raise TypeError(f"an object is needed, got {data!r:.40}")
+                raise TypeError(f"an object is needed, got {quoted(data)}")
             known = {field.name for field in fields(cls)}
             for fault, names in (("lacks", known - set(data)), ("unknown", set(data) - known)):
                 if names:
                     raise ValueError(
-                        f"{fault} {', '.join(sorted(names))}; a search of this version without "
-                        "--costs writes one"
+                        f"{fault} {listed(sorted(map(quoted, names)))}; a search of this version "
+                        "without --costs writes one"
                     )
             costs = cls(
                 names=tuple(map(str, data["names"])),
@@ -97,7 +98,9 @@ class Costs:
                 **{name: _time(data[name]) for name in TIMES},
             )
             if type(costs.passes) is not int or costs.passes < 1:
-                raise ValueError(f"passes must be an integer of at least 1, got {costs.passes!r}")
+                raise ValueError(
+                    f"passes must be an integer of at least 1, got {quoted(costs.passes)}"
+                )
             if not len(costs.names) == len(costs.heads) == len(costs.pooled):
                 raise ValueError("names, heads and pooled must have the same length")
             if min([costs.dense_pass, *(measured for _, measured in costs.held_out)]) <= 0:
@@ -117,7 +120,7 @@ class Costs:
         try:
             return cls.from_dict(data)
         except ValueError as error:
-            raise ValueError(f"costs {str(path)!r}: {error}") from error
+            raise ValueError(f"costs {quoted(str(path))}: {error}") from error
 
     def check(self, conditions: Mapping[str, Any], names: Sequence[str], passes: int) -> None:
         """Raise ValueError, with what differs, unless the costs hold for a search."""
@@ -132,7 +135,8 @@ class Costs:
             differing.append(f"candidates: {', '.join(others) or 'in another order'}")
         if differing:
             raise ValueError(
-                f"the table of costs is of another search ({'; '.join(differing)}); leave out "
+                f"the table of costs is of another search "
+                f"({shortened('; '.join(differing), 400)}); leave out "
                 "--costs to measure them here"
             )
 
@@ -154,12 +158,12 @@ def _time(value: Any) -> float:
     """Seconds, or a share of them, as a float."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0 <= value < float("inf"):
-        raise ValueError(f"a time must be a finite number of at least 0, got {value!r:.40}")
+        raise ValueError(f"a time must be a finite number of at least 0, got {quoted(value)}")
     return float(value)
 
 
 def _flag(value: Any) -> bool:
     """True or false, as a bool."""
     if not isinstance(value, bool):
-        raise ValueError(f"an entry of pooled must be true or false, got {value!r:.40}")
+        raise ValueError(f"an entry of pooled must be true or false, got {quoted(value)}")
     return value

@@ -10,6 +10,7 @@ import torch
 from tqdm import tqdm
 
 from ajour.pipelines.stopwatch import LayerTimer, timed
+from ajour.quoting import quoted
 from ajour.schedule import DENSE, REUSE
 from ajour.search.units import entries, number
 from ajour.steps import run_steps
@@ -69,7 +70,7 @@ class PassTimes:
         data = entries(data, [field.name for field in fields(cls)])
         seconds = data["pass_seconds"]
         if not isinstance(seconds, dict) or DENSE not in seconds:
-            raise ValueError(f"pass_seconds has times by name, got {seconds!r:.60}")
+            raise ValueError(f"pass_seconds has times by name, got {quoted(seconds)}")
         return cls(
             {name: number(value, 0) for name, value in seconds.items()},
             number(data["attention_seconds"], 0),
