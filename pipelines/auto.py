@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -27,7 +28,7 @@ from ajour.patterns import (
     Stripe,
 )
 from ajour.plan import Plan
-from ajour.processors import family_of
+from ajour.processors import class_name, family_of
 from ajour.schedule import DENSE, PAST, Phase, Schedule
 from ajour.scoring import head_errors, lay_out, sample_queries
 
@@ -106,12 +107,14 @@ class Auto:
     def __post_init__(self) -> None:
         for name in ("density", "from_noise_level"):
             value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
+            number = isinstance(value, Real) and not isinstance(value, bool)
             if not number or not 0 < value <= 1:
                 raise ValueError(f"{name} must be a number over 0 and up to 1, got {value!r}")
+            object.__setattr__(self, name, float(value))
         reuse = self.reuse
-        if isinstance(reuse, bool) or not isinstance(reuse, int | float) or not 0 <= reuse <= 1:
+        if isinstance(reuse, bool) or not isinstance(reuse, Real) or not 0 <= reuse <= 1:
             raise ValueError(f"reuse must be a number from 0 to 1, got {reuse!r}")
+        object.__setattr__(self, "reuse", float(reuse))
         Schedule((Phase(1.0, SPARSE, self.dense_every),))  # checks dense_every
 
     def schedule(self, noise_levels: Sequence[float], in_a_row: int = 0) -> Schedule:
@@ -321,7 +324,7 @@ def model_of(transformer: torch.nn.Module) -> dict[str, Any]:
     """What a plan says of its model: class, layers, heads, head_dim."""
     family = family_of(transformer)
     return {
-        "transformer": type(transformer).__name__,
+        "transformer": class_name(transformer),
         "layers": len(family.layers(transformer)),
         "heads": family.heads(transformer),
         "head_dim": family.head_dim(transformer),

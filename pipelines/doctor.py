@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ajour.backends import BACKENDS, backend_reason
+from ajour.pipelines.dense_backends import DENSE_BACKENDS, dense_backend_reason
 from ajour.pipelines.machine import PACKAGES, device_name, versions
 
 
@@ -24,7 +25,7 @@ class Finding:
 
 
 def diagnose() -> list[Finding]:
-    """Look at packages, devices, backends on each device, and the bundled model."""
+    """Look at packages, devices, backends on each device and of diffusers, the bundled model."""
     import torch
 
     installed = versions()
@@ -48,7 +49,19 @@ def diagnose() -> list[Finding]:
             findings.append(
                 Finding(f"backend {backend} on {device}", reason is None, reason or "can run")
             )
+    findings += _dense_backends()
     findings.append(_bundled())
+    return findings
+
+
+def _dense_backends() -> list[Finding]:
+    findings = []
+    for name, what in DENSE_BACKENDS.items():
+        reason = dense_backend_reason(name)
+        use = f'for dense steps and cross-attention: transformer.set_attention_backend("{name}")'
+        findings.append(
+            Finding(f"dense backend {name}", reason is None, f"{what}; {reason or use}")
+        )
     return findings
 
 

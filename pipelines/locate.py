@@ -150,5 +150,7 @@ def _equal(one: Any, other: Any) -> bool:
     """Whether two timesteps, as numbers or tensors of any shape, are of the same noise level."""
     if one is other:
         return True
-    first, second = (torch.as_tensor(x, dtype=torch.float64).aminmax() for x in (one, other))
+    first, second = (
+        torch.as_tensor(x, dtype=torch.float64, device="cpu").aminmax() for x in (one, other)
+    )
     return bool(first.min == second.min and first.max == second.max)

@@ -215,8 +215,8 @@ def _bound(method: Any, scheduler: Any) -> Any:
 
 def _place(scheduler: Any, timestep: Any) -> int:
     """Index of a timestep among the scheduler's; 0 if it is not among them."""
-    timesteps = torch.as_tensor(scheduler.timesteps).tolist()
-    value = torch.as_tensor(timestep).tolist()
+    timesteps = torch.as_tensor(scheduler.timesteps, device="cpu").tolist()
+    value = torch.as_tensor(timestep, device="cpu").tolist()
     return timesteps.index(value) if value in timesteps else 0
 
 
@@ -232,12 +232,12 @@ def noise_levels(scheduler: Any) -> list[float]:
     count = len(scheduler.timesteps)
     config = scheduler.config
     if hasattr(scheduler, "sigmas"):
-        sigmas = torch.as_tensor(scheduler.sigmas).double()[:count].cpu()
+        sigmas = torch.as_tensor(scheduler.sigmas, device="cpu").double()[:count]
         if getattr(config, "invert_sigmas", False):  # Mochi counts from noise to data
             sigmas = 1 - sigmas
         flow = float(sigmas.max()) <= 1 + 1e-6  # other schedules start far above 1
         return list((sigmas if flow else sigmas / (1 + sigmas)).tolist())
-    timesteps = torch.as_tensor(scheduler.timesteps).long().cpu()
+    timesteps = torch.as_tensor(scheduler.timesteps, device="cpu").long()
     kept = scheduler.alphas_cumprod.double().cpu()[timesteps]
     data, noise = kept.sqrt(), (1 - kept).sqrt()
     return list((noise / (data + noise)).tolist())

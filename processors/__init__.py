@@ -5,7 +5,12 @@ from __future__ import annotations
 from ajour.processors.base import Call, Family, Obstacle
 from ajour.processors.layer import LayerState
 from ajour.processors.processor import SparseProcessor
-from ajour.processors.registry import family_of, supported_pipelines, supported_transformers
+from ajour.processors.registry import (
+    class_name,
+    family_of,
+    supported_pipelines,
+    supported_transformers,
+)
 
 __all__ = [
     "Call",
@@ -13,6 +18,7 @@ __all__ = [
     "LayerState",
     "Obstacle",
     "SparseProcessor",
+    "class_name",
     "family_of",
     "supported_pipelines",
     "supported_transformers",

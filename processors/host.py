@@ -56,6 +56,6 @@ def prefix_lengths(mask: torch.Tensor) -> tuple[int, ...] | None:
     """
     kept = (mask != 0).cpu()
     lengths = kept.sum(dim=1)
-    if not torch.equal(kept, torch.arange(kept.shape[1]) < lengths[:, None]):
+    if not torch.equal(kept, torch.arange(kept.shape[1], device="cpu") < lengths[:, None]):
         return None
     return tuple(int(length) for length in lengths)

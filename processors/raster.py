@@ -1,5 +1,8 @@
 """Finding the token grid among tokens whose places are given one by one.
 
+Places may be rounded, as to bfloat16, so that neighbours have the same one: the columns of a row
+still ascend, and start again with the next row.
+
 The largest run of tokens that fill a (frames, height, width) grid is the raster. The tokens around
 it, such as images to refer to or frames to condition on, can count as text: then they are exact as
 keys and as queries.
@@ -18,26 +21,33 @@ from ajour.grid import TokenGrid
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+ROUNDED = 2.0**-7
+"""Largest distance between neighbouring numbers of bfloat16, relative to them."""
+
 
 def raster_of(coordinates: torch.Tensor) -> TokenGrid | None:
     """The raster among tokens, from where they are.
 
     Args:
-        coordinates: (tokens, 3): t, h and w of each token, evenly spaced or not.
+        coordinates: (tokens, 3): t, h and w of each token, evenly spaced or not, of any dtype.
 
     Returns:
         None if less than half the tokens are on it: then there is little to leave out.
     """
-    places = coordinates.cpu()
+    places = coordinates.cpu().double()
     (time, row, column), (next_time, next_row, next_column) = places[:-1].T, places[1:].T
-    ahead = (next_row > row) | ((next_row == row) & (next_column > column))
+    further = (next_column > column) | ((next_column == column) & may_be_rounded(column))
+    further |= (next_column < column) & may_be_rounded(row)
+    ahead = (next_row > row) | ((next_row == row) & further)
+    later = (next_time > time) | ((next_time == time) & may_be_rounded(time))
     ends = ((next_time != time) | ~ahead).nonzero().flatten() + 1
     frames = places.tensor_split(ends)
     runs: list[TokenGrid] = []
     start, last = 0, None
     for frame in frames:
         height, width = plane_extents(frame[:, 1:])
-        if last is not None and last[0, 0] < frame[0, 0] and torch.equal(last[:, 1:], frame[:, 1:]):
+        follows = last is not None and bool(later[start - 1])
+        if last is not None and follows and torch.equal(last[:, 1:], frame[:, 1:]):
             runs[-1] = replace(runs[-1], frames=runs[-1].frames + 1)
         elif height:
             runs.append(TokenGrid(1, height, width, before=start))
@@ -70,11 +80,30 @@ def largest(runs: Sequence[TokenGrid], tokens: int) -> TokenGrid | None:
     return replace(best, after=tokens - best.seq_len)
 
 
+def may_be_rounded(places: torch.Tensor) -> torch.Tensor:
+    """Where the next place along an axis may have been rounded to the same number: bool (n,).
+
+    Args:
+        places: (n,), places along the axis in the order of tokens.
+    """
+    steps = places.diff()
+    steps = steps[steps > 0]
+    if not len(steps):
+        return torch.zeros_like(places, dtype=torch.bool)
+    return places.abs() * ROUNDED >= steps.min()
+
+
 def plane_extents(places: torch.Tensor) -> tuple[int, int]:
     """(height, width) of tokens in raster order; (0, 0) if they are not all of one grid.
 
     Args:
         places: (tokens, 2): h and w of each token, ascending.
     """
-    height, width = (len(axis.unique()) for axis in places.unbind(dim=1))
-    return (height, width) if height * width == len(places) else (0, 0)
+    rows, columns = places.T
+    ends = ((rows.diff() != 0) | (columns.diff() < 0)).nonzero().flatten() + 1
+    width = int(ends[0]) if len(ends) else len(places)
+    height = len(places) // width
+    if len(places) != height * width or ends.tolist() != list(range(width, len(places), width)):
+        return 0, 0
+    table = columns.view(height, width)
+    return (height, width) if bool((table == table[0]).all()) else (0, 0)

@@ -58,13 +58,20 @@ def supported_pipelines() -> list[str]:
     return sorted(name for family in FAMILIES for name in family.pipelines)
 
 
+def class_name(transformer: torch.nn.Module) -> str:
+    """Name of a transformer's class, or of the supported class that it extends."""
+    names = [kind.__name__ for kind in type(transformer).__mro__]
+    known = (name for name in names if any(name in family.classes for family in FAMILIES))
+    return next(known, names[0])
+
+
 def family_of(transformer: torch.nn.Module) -> Family:
-    """The family of a transformer.
+    """The family of a transformer, or of the diffusers class that its class extends.
 
     Raises:
         TypeError: if there is none, naming what is nearest and what would be needed.
     """
-    name = type(transformer).__name__
+    name = class_name(transformer)
     for family in FAMILIES:
         if name in family.classes:
             return family

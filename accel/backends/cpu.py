@@ -59,8 +59,8 @@ def attend(
     total = batch * tokens * heads
     # Empty slots write to an extra row.
     out = q.new_empty(total + 1, dim)
-    lse = torch.empty(total + 1, dtype=torch.float32)
-    first = torch.arange(batch)[:, None] * tokens
+    lse = torch.empty(total + 1, dtype=torch.float32, device=q.device)
+    first = torch.arange(batch, device=q.device)[:, None] * tokens
     for row in table.head_rows.unique().tolist():
         slots = table.slots[int(table.row_order[row])].long()
         row_heads = (table.head_rows == row).nonzero()[:, None]
@@ -155,7 +155,10 @@ def _row_calls(table: BlockTable, row: int) -> tuple[list[Call], list[int]]:
         calls = []
         for call in _calls(blocks):
             if len(call.runs) > 1 or (call.runs and call.runs[0][0] > 0):
-                spans = [torch.arange(lo, hi) + first[level] for level, lo, hi in call.runs]
+                spans = [
+                    torch.arange(lo, hi, device=ids.device) + first[level]
+                    for level, lo, hi in call.runs
+                ]
                 bias = torch.cat([biases[level][lo:hi] for level, lo, hi in call.runs])
                 call = call._replace(
                     gather=torch.cat(spans)[None], bias=bias[None] if bias.any() else None

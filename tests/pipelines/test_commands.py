@@ -155,6 +155,9 @@ def test_doctor_names_every_backend(capsys):
     findings = {f["subject"]: f for f in json.loads(capsys.readouterr().out)}
     for backend in ("hopper", "triton", "cpu", "reference"):
         assert f"backend {backend} on cpu" in findings
+    assert findings["dense backend native"]["works"]
+    assert "set_attention_backend" in findings["dense backend native"]["detail"]
+    assert "xformers" in findings["dense backend xformers"]["detail"]
     assert not findings["backend triton on cpu"]["works"]
     assert "GPU" in findings["backend triton on cpu"]["detail"]
     assert main(["doctor"]) == 0

@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+import ajour
 from ajour import TokenGrid
 from ajour.processors.raster import raster_of, raster_of_shapes
-from tests.processors.models import raster
+from tests.processors.families import SPARSE, call, make, sparse
+from tests.processors.models import CASES, raster
 
 
 @pytest.mark.parametrize("extents", [(1, 1, 1), (1, 3, 5), (4, 1, 2), (3, 2, 7)], ids=str)
@@ -47,9 +49,39 @@ def test_less_than_half_is_no_raster():
     assert raster_of(torch.cat(frames)) is None
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int32], ids=str)
+@pytest.mark.parametrize(
+    "extents", [(1, 258, 40), (1, 40, 300), (1, 514, 514), (2, 270, 290), (300, 3, 4)], ids=str
+)
+def test_places_that_are_rounded(dtype, extents):
+    """Neighbours beyond 256 have the same place in bfloat16."""
+    points = raster(extents).to(dtype)
+    assert raster_of(points) == TokenGrid(*extents)
+    other = raster((1, 300, 20)) + torch.tensor([extents[0], 0, 0])
+    both = torch.cat((points, other.to(dtype)))
+    if 2 * len(other) < len(points):
+        assert raster_of(both) == TokenGrid(*extents, 0, len(other))
+
+
+def test_equal_places_that_no_rounding_explains_are_no_row():
+    """Such as tokens that all have the place 0, which are not on any grid."""
+    nowhere = torch.zeros(40, 3)
+    assert raster_of(nowhere) is None
+    assert raster_of(torch.cat((nowhere, raster((1, 9, 9))))) == TokenGrid(1, 9, 9, 40, 0)
+
+
 def test_shapes_of_grids():
     assert raster_of_shapes([(1, 4, 4)]) == TokenGrid(1, 4, 4)
     assert raster_of_shapes([(1, 4, 4), (2, 4, 4)]) == TokenGrid(3, 4, 4)
     assert raster_of_shapes([(1, 2, 3), (1, 4, 4), (1, 3, 2)]) == TokenGrid(1, 4, 4, 6, 6)
     assert raster_of_shapes([(1, 4, 4), (1, 2, 8)]) == TokenGrid(1, 4, 4, 0, 16)
     assert raster_of_shapes([(1, 4, 4), (1, 2, 3), (1, 4, 4)]) is None
+
+
+@pytest.mark.parametrize("name", ["Flux", "Flux2"])
+def test_flux_in_bfloat16_beyond_256_tokens_a_side(name):
+    transformer, inputs = make(name), CASES[name].inputs((1, 262, 3), 7, 1)
+    inputs["img_ids"] = inputs["img_ids"].to(torch.bfloat16)
+    with sparse(transformer, SPARSE, strict=True):
+        call(transformer, inputs)
+        assert ajour.summary(transformer).grid == "1x262x3 + 7 exact"
