@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class Measure(NamedTuple):
-    """A measure: its title, the format of its values, its unit, and the meaning of a value."""
+    """A measure: its title, the format of a value, its unit in full, and what a value means."""
 
     title: str
     form: str
@@ -17,31 +17,31 @@ class Measure(NamedTuple):
     meaning: str
 
     def show(self, value: float) -> str:
-        """A value with the unit, in short."""
-        return f"{self.form.format(value)} {self.unit}".rstrip()
+        """A value with its unit, in short."""
+        return self.form.format(value)
 
 
 MEASURES = {
     "psnr_db": Measure(
-        "PSNR", "{:.2f}", "dB", "difference pixel by pixel; 99 is equal, below 25 content changes"
+        "PSNR", "{:.2f} dB", "dB", "difference pixel by pixel, in decibels; higher is better, 99 "
+        "means equal videos",
     ),
-    "ssim": Measure("SSIM", "{:.4f}", "", "likeness of local structure; 1 is equal"),
+    "ssim": Measure(
+        "SSIM", "{:.4f}", "up to 1", "similarity of local structure; 1 means equal videos"
+    ),
     "perceptual": Measure(
-        "perceptual distance",
-        "{:.3f}",
-        "",
-        "FLIP, 0 to 1: how strong the change looks when the videos are flipped; 0 is equal",
+        "perceptual", "{:.3f}", "0 to 1", "perceptual distance (FLIP), 0 to 1: how strong the "
+        "difference looks when the videos are flipped; 0 means equal videos",
     ),
     "banding": Measure(
-        "banding",
-        "{:.2f}",
-        "levels of 255",
-        "strength of faint bands in flat regions; 0 is none, from about 1 on they can be seen",
+        "banding", "{:.2f} levels", "levels of 255", "strength of bands in flat regions, in levels "
+        "of 255; 0 means none",
     ),
     "flicker": Measure(
-        "flicker", "{:.3f}", "x dense", "temporal warp error over that of dense; 1 is equal"
+        "flicker", "{:.2f}x", "times dense", "temporal warp error relative to dense attention; 1 "
+        "means equal, below 1 is steadier",
     ),
-}
+}  # fmt: skip
 """By key in reports."""
 
 

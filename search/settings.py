@@ -47,7 +47,12 @@ class Target:
 
     def __str__(self) -> str:
         bounds = str(self.bounds)
-        return KINDS[self.kind][0].format(self.value) + (f", {bounds}" if bounds else "")
+        return f"{self.figure}, {bounds}" if bounds else self.figure
+
+    @property
+    def figure(self) -> str:
+        """The target in words, without its bounds."""
+        return KINDS[self.kind][0].format(self.value)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types; `bounds` only if some are given."""
