@@ -12,9 +12,7 @@ from ajour.files import finite, write_json
 from ajour.quoting import quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from ajour.pipelines.generate import Report
+    from collections.abc import Mapping, Sequence
 
 MOST = 10**6
 """Largest size or number that an option takes."""
@@ -110,20 +108,7 @@ def _generate(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(finite(report.to_dict()), indent=1))
     else:
-        _print_report(report, args.out)
-
-
-def _print_report(report: Report, out: Path) -> None:
-    rows: list[tuple[str, str]] = []
-    for key, value in report.to_dict().items():
-        if isinstance(value, float):
-            value = f"{value:.4g}"
-        elif isinstance(value, dict):
-            value = ", ".join(f"{name} {number}" for name, number in value.items())
-        elif isinstance(value, list):
-            value = "; ".join(value) or "none"
-        rows.append((key, str(value)))
-    print_table(f"videos and report in {out}", ("", ""), rows)
+        print_figures(f"videos and report in {args.out}", report.to_dict())
 
 
 def _inspect(args: argparse.Namespace) -> None:
@@ -188,6 +173,29 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     for row in rows:
         table.add_row(*row)
     Console().print(table)
+
+
+def print_figures(title: str, figures: Mapping[str, Any]) -> None:
+    """Print a table of figures, and below it what those of quality mean."""
+    from ajour.pipelines.measures import MEASURES
+
+    rows: list[tuple[str, str]] = []
+    for key, value in figures.items():
+        if key == "measures":
+            continue
+        if key in MEASURES:
+            value = MEASURES[key].show(value)
+        elif isinstance(value, float):
+            value = f"{value:.4g}"
+        elif isinstance(value, dict):
+            value = ", ".join(f"{name} {number}" for name, number in value.items())
+        elif isinstance(value, list):
+            value = "; ".join(value) or "none"
+        rows.append((key, str(value)))
+    print_table(title, ("", ""), rows)
+    for key, measure in MEASURES.items():
+        if key in figures:
+            print(f"{key}: {measure.meaning}")
 
 
 def positive(text: str) -> int:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ajour.pipelines.banding import banding
 from ajour.pipelines.compiling import compiled
 from ajour.pipelines.devices import pipeline_device
 from ajour.pipelines.enable import current_plan, is_enabled, sparse
 from ajour.pipelines.machine import device_name, versions
-from ajour.pipelines.quality import BEST_DB, psnr, ssim
+from ajour.pipelines.measures import explain
+from ajour.pipelines.quality import BEST_DB, perceptual, psnr, ssim
 from ajour.pipelines.session import session_of
 from ajour.pipelines.stopwatch import now
 from ajour.pipelines.summary import summary
@@ -60,6 +62,8 @@ class Report:
         sparse_seconds: denoising time with it.
         psnr_db: of the sparse video against the dense video, 99 if they are equal.
         ssim: same as `psnr_db`.
+        perceptual: perceptual distance of the sparse video from the dense video, 0 to 1.
+        banding: bands in flat regions of the sparse video, in levels of 255.
         backend: of the sparse attention.
         compiled: whether the transformer's blocks were compiled, in both runs.
         fallbacks: why layers ran dense against the plan, if any did.
@@ -78,6 +82,8 @@ class Report:
     speedup: float
     psnr_db: float
     ssim: float
+    perceptual: float
+    banding: float
     backend: str
     compiled: bool
     device: str
@@ -85,8 +91,9 @@ class Report:
     versions: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types."""
-        return asdict(self) | {"fallbacks": list(self.fallbacks)}
+        """As plain JSON types; `measures` explains the figures of quality."""
+        figures = asdict(self) | {"fallbacks": list(self.fallbacks)}
+        return figures | {"measures": explain(figures)}
 
 
 @dataclass(frozen=True)
@@ -222,6 +229,8 @@ def compare(
         speedup=dense.seconds / sparse_run.seconds,
         psnr_db=min(psnr(sparse_run.video, dense.video), BEST_DB),
         ssim=ssim(sparse_run.video, dense.video),
+        perceptual=perceptual(sparse_run.video, dense.video),
+        banding=banding(sparse_run.video, dense.video),
         backend=state.backend,
         compiled=compile,
         device=device_name(device),

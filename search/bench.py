@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from ajour.pipelines.measures import explain
 from ajour.search.provenance import origin
 from ajour.search.setup import run_shape
 from ajour.search.timing.passes import time_plan
@@ -27,7 +28,8 @@ def bench(
     """Run a plan on prompts against dense attention; each prompt has the seed after the last one's.
 
     Returns:
-        As JSON: the figures of `Quality` and `PassTimes`; `searched`, the predicted and verified
+        As JSON: the figures of `Quality` and `PassTimes`; `measures`, the meaning of those of
+        quality; `searched`, the predicted and verified
         figures of the plan's search; model, device, versions, call, prompts and seed.
     """
     with TemporaryDirectory(prefix="ajour-bench-") as folder:
@@ -38,4 +40,4 @@ def bench(
     searched = {name: plan.provenance.get(name) for name in ("predicted", "verified")}
     call = {"call": dict(setup.call), "prompts": list(prompts), "seed": seed}
     figures = quality.to_dict() | asdict(times)
-    return figures | {"searched": searched} | origin(setup) | call
+    return figures | {"measures": explain(figures), "searched": searched} | origin(setup) | call

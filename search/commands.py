@@ -16,6 +16,7 @@ from ajour.pipelines.commands import (
     call_options,
     number,
     positive,
+    print_figures,
     print_table,
     seed,
 )
@@ -50,6 +51,13 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         ("--density", "D", "the best plan that keeps this share of the attention of all steps"),
     ):
         target.add_argument(option, type=number, metavar=metavar, help=text)
+    for option, metavar, text in (
+        ("--max-perceptual", "D", "perceptual distance from dense attention, 0 to 1"),
+        ("--max-banding", "LEVELS", "bands in flat regions, in levels of 255"),
+        ("--max-flicker", "X", "flicker relative to dense attention, over 1"),
+    ):
+        text = f"the plan must also have at most this: {text}"
+        search.add_argument(option, type=number, metavar=metavar, help=text)
     _add_run_options(search)
     for option, default, text in (
         ("--calibrate", 2, "measure errors on the first N prompts"),
@@ -81,7 +89,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
     bench = commands.add_parser(
         "bench",
-        help="verify a plan again: time, PSNR, SSIM, flicker",
+        help="verify a plan again: time and quality",
         description="Size, steps and guidance are those of the plan's search if left out.",
     )
     bench.add_argument("plan", type=Path, help="plan file")
@@ -123,11 +131,15 @@ def _add_out(parser: argparse.ArgumentParser, name: str) -> None:
 
 
 def _settings(args: argparse.Namespace) -> Settings:
+    from ajour.search.bounds import Bounds
     from ajour.search.settings import Settings, Target, prompts_of, split
     from ajour.search.timing.costs import Costs
 
     targets = {"psnr": args.target_psnr, "speedup": args.target_speedup, "density": args.density}
-    target = next(Target(kind, value) for kind, value in targets.items() if value is not None)
+    bounds = Bounds(args.max_perceptual, args.max_banding, args.max_flicker)
+    target = next(
+        Target(kind, value, bounds) for kind, value in targets.items() if value is not None
+    )
     calibration, verification = split(prompts_of(args.prompts, args.model), args.calibrate)
     return Settings(
         model=args.model,
@@ -153,6 +165,7 @@ def load(model: str, device: str | None) -> Any:
 
 
 def _search(args: argparse.Namespace) -> None:
+    from ajour.pipelines.measures import MEASURES
     from ajour.search.engine import Search
     from ajour.search.report.page import write_report
     from ajour.search.workers import Workers
@@ -186,10 +199,12 @@ def _search(args: argparse.Namespace) -> None:
     _print_outcome(outcome, args, report)
     if not outcome.met and not outcome.dense_is_best:
         chosen = outcome.chosen
+        missed = outcome.settings.target.bounds.missed(chosen.quality)
+        figures = "".join(f", {name} {MEASURES[name].show(x)}" for name, x in missed.items())
         by = "" if outcome.met_by == "measurement" else " by prediction from the given costs"
         raise TargetMissed(
             f"no plan reaches {settings.target}{by}: the best plan has {chosen.psnr_db:.2f} dB at "
-            f"{chosen.speedup:.2f}x, measured; it was written to {args.out}"
+            f"{chosen.speedup:.2f}x{figures}, measured; it was written to {args.out}"
         )
 
 
@@ -212,19 +227,29 @@ def _dry_run(args: argparse.Namespace, settings: Settings) -> None:
 
 
 def _print_outcome(outcome: Outcome, args: argparse.Namespace, report: Path) -> None:
+    from ajour.pipelines.measures import MEASURES
+
     chosen, target = outcome.chosen, outcome.settings.target
     dense = outcome.dense_is_best
     if args.json:
         figures = outcome.plan.provenance | {"dense_is_best": dense}
         print(json.dumps(finite(figures), indent=1))
         return
+    figures = [
+        f"{measure.title} {measure.show(getattr(chosen.quality, name))}"
+        for name, measure in MEASURES.items()
+    ]
     rows = [
         ("plan", "none" if dense else str(args.out)),
         ("report", str(report)),
         ("target", f"{target.kind} {target.value:g}, {outcome.verdict}"),
-        ("verified", f"{chosen.psnr_db:.2f} dB, SSIM {chosen.quality.ssim:.4f}"),
+        ("verified", ", ".join(figures)),
         ("speed-up", f"{chosen.speedup:.2f}x measured, density {outcome.density:.3f}"),
     ]
+    for name, bound in outcome.bounds.items():
+        word = "met" if bound["met"] else "missed"
+        value = MEASURES[name].show(bound["value"])
+        rows.append((name, f"{value}, at most {bound['at_most']:g}: {word}"))
     for plan in outcome.baselines:
         rows.append(("one pattern", f"{plan.name}: {plan.psnr_db:.2f} dB, {plan.speedup:.2f}x"))
     print_table("ajour search", ("", ""), rows)
@@ -291,8 +316,8 @@ def _bench(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(finite(result), indent=1))
         return
-    rows = [(key, f"{value:.4g}") for key, value in result.items() if isinstance(value, float)]
-    print_table(f"ajour bench, written to {args.out}", ("", ""), rows)
+    figures = {key: value for key, value in result.items() if isinstance(value, float)}
+    print_figures(f"ajour bench, written to {args.out}", figures)
 
 
 def beside(out: Path, suffix: str) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ajour.pipelines.machine import device_name, versions
@@ -19,7 +18,10 @@ if TYPE_CHECKING:
 SAMPLED = 64
 """Values of each parameter that go into the fingerprint."""
 
-VERIFIED = ("psnr_db", "ssim", "warp", "dense_warp", "speedup", "run_seconds")
+VERIFIED = (
+    "psnr_db", "ssim", "perceptual", "banding", "flicker", "warp", "dense_warp", "speedup",
+    "run_seconds",
+)  # fmt: skip
 """Figures of the chosen plan."""
 
 
@@ -63,7 +65,7 @@ def provenance(setup: Setup, outcome: Outcome) -> dict[str, Any]:
         "steps": len(outcome.bands.noise_levels),
         "seed": settings.seed,
         "prompts": digest([settings.calibration, settings.verification]),
-        "target": asdict(settings.target),
+        "target": settings.target.to_dict(),
         "target_met": outcome.met,
         "target_met_by": outcome.met_by,
         "density": round(outcome.density, 4),

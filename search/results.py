@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from ajour.pipelines.measures import MEASURES, explain
+
 if TYPE_CHECKING:
     from ajour.grid import TokenGrid
     from ajour.plan import Plan
@@ -72,7 +74,8 @@ class Outcome:
     Attributes:
         plan: the chosen plan, with its provenance.
         settings: of the search.
-        met: whether the plan reaches the target and is faster than dense attention.
+        met: whether the plan reaches the target, its bounds hold, and it is faster than dense
+            attention.
         met_by: `measurement`, or `prediction` where a speed-up follows from given costs.
         costs: the cost model.
         grid: the token grid.
@@ -119,25 +122,41 @@ class Outcome:
         target, chosen = self.settings.target, self.chosen
         if target.kind != "psnr" or chosen.psnr_db < target.value:
             return False
-        return not chosen.plan.assignments or chosen.speedup <= 1
+        dense = not chosen.plan.assignments and not chosen.plan.schedule.reuses
+        return dense or chosen.speedup <= 1
 
     @property
     def verdict(self) -> str:
-        """Whether the target is met, in words."""
+        """Whether the target is met, in words; otherwise the bounds that are missed."""
         if self.dense_is_best:
             target = self.settings.target
             return (
                 f"dense attention is the answer: no plan of {target} is faster than dense attention"
             )
+        if missed := self.settings.target.bounds.missed(self.chosen.quality):
+            figures = (f"{name} {MEASURES[name].show(value)}" for name, value in missed.items())
+            return f"missed: {', '.join(figures)}"
         word = "met" if self.met else "missed"
         if self.met_by == "measurement":
             return word
         return f"{word} by prediction ({self.predicted_speedup:.2f}x)"
 
+    @property
+    def bounds(self) -> dict[str, dict[str, Any]]:
+        """By bound figure: `at_most`, `value` of the chosen plan, and whether it is `met`."""
+        bounds, quality = self.settings.target.bounds, self.chosen.quality
+        missed = bounds.missed(quality)
+        return {
+            name: {"at_most": limit, "value": getattr(quality, name), "met": name not in missed}
+            for name, limit in bounds.to_dict().items()
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """The figures of the report as plain JSON types."""
         return {
-            "target": asdict(self.settings.target),
+            "target": self.settings.target.to_dict(),
+            "bounds": self.bounds,
+            "measures": explain(MEASURES),
             **{name: getattr(self, name) for name in PLAIN},
             "dense_is_best": self.dense_is_best,
             "grid": str(self.grid),

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ajour.search.bounds import Bounds
+
 if TYPE_CHECKING:
     from ajour.search.timing.costs import Costs
 
@@ -21,11 +23,12 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Target:
-    """The figure that a plan has to reach.
+    """The figure that a plan has to reach, and the bounds that it has to hold.
 
     Args:
         kind: `psnr`, `speedup` or `density`.
         value: decibels against dense attention, times as fast, or kept share of the attention.
+        bounds: on further figures.
 
     Raises:
         ValueError: if the kind is unknown or the value is out of its range.
@@ -33,6 +36,7 @@ class Target:
 
     kind: str
     value: float
+    bounds: Bounds = Bounds()
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -42,7 +46,18 @@ class Target:
             raise ValueError(f"a target {self.kind} is over {low} up to {high}, got {self.value:g}")
 
     def __str__(self) -> str:
+        bounds = str(self.bounds)
+        return f"{self.figure}, {bounds}" if bounds else self.figure
+
+    @property
+    def figure(self) -> str:
+        """The target in words, without its bounds."""
         return KINDS[self.kind][0].format(self.value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types; `bounds` only if some are given."""
+        bounds = self.bounds.to_dict()
+        return {"kind": self.kind, "value": self.value} | ({"bounds": bounds} if bounds else {})
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from ajour.pipelines.drawing import (
     spans,
     spread,
 )
+from ajour.pipelines.measures import MEASURES
 from ajour.pipelines.pages import image_url, templates
 from ajour.schedule import DENSE
 from ajour.search.report.figures import (
@@ -57,6 +58,7 @@ def write_report(outcome: Outcome, video: Video, path: Path, command: str) -> No
     page = templates("ajour.search.report").get_template("page.html")
     values: dict[str, Any] = {
         "outcome": outcome,
+        "measures": MEASURES,
         "command": command,
         "frontier_figure": Markup(frontier_figure(outcome)),
         "error_figure": Markup(error_figure(outcome)),

@@ -68,7 +68,8 @@ def reach(
     """Time or verify plans until one meets the target with little to spare.
 
     Args:
-        target: what to reach.
+        target: what to reach. Bounds count for a target quality while plans are adjusted, and for
+            other targets only in the result.
         problem: errors and seconds.
         densities: the same problem with shares of dense attention in place of seconds.
         verify: runs the plan of a choice.
@@ -84,28 +85,41 @@ def reach(
     else:
         choice, met = _reach_speed(problem, target.value, measure_speedup)
     plan = verify(choice)
-    return plan, [plan], met
+    return plan, [plan], met and not target.bounds.missed(plan.quality)
 
 
 def best_of(plans: Sequence[VerifiedPlan], target: Target) -> VerifiedPlan:
-    """The plan that meets a target best, or else the plan nearest to it.
+    """The plan that meets a target and its bounds best, or else the plan nearest to it.
 
     Of several plans with the target quality, the plan that is predicted to be the fastest: not all
     of them are timed in the same way.
     """
     good = [plan for plan in plans if meets(plan, target)]
-    if target.kind == "psnr" and good:
-        return min(good, key=lambda plan: (plan.seconds, -plan.psnr_db))
-    if target.kind == "speedup" and not good:
-        return max(plans, key=lambda plan: (plan.speedup, plan.psnr_db))
-    return max(good or plans, key=lambda plan: plan.psnr_db)
+    if target.kind == "psnr":
+        if good:
+            return min(good, key=lambda plan: (plan.seconds, -plan.psnr_db))
+        return max(plans, key=lambda plan: quality_db(plan, target))
+    near = good or [plan for plan in plans if _reaches(plan, target)]
+    if near:
+        return max(near, key=lambda plan: plan.psnr_db)
+    return max(plans, key=lambda plan: (plan.speedup, plan.psnr_db))
 
 
 def meets(plan: VerifiedPlan, target: Target) -> bool:
-    """Whether a verified plan meets a target; a target of density is met by construction."""
+    """Whether a verified plan meets a target and holds its bounds."""
+    return _reaches(plan, target) and not target.bounds.missed(plan.quality)
+
+
+def _reaches(plan: VerifiedPlan, target: Target) -> bool:
+    """Whether a plan meets a target, bounds aside; a target of density is met by construction."""
     if target.kind == "density":
         return True
     return (plan.psnr_db if target.kind == "psnr" else plan.speedup) >= target.value
+
+
+def quality_db(plan: VerifiedPlan, target: Target) -> float:
+    """PSNR of a plan, or less: at most as far above the target as the tightest bound has room."""
+    return min(plan.psnr_db, target.value + target.bounds.margin_db(plan.quality))
 
 
 def _reach_speed(
@@ -149,19 +163,20 @@ def _reach_quality(
     plans: list[VerifiedPlan] = []
     for _ in range(TRIES):
         budget = float(np.interp(level, levels, times))
-        choice = _new_choice(problem, budget, wanted, plans, times)
+        choice = _new_choice(problem, budget, plans, target, times)
         if choice is None:
             break
         plan = verify(choice)
         plans.append(plan)
-        excess = plan.psnr_db - wanted
+        excess = quality_db(plan, target) - wanted
         if 0 <= excess <= CLOSE_DB * len(plans):
             break
         if excess >= 0 and plan.seconds <= 1.001 * times[0]:  # nothing is faster
             break
-        level = expected_level(plans, wanted + CLOSE_DB * (len(plans) + 1) / 2)
-        misses = [plan for plan in plans if plan.psnr_db < wanted]
-        hits = [plan for plan in plans if plan.psnr_db >= wanted]
+        points = [(plan.decibels, quality_db(plan, target)) for plan in plans]
+        level = expected_level(points, wanted + CLOSE_DB * (len(plans) + 1) / 2)
+        misses = [plan for plan in plans if not meets(plan, target)]
+        hits = [plan for plan in plans if meets(plan, target)]
         if misses and hits:
             slowest_miss = max(misses, key=lambda plan: plan.seconds)
             fastest_hit = min(hits, key=lambda plan: plan.seconds)
@@ -176,8 +191,8 @@ def _reach_quality(
 def _new_choice(
     problem: RunProblem,
     budget: float,
-    wanted: float,
     plans: Sequence[VerifiedPlan],
+    target: Target,
     times: NDArray[np.float64],
 ) -> RunChoice | None:
     """The choice of a budget, or the frontier's next choice if it was verified before.
@@ -189,7 +204,7 @@ def _new_choice(
     if choice.key not in known:
         return choice
     last = plans[-1]
-    if last.psnr_db < wanted:
+    if not meets(last, target):
         others = times[(times > 1.001 * last.seconds) & (times < 0.999 * problem.dense_seconds)][:1]
     else:
         others = times[times < 0.999 * last.seconds][-1:]
@@ -199,14 +214,14 @@ def _new_choice(
     return None if choice.key in known else choice
 
 
-def expected_level(plans: Sequence[VerifiedPlan], aim: float) -> float:
-    """Predicted decibels at which a plan is expected to have a PSNR of `aim` dB.
+def expected_level(points: Sequence[tuple[float, float]], aim: float) -> float:
+    """Predicted decibels at which a plan is expected to have a quality of `aim` dB.
 
-    A line through the verified plans, where plans near the aim count most. Its slope is the usual
-    slope, corrected by the plans if their predictions span at least `LEAST_SPREAD_DB`.
+    A line through the (predicted, measured) points of verified plans, where points near the aim
+    count most. Its slope is the usual slope, corrected by the points if their predictions span at
+    least `LEAST_SPREAD_DB`.
     """
-    predicted = np.array([plan.decibels for plan in plans])
-    measured = np.array([plan.psnr_db for plan in plans])
+    predicted, measured = np.array(points).T
     weights = 1 / (SCATTER_DB**2 + (BEND * (measured - aim)) ** 2)
     middle, height = (float(np.average(x, weights=weights)) for x in (predicted, measured))
     slope = USUAL_SLOPE

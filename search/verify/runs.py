@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ajour.files import replacing
+from ajour.pipelines.banding import banding
 from ajour.pipelines.generate import sample
-from ajour.pipelines.quality import BEST_DB, psnr, ssim
+from ajour.pipelines.quality import BEST_DB, perceptual, psnr, ssim
 from ajour.pipelines.video import to_bytes
 from ajour.schedule import DENSE
 from ajour.search.settings import digest
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from ajour.search.work import Work
     from ajour.search.workers import Workers
 
+MOST_FLICKER = 99.0
+"""Relative flicker is written as this at most: that of a still dense video would be infinite."""
+
 
 @dataclass(frozen=True)
 class Quality:
@@ -36,6 +40,8 @@ class Quality:
     Attributes:
         psnr_db: PSNR against dense.
         ssim: SSIM against dense.
+        perceptual: perceptual distance from dense, 0 to 1.
+        banding: bands in flat regions, in levels of 255.
         warp: temporal warp error.
         dense_warp: temporal warp error of dense attention.
         run_seconds: median time of denoising.
@@ -45,6 +51,8 @@ class Quality:
 
     psnr_db: float
     ssim: float
+    perceptual: float
+    banding: float
     warp: float
     dense_warp: float
     run_seconds: float
@@ -57,14 +65,17 @@ class Quality:
         return self.dense_run_seconds / self.run_seconds
 
     @property
-    def relative_warp(self) -> float:
-        """Warp error over that of dense attention; 1 if that is 0."""
-        return self.warp / self.dense_warp if self.dense_warp else 1.0
+    def flicker(self) -> float:
+        """Warp error over that of dense attention, at most 99; 1 if both are 0."""
+        if not self.dense_warp:
+            return MOST_FLICKER if self.warp else 1.0
+        return min(self.warp / self.dense_warp, MOST_FLICKER)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
         each = [round(value, 3) for value in self.psnr_db_each]
-        return asdict(self) | {"psnr_db_each": each, "run_speedup": self.run_speedup}
+        ratios = {"flicker": self.flicker, "run_speedup": self.run_speedup}
+        return asdict(self) | {"psnr_db_each": each} | ratios
 
 
 @dataclass(frozen=True)
@@ -96,6 +107,8 @@ class Verifier:
             return {
                 "psnr_db": min(psnr(changed, exact), BEST_DB),
                 "ssim": ssim(changed, exact),
+                "perceptual": perceptual(changed, exact),
+                "banding": banding(changed, exact),
                 "warp": warp_error(video, dense_video),
                 "seconds": seconds,
             }
@@ -108,6 +121,8 @@ class Verifier:
         return Quality(
             psnr_db=mean(row["psnr_db"] for row in runs),
             ssim=mean(row["ssim"] for row in runs),
+            perceptual=mean(row["perceptual"] for row in runs),
+            banding=mean(row["banding"] for row in runs),
             warp=mean(row["warp"] for row in runs),
             dense_warp=mean(row["warp"] for row in dense),
             run_seconds=median(row["seconds"] for row in runs),

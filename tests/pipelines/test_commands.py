@@ -36,7 +36,7 @@ def test_generate_writes_videos_and_report(folder, capsys):
     report = json.loads((out / "report.json").read_text())
     wanted = {
         "prompt", "seed", "steps", "grid", "density", "dense_seconds", "sparse_seconds", "speedup",
-        "psnr_db", "ssim", "backend", "versions",
+        "psnr_db", "ssim", "perceptual", "banding", "backend", "versions",
     }  # fmt: skip
     assert wanted <= set(report)
     assert (report["prompt"], report["seed"], report["steps"]) == ("a blue star", 3, 3)
@@ -45,6 +45,11 @@ def test_generate_writes_videos_and_report(folder, capsys):
     assert 0 < report["sparse_steps"] < 3
     printed = capsys.readouterr().out
     assert all(key in printed for key in wanted)
+    assert set(report["measures"]) == {"psnr_db", "ssim", "perceptual", "banding"}
+    assert report["measures"]["banding"]["unit"] == "levels of 255"
+    assert f"{report['banding']:.2f} levels" in printed
+    for key, measure in report["measures"].items():
+        assert f"{key}: {measure['meaning']}" in printed.splitlines()
     dense, pair = imageio.imread(out / "dense.mp4"), imageio.imread(out / "compare.mp4")
     assert dense.shape == (9, 96, 112, 3)
     assert pair.shape == (9, 96 + 28, 2 * 112 + 8, 3)

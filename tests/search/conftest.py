@@ -59,8 +59,8 @@ def settings(kind="speedup", value=1.3, **changes):
 def verified_plan(choice=None, seconds=1.0, decibels=1.0, psnr_db=30.0, speedup=1.0):
     """A verified plan of given figures; passes were not timed."""
     quality = Quality(
-        psnr_db=psnr_db, ssim=0.9, warp=0.0, dense_warp=0.0, run_seconds=1.0,
-        dense_run_seconds=speedup, psnr_db_each=(psnr_db,),
+        psnr_db=psnr_db, ssim=0.9, perceptual=0.0, banding=0.0, warp=0.0, dense_warp=0.0,
+        run_seconds=1.0, dense_run_seconds=speedup, psnr_db_each=(psnr_db,),
     )  # fmt: skip
     return VerifiedPlan("", None, choice, "plan/0", seconds, decibels, quality)
 

@@ -68,6 +68,27 @@ def test_a_missed_target_is_exit_3_and_says_what_is_reached(folder, capsys):
     assert (folder / "plan.json").exists()
 
 
+def test_a_bound_that_is_missed_is_exit_3_and_one_that_is_held_is_not(folder, capsys):
+    held = ("--max-flicker", "99", "--max-banding", "7")
+    assert search(folder, "--target-speedup", "1.2", *held) == 0
+    out = capsys.readouterr().out
+    assert "at most 99: met" in out
+    figures = json.loads((folder / "plan.figures.json").read_text())
+    banding = figures["chosen"]["banding"]
+    assert figures["bounds"]["banding"] == {"at_most": 7, "value": banding, "met": True}
+    assert figures["target"]["bounds"] == {"banding": 7, "flicker": 99}
+    assert "--max-banding 7.0" in (folder / "plan.html").read_text()
+    assert search(folder, "--target-speedup", "1.2", "--max-perceptual", "1e-6", "--resume") == 3
+    shown = capsys.readouterr()
+    assert "no plan reaches 1.2x, perceptual at most 1e-06" in shown.err
+    assert ", perceptual 0." in shown.err
+    assert "at most 1e-06: missed" in shown.out
+    provenance = json.loads((folder / "plan.json").read_text())["provenance"]
+    assert provenance["target_met"] is False
+    assert provenance["target"]["bounds"] == {"perceptual": 1e-6}
+    assert provenance["verified"]["perceptual"] > 1e-6
+
+
 def test_a_dry_run_estimates_and_writes_nothing(folder, capsys):
     assert search(folder, "--target-psnr", "30", "--dry-run", "--json") == 0
     result = json.loads(capsys.readouterr().out)
@@ -104,6 +125,7 @@ def test_bench_repeats_the_verification(folder, capsys):
     figures = json.loads(capsys.readouterr().out)
     assert figures == json.loads((folder / "bench.json").read_text())
     assert len(figures["psnr_db_each"]) == 2
+    assert {"perceptual", "banding", "flicker"} <= set(figures["measures"]) <= set(figures)
     verified = json.loads((folder / "plan.json").read_text())["provenance"]["verified"]
     # The search verified on the second prompt with the second seed, which is bench's second run.
     assert figures["psnr_db_each"][1] == pytest.approx(verified["psnr_db"], abs=0.01)
@@ -136,6 +158,8 @@ def test_bad_usage_exits_with_2(words, capsys):
         (["--density", "0"], "target density is over 0 up to 1, got 0"),
         (["--target-psnr", "-3"], "target psnr is over 5 up to 100, got -3"),
         (["--target-speedup", "0.5"], "target speedup is over 1 up to 100, got 0.5"),
+        (["--density", "0.5", "--max-banding", "9"], "bound of banding is over 0 up to 7, got 9"),
+        (["--density", "0.5", "--max-flicker", "1"], "bound of flicker is over 1 up to 99, got 1"),
         (["--density", "0.5", "--prompts", "{}/none.txt"], "cannot read prompts"),
         (["--density", "0.5", "--prompts", "{}"], "cannot read prompts"),
         (["--density", "0.5", "--prompts", "{}/one.txt"], "at least 2 different prompts"),

@@ -49,6 +49,9 @@ def test_the_figures_file_has_all_plans(plain):
     data = json.loads(json.dumps(outcome.to_dict()))
     assert data["chosen"] in data["verified"]
     assert data["chosen"]["psnr_db"] == outcome.chosen.psnr_db
+    assert {"perceptual", "banding", "flicker"} <= set(data["chosen"])
+    assert set(data["measures"]) <= set(data["chosen"])
+    assert data["measures"]["perceptual"]["meaning"]
     assert [Plan.from_dict(row["plan"]) for row in data["baselines"]] == [
         baseline.plan for baseline in outcome.baselines
     ]

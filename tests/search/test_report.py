@@ -1,8 +1,11 @@
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from ajour.pipelines.measures import MEASURES
+from ajour.search.bounds import Bounds
 from ajour.search.report.page import write_report
 
 
@@ -35,6 +38,31 @@ def test_it_shows_the_outcome_and_escapes_text(plain, page):
     assert page.count("data:image/jpeg") == 2 * len(outcome.settings.verification)
     assert "ajour search tiny --out &lt;plan&gt;" in page
     assert "&lt;svg" not in page
+
+
+def test_it_shows_and_explains_all_measures(plain, page):
+    quality = plain[0].chosen.quality
+    for key, measure in MEASURES.items():
+        assert f"<td>{measure.show(getattr(quality, key))}</td>" in page
+        assert f'title="{measure.meaning}">{measure.title}</th>' in page
+        assert f"<dd>{measure.meaning}" in page
+
+
+def test_it_says_which_bounds_are_held(plain, tmp_path):
+    outcome, _ = plain
+    quality = replace(outcome.chosen.quality, banding=0.4, warp=1.5, dense_warp=1.0)
+    target = replace(outcome.settings.target, bounds=Bounds(banding=0.5, flicker=1.1))
+    bound = replace(
+        outcome,
+        met=False,
+        settings=replace(outcome.settings, target=target),
+        chosen=replace(outcome.chosen, quality=quality),
+    )
+    assert bound.verdict == "missed: flicker 1.50x"
+    write_report(bound, lambda *_: None, tmp_path / "plan.html", "")
+    page = (tmp_path / "plan.html").read_text()
+    assert '<div class="card good"><b>0.40 levels</b><span>banding, at most 0.5: met' in page
+    assert '<div class="card bad"><b>1.50x</b><span>flicker, at most 1.1: missed' in page
 
 
 def test_heat_maps_have_a_cell_per_head(plain, page):

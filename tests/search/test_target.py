@@ -89,21 +89,17 @@ def test_no_plan_is_verified_twice_where_the_frontier_is_coarse():
     assert best.psnr_db == 40.0
 
 
-def plan(decibels, psnr_db):
-    return verified_plan(decibels=decibels, psnr_db=psnr_db)
-
-
 def test_two_near_plans_do_not_tell_the_slope_and_two_far_plans_do():
-    assert expected_level([plan(16.0, 30.0)], 33.0) == pytest.approx(16.0 + 3.0 / USUAL_SLOPE)
-    near = expected_level([plan(16.07, 32.80), plan(16.78, 32.63)], 33.4)  # scatter alone
+    assert expected_level([(16.0, 30.0)], 33.0) == pytest.approx(16.0 + 3.0 / USUAL_SLOPE)
+    near = expected_level([(16.07, 32.80), (16.78, 32.63)], 33.4)  # scatter alone
     assert 17.0 < near < 18.0
-    far = expected_level([plan(10.0, 20.0), plan(20.0, 40.0)], 33.4)
+    far = expected_level([(10.0, 20.0), (20.0, 40.0)], 33.4)
     assert far == pytest.approx(16.7, abs=0.3)
 
 
 def test_plans_closer_than_the_least_distance_leave_the_slope_at_the_usual():
     def level(distance):  # two plans of one quality, so both weigh the same
-        return expected_level([plan(16.0, 32.0), plan(16.0 + distance, 32.0)], 33.0) - distance / 2
+        return expected_level([(16.0, 32.0), (16.0 + distance, 32.0)], 33.0) - distance / 2
 
     assert level(0.99 * LEAST_SPREAD_DB) == pytest.approx(16.0 + 1.0 / USUAL_SLOPE)
     assert level(1.01 * LEAST_SPREAD_DB) > 16.5 + 1.0 / USUAL_SLOPE
