@@ -63,7 +63,7 @@ def measure(pipe: Any, job: Job, shown: ShownPlan, request: Request, model: Mode
 
     setup = Setup(pipe, model.call(pipe, request), model.backend)
     with setup.enabled(dense) as session:
-        meter = ErrorMeter(session, list(plan.patterns.values()), bands=1)
+        meter = ErrorMeter(session, list(plan.patterns.values()), steps=[last])
         with session.runtimes[0].listen(meter), suppress(_Enough):
             sample(pipe, request.prompt, request.seed, "dense", on_step, **setup.call)
         scores = meter.errors()[0]

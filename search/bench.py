@@ -8,7 +8,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ajour.search.provenance import origin
-from ajour.search.setup import run_shape
+from ajour.search.settings import described
+from ajour.search.shape import run_shape
 from ajour.search.timing.passes import time_plan
 from ajour.search.verify.runs import Verifier
 from ajour.search.work import Work
@@ -34,8 +35,9 @@ def bench(
         work = Work(Path(folder), {"plan": plan.to_dict()}, rank=workers.rank)
         quality = Verifier(setup, prompts, seed, work, workers).verify(plan)
     shape = run_shape(setup, prompts[0])
-    times = time_plan(setup, plan, shape.noise_levels, prompts[0], shape.passes)
+    run = shape.noise_levels, prompts[0], shape.passes, shape.cuts
+    times = time_plan(setup, plan, *run)
     searched = {name: plan.provenance.get(name) for name in ("predicted", "verified")}
-    call = {"call": dict(setup.call), "prompts": list(prompts), "seed": seed}
+    call = {"call": described(setup.call), "prompts": list(prompts), "seed": seed}
     figures = quality.to_dict() | asdict(times)
     return figures | {"searched": searched} | origin(setup) | call

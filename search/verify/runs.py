@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ajour.pipelines.generate import sample
 from ajour.pipelines.quality import BEST_DB, psnr, ssim
 from ajour.pipelines.video import to_bytes
 from ajour.schedule import DENSE
@@ -127,7 +126,7 @@ class Verifier:
     def _sample(self, index: int, key: str) -> tuple[NDArray[np.uint8], float]:
         """Video and seconds of a run; the file of the video is written whole or not at all."""
         prompt, seed = self.prompts[index], self.seed + index
-        run = sample(self.setup.pipe, prompt, seed, key, **self.setup.call)
+        run = self.setup.sample(prompt, seed, key)
         video, path = to_bytes(run.video), self._path(key, index)
         part = path.with_suffix(f".{self.workers.rank}.part")
         with part.open("wb") as file:
