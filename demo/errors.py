@@ -61,11 +61,12 @@ def measure(pipe: Any, job: Job, shown: ShownPlan, request: Request, model: Mode
         if step == last:
             raise _Enough
 
-    setup = Setup(pipe, model.call(pipe, request), model.backend)
+    call = model.call(pipe, request)
+    setup = Setup(pipe, call, model.backend)
     with setup.enabled(dense) as session:
         meter = ErrorMeter(session, list(plan.patterns.values()), steps=[last])
         with session.runtimes[0].listen(meter), suppress(_Enough):
-            sample(pipe, request.prompt, request.seed, "dense", on_step, **setup.call)
+            sample(pipe, request.prompt, request.seed, "dense", on_step, **call)
         scores = meter.errors()[0]
         level, grid = session.noise_levels[last], session.runtimes[0].grid
     assert grid is not None

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ajour.search.provenance import origin
-from ajour.search.settings import described
+from ajour.search.settings import described, is_described
 from ajour.search.shape import run_shape
 from ajour.search.timing.passes import time_plan
 from ajour.search.verify.runs import Verifier
@@ -41,3 +41,11 @@ def bench(
     call = {"call": described(setup.call), "prompts": list(prompts), "seed": seed}
     figures = quality.to_dict() | asdict(times)
     return figures | {"searched": searched} | origin(setup) | call
+
+
+def searched_call(plan: Plan) -> dict[str, Any]:
+    """Arguments of the pipeline's call in the search of a plan, as far as the plan has them."""
+    call = plan.provenance.get("call")
+    if not isinstance(call, dict):
+        return {}
+    return {name: value for name, value in call.items() if not is_described(value)}

@@ -59,6 +59,7 @@ def provenance(setup: Setup, outcome: Outcome) -> dict[str, Any]:
     return {
         "made_by": "ajour search",
         "model": settings.model,
+        **({} if settings.lora is None else {"lora": settings.lora}),
         **origin(setup),
         "grid": str(outcome.grid),
         "call": described(settings.call),

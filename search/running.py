@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -42,6 +42,7 @@ def answering(
         # accelerate's hooks, for example, set a forward on the instance.
         compute, of_instance = transformer.forward, vars(transformer).get("forward")
 
+        @wraps(compute)  # pipelines read the signature
         def forward(*args: Any, **kwargs: Any) -> Any:
             return answer(index, partial(compute, *args, **kwargs))
 

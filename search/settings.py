@@ -60,6 +60,8 @@ class Settings:
         calibration: prompts to measure on, seeded `seed`, `seed + 1` and so on.
         verification: other prompts to verify on, seeded after those.
         call: how the pipeline is run, see `Setup`.
+        lora: folder, file or Hub id of a LoRA that the pipeline has loaded.
+        dtype: that the pipeline was loaded in; None for the usual one.
         seed: the first seed.
         bands: bands of steps that may get different assignments.
         reuse: whether steps may be reused.
@@ -72,6 +74,8 @@ class Settings:
     calibration: tuple[str, ...]
     verification: tuple[str, ...]
     call: PipelineCall = field(default_factory=dict)
+    lora: str | None = None
+    dtype: str | None = None
     seed: int = 0
     bands: int = 5
     reuse: bool = True
@@ -112,6 +116,13 @@ def described(call: Any) -> Any:
         return f"<{type(call).__name__}>"
     content = hashlib.sha256(array.tobytes()).hexdigest()[:12]
     return f"<{type(call).__name__} {'x'.join(map(str, array.shape))} {content}>"
+
+
+def is_described(value: Any) -> bool:
+    """Whether a value of a described call, or a part of it, stands for something else."""
+    if isinstance(value, dict | list):
+        return any(map(is_described, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, str) and value.startswith("<") and value.endswith(">")
 
 
 def _source(function: Any) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from ajour.pipelines.auto import model_of
+from ajour.pipelines.calls import explaining
 from ajour.pipelines.devices import pipeline_device
 from ajour.pipelines.enable import sparse, transformers_of
 from ajour.pipelines.generate import timed_sample
@@ -80,7 +81,7 @@ class Setup:
         return transformers_of(self.pipe)
 
     @property
-    def transformer(self) -> torch.nn.Module:
+    def transformer(self) -> Any:
         """The first transformer; a second one has the same shape and dtype."""
         return self.transformers[0]
 
@@ -119,9 +120,10 @@ class Setup:
         generator = torch.Generator().manual_seed(seed)
         if callable(self.call):
             return self.call(self.pipe, prompt, generator)
-        if not any(name.startswith("prompt_embeds") for name in self.call):
+        if not takes_embeddings(self.call):
             wanted["prompt"] = prompt
-        return self.pipe(generator=generator, **self.call, **wanted)
+        with explaining(self.pipe, self.call):
+            return self.pipe(generator=generator, **self.call, **wanted)
 
     def sample(self, prompt: str, seed: int, label: str) -> Sample:
         """Pictures and denoising time of one run; `label` is the progress bar's text."""
@@ -166,6 +168,11 @@ class Setup:
         if not calls:
             raise RuntimeError(f"{self.name} did not call its transformer")
         return calls[0]
+
+
+def takes_embeddings(call: Mapping[str, Any]) -> bool:
+    """Whether a call has embeddings of its prompt, so that a prompt cannot be given."""
+    return any(name.startswith("prompt_embeds") for name in call)
 
 
 def _check_transformers(pipe: Any) -> None:
