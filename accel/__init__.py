@@ -44,12 +44,17 @@ if TYPE_CHECKING:
         summary,
         supported_pipelines,
     )
+    from ajour.search.find import find_plan
 
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
     """Load the diffusers side on first use: all names of `__all__` that are not here yet."""
+    if name == "find_plan":  # not `search`, which is the name of the package it is in
+        from ajour.search.find import find_plan
+
+        return find_plan
     if name in __all__:
         import ajour.pipelines
 
@@ -85,6 +90,7 @@ __all__ = [
     "current_plan",
     "disable",
     "enable",
+    "find_plan",
     "lower",
     "order",
     "sparse",

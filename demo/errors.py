@@ -72,16 +72,18 @@ def measure(pipe: Any, job: Job, shown: ShownPlan, request: Request, model: Mode
         if step == last:
             raise _Enough
 
-    setup = Setup(pipe, model.call(pipe, request), model.backend)
+    call = model.call(pipe, request)
+    setup = Setup(pipe, call, model.backend)
     with setup.enabled(dense) as session:
-        meter = ErrorMeter(session, [plan.patterns[name] for name in names], bands=1)
+        measured = [plan.patterns[name] for name in names]
+        meter = ErrorMeter(session, measured, steps=[last])
 
         def listen(*layer: Any) -> None:
             job.check()
             meter(*layer)
 
         with session.runtimes[0].listen(listen), suppress(_Enough):
-            sample(pipe, request.prompt, request.seed, "dense", on_step, **setup.call)
+            sample(pipe, request.prompt, request.seed, "dense", on_step, **call)
         scores = meter.errors()[0]
         level, grid = session.noise_levels[last], session.runtimes[0].grid
     assert grid is not None

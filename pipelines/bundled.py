@@ -51,19 +51,26 @@ def call_arguments(options: dict[str, Any]) -> dict[str, Any]:
         "steps": "num_inference_steps",
         "guidance": "guidance_scale",
         "text_length": "max_sequence_length",
+        "negative_prompt": "negative_prompt",
+        "image": "image",
     }
     return {names[key]: value for key, value in options.items() if key in names}
 
 
 def load_pipeline(
-    path: str | Path | None = None, device: str | None = None, dtype: Any = None
+    path: str | Path | None = None,
+    device: str | None = None,
+    dtype: Any = None,
+    lora: str | None = None,
 ) -> Any:
     """Load a diffusers pipeline for inference, from safetensors only: other files can hold code.
 
     Args:
         path: a pipeline's folder or Hub id; None for the bundled model.
         device: for example `cuda`; None for a CUDA device where there is one, else the CPU.
-        dtype: of the weights; None for fp32 on a CPU and for the bundled model, else bf16.
+        dtype: of the weights, or its name; None for fp32 on a CPU and for the bundled model, else
+            bf16.
+        lora: folder, file or Hub id of a LoRA to load into the pipeline.
 
     Returns:
         The pipeline.
@@ -71,6 +78,7 @@ def load_pipeline(
     Raises:
         FileNotFoundError: if the bundled model is missing from the installation.
         OSError: if the pipeline has no safetensors.
+        TypeError: if the pipeline takes no LoRA.
     """
     import torch
     from diffusers import DiffusionPipeline
@@ -80,9 +88,15 @@ def load_pipeline(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if dtype is None:
         dtype = torch.float32 if path is None or device == "cpu" else torch.bfloat16
+    if isinstance(dtype, str):
+        dtype = getattr(torch, dtype)
     pipe = DiffusionPipeline.from_pretrained(
         path or FOLDER / "model", dtype=dtype, use_safetensors=True
     ).to(device)
+    if lora is not None:
+        if not hasattr(pipe, "load_lora_weights"):
+            raise TypeError(f"{type(pipe).__name__} takes no LoRA")
+        pipe.load_lora_weights(lora, use_safetensors=True)
     pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
     return pipe
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 MOST = 10**6
 """Largest size or number that an option takes."""
 
+DTYPES = ("float32", "bfloat16", "float16")
+"""Names of dtypes that a pipeline can be loaded in."""
+
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `generate`, `inspect` and `doctor` to the subcommands of a parser.
@@ -44,8 +47,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     make.add_argument("--fps", type=positive, default=own.fps, help="default: %(default)s")
     make.add_argument(
         "--model",
-        help="folder or Hub id of a pipeline that needs only a prompt; the bundled model if left "
-        "out",
+        help="folder or Hub id of a pipeline; the bundled model if left out",
     )
     make.add_argument(
         "--plan",
@@ -54,7 +56,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     make.add_argument("--density", type=number, help="of an automatic plan, in sparse steps")
     make.add_argument("--backend", choices=BACKENDS, help="the fastest that can run if left out")
     add_compile(make)
-    make.add_argument("--device", help="for example cuda; a GPU where there is one if left out")
+    add_model_arguments(make)
     make.add_argument(
         "--out", type=Path, default=Path("out"), help="folder for the results (default: out)"
     )
@@ -80,20 +82,21 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def _generate(args: argparse.Namespace) -> None:
     from ajour.pipelines.bundled import bundled_plan, load_pipeline
+    from ajour.pipelines.calls import explaining, fit_call
     from ajour.pipelines.enable import resolve_plan
-    from ajour.pipelines.generate import call_parameters, check_promptable, compare
+    from ajour.pipelines.generate import compare
     from ajour.pipelines.video import side_by_side, write_mp4
 
     bundled = args.plan is None and args.model is None and args.density is None
     plan = bundled_plan() if bundled else resolve_plan(args.plan or "auto", args.density)
     args.out.mkdir(parents=True, exist_ok=True)
-    pipe = load_pipeline(args.model, args.device)
-    check_promptable(pipe)
     given = call_options(args, own=args.model is None)
-    if unknown := set(given) - set(call_parameters(pipe)):
-        raise TypeError(f"{type(pipe).__name__} takes no {', '.join(sorted(unknown))}")
-    given["compile"] = args.compile
-    result = compare(pipe, plan, args.prompt, args.seed, args.backend, **given)
+    pipe = load_pipeline(args.model, args.device, args.dtype, args.lora)
+    call = fit_call(pipe, given)
+    with explaining(pipe, call):
+        result = compare(
+            pipe, plan, args.prompt, args.seed, args.backend, compile=args.compile, **call
+        )
     report = result.report
     dense, sparse = result.dense.video, result.sparse.video
     labels = [
@@ -152,13 +155,37 @@ def add_call_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--width", type=positive, help="in pixels")
     parser.add_argument("--guidance", type=number, help="classifier-free guidance scale")
     parser.add_argument("--text-length", type=positive, help="tokens that prompts are padded to")
+    parser.add_argument("--negative-prompt", metavar="TEXT", help="what pictures should not show")
+    parser.add_argument(
+        "--image", type=Path, metavar="FILE", help="for pipelines that begin with an image"
+    )
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add how a pipeline is loaded."""
+    parser.add_argument(
+        "--lora", metavar="PATH_OR_ID", help="folder, file or Hub id of a LoRA to load"
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        help="of the weights; if left out, bfloat16 on a GPU, but float32 for the bundled model",
+    )
+    parser.add_argument("--device", help="such as cuda; if left out, a GPU if there is one")
 
 
 def call_options(args: argparse.Namespace, own: bool = False) -> dict[str, Any]:
-    """Arguments of a pipeline's call: those given, over the bundled model's if it is the `own`."""
+    """Arguments of a pipeline's call: those given, over the bundled model's if it is the `own`.
+
+    Raises:
+        ValueError: if an image cannot be read.
+    """
     from ajour.pipelines.bundled import Defaults, call_arguments
+    from ajour.pipelines.calls import read_image
 
     given = {name: value for name, value in vars(args).items() if value is not None}
+    if "image" in given:
+        given["image"] = read_image(given["image"])
     return (Defaults().call() if own else {}) | call_arguments(given)
 
 

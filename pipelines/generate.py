@@ -6,7 +6,6 @@ import inspect
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from ajour.pipelines.banding import banding
@@ -15,8 +14,10 @@ from ajour.pipelines.devices import pipeline_device
 from ajour.pipelines.enable import current_plan, is_enabled, sparse
 from ajour.pipelines.machine import device_name, versions
 from ajour.pipelines.measures import explain
+from ajour.pipelines.pictures import pictures
 from ajour.pipelines.quality import BEST_DB, perceptual, psnr, ssim
 from ajour.pipelines.session import session_of
+from ajour.pipelines.steps import watch_steps
 from ajour.pipelines.stopwatch import now
 from ajour.pipelines.summary import summary
 from ajour.schedule import DENSE, REUSE
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from ajour.pipelines.auto import Auto
@@ -141,43 +143,60 @@ def sample(
         seed: seed of the initial noise.
         label: the progress bar's text.
         on_step: called after each step with the label, the step's index and the latents, in the
-            pipeline's own layout. What it raises ends the run.
+            layout that the scheduler gets. What it raises ends the run.
         options: further arguments of the pipeline's call.
 
     Raises:
-        TypeError: if the pipeline does not tell when a step ends.
+        TypeError: if the pipeline has no scheduler that says when a step ends.
     """
-    if "callback_on_step_end" not in call_parameters(pipe):
+
+    def run() -> Any:
+        generator = torch.Generator().manual_seed(seed)
+        return pipe(prompt=prompt, generator=generator, output_type="np", **options)
+
+    return timed_sample(pipe, run, label, on_step)
+
+
+def timed_sample(
+    pipe: Any, run: Callable[[], Any], label: str, on_step: OnStep | None = None
+) -> Sample:
+    """Run a pipeline once by a function and time its denoising; see `sample`.
+
+    Args:
+        pipe: the pipeline, enabled or not.
+        run: runs the pipeline and returns its pictures, see `pictures`.
+        label: see `sample`.
+        on_step: see `sample`.
+
+    Raises:
+        TypeError: if the pipeline has no scheduler that says when a step ends, or the function
+            returns no pictures.
+    """
+    scheduler = getattr(pipe, "scheduler", None)
+    if not hasattr(scheduler, "step"):
         raise TypeError(
-            f"{type(pipe).__name__} takes no callback_on_step_end, so its denoising cannot be "
+            f"{type(pipe).__name__} has no scheduler with a step, so its denoising cannot be "
             "timed; use ajour.enable(pipe) and call it yourself"
         )
     device = pipeline_device(pipe)
     end = start = now(device)
     steps = 0
 
-    def on_step_end(_pipe: Any, _step: int, _time: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    def note(_: Any, latents: torch.Tensor) -> None:
         nonlocal start, end, steps
         end = now(device)
         if on_step is not None:
-            on_step(label, steps, kwargs["latents"])
+            on_step(label, steps, latents)
             waited = now(device) - end
             start, end = start + waited, end + waited
         steps += 1
-        return kwargs
 
-    pipe.set_progress_bar_config(**getattr(pipe, "_progress_bar_config", {}) | {"desc": label})
-    output = pipe(
-        prompt=prompt,
-        generator=torch.Generator().manual_seed(seed),
-        callback_on_step_end=on_step_end,
-        output_type="np",
-        **options,
-    )
-    made = np.asarray(output[0])  # (B,F,H,W,3) or (B,H,W,3), by names that differ
-    video = made[0] if made.ndim == 5 else made[:1]
+    if hasattr(pipe, "set_progress_bar_config"):
+        pipe.set_progress_bar_config(**getattr(pipe, "_progress_bar_config", {}) | {"desc": label})
+    with watch_steps(scheduler, note):
+        output = run()
     phases = session_of(pipe).steps if is_enabled(pipe) else (DENSE,) * steps
-    return Sample(video, end - start, phases)
+    return Sample(pictures(output), end - start, phases)
 
 
 def compare(

@@ -11,6 +11,7 @@ and all that is kept are outputs, which are as small as latents.
 from __future__ import annotations
 
 import types
+from functools import wraps
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -168,6 +169,7 @@ class Reuse:
         self._before = vars(transformer).get("forward")
         reuse, before, stock = self, self._before, type(transformer).forward
 
+        @wraps(stock)  # pipelines read the signature
         def forward(self: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
             if self is not transformer:
                 return stock(self, *args, **kwargs)

@@ -69,6 +69,16 @@ class Session:
         run = self.latest_run
         return run.step if run is not None else None
 
+    @property
+    def position(self) -> int:
+        """Index of that step among the steps that the run computes, which need not be all."""
+        run = self.latest_run
+        return run.steps_done if run is not None else 0
+
+    def runtime_of(self, transformer: Any) -> TransformerRuntime:
+        """The runtime of one of the transformers."""
+        return next(r for r in self.runtimes if r.transformer is transformer)
+
     def release(self) -> None:
         """Undo everything, after the end of a forward pass of another thread."""
         with self._releasing:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import types
 import weakref
+from contextlib import contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import torch
 from ajour.schedule import DENSE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 class Run:
@@ -126,6 +127,36 @@ def run_of(scheduler: Any) -> Run | None:
     """The present run of a scheduler; None if it is not followed."""
     follower = _FOLLOWERS.get(scheduler)
     return None if follower is None else follower.run
+
+
+@contextmanager
+def watch_steps(scheduler: Any, note: Callable[[Any, Any], None]) -> Iterator[None]:
+    """Within the block, `note` is called after every step of a scheduler, but not of its copies.
+
+    Args:
+        scheduler: the scheduler.
+        note: takes what the transformer predicted, guidance included, and the latents after the
+            step. What it raises ends the run.
+    """
+    stock, before = type(scheduler).step, vars(scheduler).get("step")
+
+    @wraps(stock)  # pipelines read the signature
+    def step(self: Any, *args: Any, **kwargs: Any) -> Any:
+        method = _bound(before, self) or types.MethodType(stock, self)
+        result = method(*args, **kwargs)
+        if self is scheduler:
+            predicted = args[0] if args else kwargs["model_output"]
+            values = result.values() if isinstance(result, dict) else result
+            note(predicted, next(iter(values)))
+        return result
+
+    scheduler.step = types.MethodType(step, scheduler)
+    try:
+        yield
+    finally:
+        del scheduler.step
+        if before is not None:
+            scheduler.step = before
 
 
 _FOLLOWERS: weakref.WeakKeyDictionary[Any, Follower] = weakref.WeakKeyDictionary()

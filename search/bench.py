@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ajour.pipelines.measures import explain
 from ajour.search.provenance import origin
-from ajour.search.setup import run_shape
+from ajour.search.settings import described, is_described
+from ajour.search.shape import run_shape
 from ajour.search.timing.passes import time_plan
 from ajour.search.verify.runs import Verifier
 from ajour.search.work import Work
@@ -36,8 +37,18 @@ def bench(
         work = Work(Path(folder), {"plan": plan.to_dict()}, rank=workers.rank)
         quality = Verifier(setup, prompts, seed, work, workers).verify(plan)
     shape = run_shape(setup, prompts[0])
-    times = time_plan(setup, plan, shape.noise_levels, prompts[0], shape.passes)
+    run = shape.noise_levels, prompts[0], shape.passes, shape.cuts
+    times = time_plan(setup, plan, *run)
     searched = {name: plan.provenance.get(name) for name in ("predicted", "verified")}
-    call = {"call": dict(setup.call), "prompts": list(prompts), "seed": seed}
+    call = {"call": described(setup.call), "prompts": list(prompts), "seed": seed}
     figures = quality.to_dict() | asdict(times)
-    return figures | {"measures": explain(figures), "searched": searched} | origin(setup) | call
+    figures |= {"measures": explain(figures), "searched": searched}
+    return figures | origin(setup) | call
+
+
+def searched_call(plan: Plan) -> dict[str, Any]:
+    """Arguments of the pipeline's call in the search of a plan, as far as the plan has them."""
+    call = plan.provenance.get("call")
+    if not isinstance(call, dict):
+        return {}
+    return {name: value for name, value in call.items() if not is_described(value)}

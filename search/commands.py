@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import shlex
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ajour.files import finite, write_json
 from ajour.pipelines.commands import (
+    DTYPES,
     add_call_arguments,
     add_compile,
+    add_model_arguments,
     call_options,
     number,
     positive,
@@ -21,6 +23,7 @@ from ajour.pipelines.commands import (
     seed,
 )
 from ajour.quoting import quoted
+from ajour.search.files import beside, check_out, write_results
 
 if TYPE_CHECKING:
     import argparse
@@ -120,8 +123,8 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         help="of the first prompt's noise; each further prompt has the next seed (default: 0)",
     )
     add_call_arguments(parser)
+    add_model_arguments(parser)
     parser.add_argument("--backend", choices=BACKENDS, help="the fastest that can run if left out")
-    parser.add_argument("--device", help="such as cuda; if left out, a GPU if there is one")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -147,6 +150,8 @@ def _settings(args: argparse.Namespace) -> Settings:
         calibration=calibration,
         verification=verification[: args.verify],
         call=call_options(args, own=args.model == "mini"),
+        lora=args.lora,
+        dtype=args.dtype,
         seed=args.seed,
         bands=args.bands,
         reuse=args.reuse,
@@ -155,19 +160,27 @@ def _settings(args: argparse.Namespace) -> Settings:
     )
 
 
-def load(model: str, device: str | None) -> Any:
-    """Load a model's pipeline, without progress bars."""
+def _fitted(settings: Settings, pipe: Any) -> Settings:
+    """Settings whose call is checked against a pipeline."""
+    from ajour.pipelines.calls import fit_call
+
+    assert not callable(settings.call)
+    return replace(settings, call=fit_call(pipe, settings.call))
+
+
+def load(args: argparse.Namespace, device: str | None) -> Any:
+    """Load the pipeline of a command, without progress bars."""
     from ajour.pipelines.bundled import load_pipeline
 
-    pipe = load_pipeline(None if model == "mini" else model, device)
+    path = None if args.model == "mini" else args.model
+    pipe = load_pipeline(path, device, args.dtype, args.lora)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
 def _search(args: argparse.Namespace) -> None:
-    from ajour.pipelines.measures import MEASURES
     from ajour.search.engine import Search
-    from ajour.search.report.page import write_report
+    from ajour.search.results import missed
     from ajour.search.workers import Workers
 
     settings = _settings(args)
@@ -176,36 +189,24 @@ def _search(args: argparse.Namespace) -> None:
         _dry_run(args, settings)
         return
     folder = beside(args.out, ".search")
-    with (
-        Workers.connected() as workers,
-        closing(workers.open(folder, settings.identity(), args.resume)) as work,
-    ):
-        pipe = load(args.model, workers.place(args.device))
-        try:
-            search = Search(pipe, settings, work, workers)
-            outcome = search.run()
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(
-                f"interrupted; finished work is kept in {folder}: repeat the command with --resume"
-            ) from None
-        if not workers.first:
-            return
-        write_json(beside(args.out, ".costs.json"), asdict(outcome.costs), indent=None)
-        write_json(beside(args.out, ".figures.json"), outcome.to_dict())
-        report = beside(args.out, ".html")
-        write_report(outcome, search.verifier.video, report, _command(args))
-        if not outcome.dense_is_best:
-            outcome.plan.save(args.out)
+    with Workers.connected() as workers:
+        pipe = load(args, workers.place(args.device))
+        settings = _fitted(settings, pipe)
+        with closing(workers.open(folder, settings.identity(), args.resume)) as work:
+            try:
+                search = Search(pipe, settings, work, workers)
+                outcome = search.run()
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(
+                    f"interrupted; finished work is kept in {folder}: repeat the command with "
+                    "--resume"
+                ) from None
+            if not workers.first:
+                return
+            report = write_results(outcome, search.verifier.video, args.out, _command(args))
     _print_outcome(outcome, args, report)
     if not outcome.met and not outcome.dense_is_best:
-        chosen = outcome.chosen
-        missed = outcome.settings.target.bounds.missed(chosen.quality)
-        figures = "".join(f", {name} {MEASURES[name].show(x)}" for name, x in missed.items())
-        by = "" if outcome.met_by == "measurement" else " by prediction from the given costs"
-        raise TargetMissed(
-            f"no plan reaches {settings.target}{by}: the best plan has {chosen.psnr_db:.2f} dB at "
-            f"{chosen.speedup:.2f}x{figures}, measured; it was written to {args.out}"
-        )
+        raise TargetMissed(f"{missed(outcome)}; it was written to {args.out}")
 
 
 def _dry_run(args: argparse.Namespace, settings: Settings) -> None:
@@ -215,7 +216,9 @@ def _dry_run(args: argparse.Namespace, settings: Settings) -> None:
     with Workers.connected() as workers:
         if not workers.first:
             return
-        stages = estimate(load(args.model, workers.place(args.device)), settings, workers.count)
+        pipe = load(args, workers.place(args.device))
+        settings = _fitted(settings, pipe)
+        stages = estimate(pipe, settings, workers.count)
     total = sum(stage.seconds for stage in stages)
     if args.json:
         result = {"stages": [stage._asdict() for stage in stages], "seconds": round(total, 1)}
@@ -232,8 +235,7 @@ def _print_outcome(outcome: Outcome, args: argparse.Namespace, report: Path) -> 
     chosen, target = outcome.chosen, outcome.settings.target
     dense = outcome.dense_is_best
     if args.json:
-        figures = outcome.plan.provenance | {"dense_is_best": dense}
-        print(json.dumps(finite(figures), indent=1))
+        print(json.dumps(finite(outcome.plan.provenance | {"dense_is_best": dense}), indent=1))
         return
     figures = [
         f"{measure.title} {measure.show(getattr(chosen.quality, name))}"
@@ -291,21 +293,26 @@ def _bundled(plan: Plan, path: Path) -> str:
 
 
 def _bench(args: argparse.Namespace) -> None:
+    from ajour.pipelines.calls import fit_call
     from ajour.pipelines.compiling import compiled
     from ajour.plan import Plan
-    from ajour.search.bench import bench
+    from ajour.search.bench import bench, searched_call
     from ajour.search.settings import prompts_of
     from ajour.search.setup import Setup
     from ajour.search.workers import Workers
 
     plan = Plan.load(args.plan)
-    model = args.model or _bundled(plan, args.plan)
-    searched = plan.provenance.get("call")
-    call = (searched if isinstance(searched, dict) else {}) | call_options(args)
-    prompts = prompts_of(args.prompts, plan.provenance.get("model"))[: args.verify]
+    searched = plan.provenance
+    if args.model is None:
+        args.model = _bundled(plan, args.plan)
+    if args.dtype is None and searched.get("dtype") in DTYPES:
+        args.dtype = searched["dtype"]
+    call = searched_call(plan) | call_options(args)
+    prompts = prompts_of(args.prompts, searched.get("model"))[: args.verify]
     check_out(args.out)
     with Workers.connected() as workers:
-        setup = Setup(load(model, workers.place(args.device)), call, args.backend)
+        pipe = load(args, workers.place(args.device))
+        setup = Setup(pipe, fit_call(pipe, call), args.backend)
         with compiled(setup.pipe, args.compile):
             result = bench(setup, plan, prompts, args.seed, workers)
         result["compiled"] = args.compile
@@ -318,25 +325,6 @@ def _bench(args: argparse.Namespace) -> None:
         return
     figures = {key: value for key, value in result.items() if isinstance(value, float)}
     print_figures(f"ajour bench, written to {args.out}", figures)
-
-
-def beside(out: Path, suffix: str) -> Path:
-    """A file beside a plan file: the suffix replaces `.json`; other names keep their dots."""
-    return out.with_name(out.name.removesuffix(".json") + suffix)
-
-
-def check_out(out: Path) -> None:
-    """Check that JSON can be written to a file, before any work.
-
-    Raises:
-        ValueError: if the name is that of a folder or of an HTML file, or its folder is a file.
-    """
-    if out.is_dir():
-        raise ValueError(f"--out {out} is a folder; name a file, such as {out / 'plan.json'}")
-    if out.suffix == ".html":
-        raise ValueError(f"--out {out} names a JSON file; give {out.with_suffix('.json')}")
-    if not out.parent.is_dir() and out.parent.exists():
-        raise ValueError(f"--out {out} cannot be written: {out.parent} is no folder")
 
 
 def duration(seconds: float) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ajour.lowering import density
 from ajour.schedule import DENSE, REUSE
-from ajour.search.bands import Bands
+from ajour.search.bands import Bands, steps_of
 from ajour.search.calibrate.prompt import (
     Calibration,
     Calibrator,
@@ -20,7 +20,8 @@ from ajour.search.calibrate.prompt import (
 )
 from ajour.search.provenance import origin, provenance
 from ajour.search.results import Outcome, VerifiedPlan
-from ajour.search.setup import RunShape, Setup, run_shape
+from ajour.search.setup import Setup
+from ajour.search.shape import RunShape, run_shape
 from ajour.search.solve.candidates import default_candidates
 from ajour.search.solve.joint import RunChoice, RunProblem
 from ajour.search.solve.plan import build_plan, single_patterns
@@ -31,7 +32,6 @@ from ajour.search.timing.layers import measure_costs
 from ajour.search.timing.passes import PassTimes, time_plan
 from ajour.search.units import array
 from ajour.search.verify.runs import Verifier, plan_key
-from ajour.steps import run_steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -56,7 +56,7 @@ class Search:
     """One search.
 
     Args:
-        pipe: a supported pipeline with one transformer, not enabled.
+        pipe: a supported pipeline, not enabled.
         settings: of the search.
         work: where finished units are kept.
         workers: the processes that share the work.
@@ -64,7 +64,7 @@ class Search:
         on_progress: called when errors and times are known, and after each verified plan.
 
     Raises:
-        TypeError: if the pipeline has no supported transformer, or more than one.
+        TypeError: if the pipeline cannot be searched, see `Setup` and `run_shape`.
         WorkError: if the work was begun on another device or with other weights, versions or
             candidates.
     """
@@ -87,7 +87,7 @@ class Search:
         prompt = settings.calibration[0]
         workers.first_only(work, "probe", lambda: asdict(run_shape(self.setup, prompt)))
         self.shape = work.read("probe", RunShape.from_dict)
-        self.bands = Bands(self.shape.noise_levels, settings.bands)
+        self.bands = Bands(self.shape.noise_levels, settings.bands, self.shape.cuts)
         self.candidates = dict(candidates or default_candidates(self.shape.grid))
         patterns = {name: pattern.to_dict() for name, pattern in self.candidates.items()}
         workers.claim(work, "identity/candidates", {"candidates": patterns})
@@ -215,14 +215,15 @@ class Search:
     def _time_plan(self, plan: Plan) -> PassTimes:
         """Times of a plan's passes, measured by the first process."""
         key, shape, prompt = f"{plan_key(plan)}/passes", self.shape, self.settings.calibration[0]
-        measure = partial(time_plan, self.setup, plan, shape.noise_levels, prompt, shape.passes)
+        given = self.setup, plan, shape.noise_levels, prompt, shape.passes, shape.cuts
+        measure = partial(time_plan, *given)
         self.workers.first_only(self.work, key, lambda: asdict(measure()))
         return self.work.read(key, PassTimes.from_dict)
 
 
 def _attention_seconds(plan: Plan, heads: Choice, bands: Bands, costs: Costs) -> float:
     """Predicted seconds in the operator of a run's mean sparse pass."""
-    steps = run_steps(plan.schedule, bands.noise_levels, plan.is_captured)
+    steps = steps_of(plan, bands.noise_levels, bands.cuts)
     seconds = [
         costs.attention(heads[bands.of(index)])
         for index, step in enumerate(steps)

@@ -10,9 +10,11 @@ import torch
 
 from ajour.patterns import Skip
 from ajour.pipelines.stopwatch import timed
+from ajour.search.bands import Bands
 from ajour.search.calibrate.errors import score
 from ajour.search.calibrate.prompt import layer_groups, probed_steps
-from ajour.search.setup import PROBE_STEPS, Setup, run_shape, uniform_plan
+from ajour.search.setup import Setup, uniform_plan
+from ajour.search.shape import run_shape
 from ajour.search.solve.candidates import default_candidates
 from ajour.search.solve.plan import COMPARED
 from ajour.search.timing.layers import layer_rows
@@ -45,19 +47,19 @@ def estimate(pipe: Any, settings: Settings, processes: int = 1) -> list[Stage]:
     model, prompt = setup.model, settings.calibration[0]
     run, run_seconds = timed(lambda: run_shape(setup, prompt, decode=True), setup.device)
     grid, steps, passes = run.grid, run.steps, run.passes
-    times = time_passes(setup, uniform_plan(setup.pipe.transformer, Skip()), prompt, PROBE_ROUNDS)
+    times = time_passes(setup, uniform_plan(setup.transformer, Skip()), prompt, PROBE_ROUNDS)
     dense_pass, skip_pass = (float(np.median(seconds)) for seconds in times.passes.values())
-    around = max(0.0, run_seconds - PROBE_STEPS * passes * skip_pass)  # text encoder and VAE
+    around = max(0.0, run_seconds - passes * skip_pass)  # text encoder and VAE
     layers, heads = model["layers"], model["heads"]
     candidates = default_candidates(grid)
     shape = (1, grid.seq_len, heads, model["head_dim"])
     q, k, v = (
-        torch.randn(shape, device=setup.device, dtype=setup.pipe.transformer.dtype)
-        for _ in range(3)
+        torch.randn(shape, device=setup.device, dtype=setup.transformer.dtype) for _ in range(3)
     )
     call = partial(score, q, k, v, grid, list(candidates.values()), None)
     scoring = min(timed(call, setup.device)[1] for _ in range(2))
-    bands = min(settings.bands, steps)
+    divided = Bands(run.noise_levels, settings.bands, run.cuts)
+    bands = len(divided.starts)
     sparse_pass = skip_pass + SPARSE_SHARE * max(0.0, dense_pass - skip_pass)
     dense_run = steps * passes * dense_pass
     sparse_run = steps * passes * sparse_pass + around
@@ -65,7 +67,7 @@ def estimate(pipe: Any, settings: Settings, processes: int = 1) -> list[Stage]:
     timed_plans, verified_plans = USUAL_TRIES[settings.target.kind]
     per_prompt = (
         dense_run
-        + len(probed_steps(steps)) * len(layer_groups(layers)) * dense_pass
+        + len(probed_steps(divided)) * len(layer_groups(layers)) * dense_pass
         + bands * passes * layers * scoring
         + (bands + 1) / 2 * steps * passes * sparse_pass  # from the start of each band on
     )
@@ -73,6 +75,7 @@ def estimate(pipe: Any, settings: Settings, processes: int = 1) -> list[Stage]:
     mixed = rows // layers * sparse_pass
     plan_timing = (ROUNDS + 1) * (dense_pass + bands * sparse_pass)
     prompts = -(-verification // processes)
+    where = " of the first of two transformers" if len(setup.transformers) > 1 else ""
     stages = {
         "calibrate": (
             f"{calibration} prompts, {len(candidates)} candidates on {layers} x {heads} heads in "
@@ -80,7 +83,7 @@ def estimate(pipe: Any, settings: Settings, processes: int = 1) -> list[Stage]:
             -(-calibration // processes) * per_prompt,
         ),
         "time": (
-            f"{rows} layers of one pattern or mixed, in whole passes, {ROUNDS} times",
+            f"{rows} layers of one pattern or mixed, in whole passes{where}, {ROUNDS} times",
             (ROUNDS + 1) * (dense_pass + skip_pass + mixed),
         ),
         "dense": (f"{verification} verification prompts", prompts * (dense_run + around)),

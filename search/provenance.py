@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ajour.pipelines.machine import device_name, versions
-from ajour.search.settings import digest
+from ajour.search.settings import described, digest
 from ajour.search.work import rounded
 
 if TYPE_CHECKING:
@@ -25,13 +26,14 @@ VERIFIED = (
 """Figures of the chosen plan."""
 
 
-def fingerprint(transformer: torch.nn.Module) -> str:
-    """Sixteen hex digits that stand for a model's weights: shapes and sampled values.
+def fingerprint(*transformers: torch.nn.Module) -> str:
+    """Sixteen hex digits that stand for the weights of models: shapes and sampled values.
 
-    Weights that are offloaded out of the module count by their shape alone.
+    Weights that are offloaded out of a module count by their shape alone.
     """
     hashed = hashlib.sha256()
-    for name, value in sorted(transformer.state_dict().items()):
+    weights = (sorted(transformer.state_dict().items()) for transformer in transformers)
+    for name, value in chain.from_iterable(weights):
         hashed.update(f"{name} {tuple(value.shape)} ".encode())
         if value.is_meta:
             continue
@@ -44,10 +46,10 @@ def fingerprint(transformer: torch.nn.Module) -> str:
 def origin(setup: Setup) -> dict[str, Any]:
     """Pipeline, weights, device and versions of this process, as JSON."""
     return {
-        "pipeline": type(setup.pipe).__name__,
-        "fingerprint": fingerprint(setup.pipe.transformer),
+        "pipeline": setup.name,
+        "fingerprint": fingerprint(*setup.transformers),
         "device": device_name(setup.device),
-        "dtype": str(setup.pipe.transformer.dtype).removeprefix("torch."),
+        "dtype": setup.dtype,
         "versions": versions(),
     }
 
@@ -59,9 +61,10 @@ def provenance(setup: Setup, outcome: Outcome) -> dict[str, Any]:
     return {
         "made_by": "ajour search",
         "model": settings.model,
+        **({} if settings.lora is None else {"lora": settings.lora}),
         **origin(setup),
         "grid": str(outcome.grid),
-        "call": dict(settings.call),
+        "call": described(settings.call),
         "steps": len(outcome.bands.noise_levels),
         "seed": settings.seed,
         "prompts": digest([settings.calibration, settings.verification]),

@@ -175,3 +175,15 @@ class Outcome:
             "cost_model_error": self.costs.error,
             "settings": self.settings.to_dict(),
         }
+
+
+def missed(outcome: Outcome) -> str:
+    """What to say if no plan reaches the target."""
+    chosen = outcome.chosen
+    bounds = outcome.settings.target.bounds.missed(chosen.quality)
+    figures = "".join(f", {name} {MEASURES[name].show(value)}" for name, value in bounds.items())
+    by = "" if outcome.met_by == "measurement" else " by prediction from the given costs"
+    return (
+        f"no plan reaches {outcome.settings.target}{by}: the best plan has {chosen.psnr_db:.2f} dB "
+        f"at {chosen.speedup:.2f}x{figures}, measured"
+    )

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ajour.search.bounds import Bounds
 
 if TYPE_CHECKING:
+    from ajour.search.setup import PipelineCall
     from ajour.search.timing.costs import Costs
 
 KINDS = {
@@ -69,7 +74,9 @@ class Settings:
         target: what to reach.
         calibration: prompts to measure on, seeded `seed`, `seed + 1` and so on.
         verification: other prompts to verify on, seeded after those.
-        call: further arguments of the pipeline's call.
+        call: how the pipeline is run, see `Setup`.
+        lora: folder, file or Hub id of a LoRA that the pipeline has loaded.
+        dtype: that the pipeline was loaded in; None for the usual one.
         seed: the first seed.
         bands: bands of steps that may get different assignments.
         reuse: whether steps may be reused.
@@ -81,7 +88,9 @@ class Settings:
     target: Target
     calibration: tuple[str, ...]
     verification: tuple[str, ...]
-    call: dict[str, Any] = field(default_factory=dict)
+    call: PipelineCall = field(default_factory=dict)
+    lora: str | None = None
+    dtype: str | None = None
     seed: int = 0
     bands: int = 5
     reuse: bool = True
@@ -89,8 +98,9 @@ class Settings:
     costs: Costs | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types."""
-        return dict(json.loads(json.dumps(asdict(self))))
+        """As plain JSON types; what the call has of other types is described."""
+        values = asdict(replace(self, call={})) | {"call": described(self.call)}
+        return dict(json.loads(json.dumps(values)))
 
     def identity(self) -> dict[str, Any]:
         """The settings that measurements depend on: all but the target.
@@ -98,6 +108,44 @@ class Settings:
         A `Search` adds the pipeline's origin and the candidates.
         """
         return {name: value for name, value in self.to_dict().items() if name != "target"}
+
+
+def described(call: Any) -> Any:
+    """How a pipeline is run, or a part of that, as JSON.
+
+    Plain values stay. Arrays, tensors, images and functions become a text with a digest of their
+    content, so that two of them can be told apart.
+    """
+    if call is None or isinstance(call, str | int | float):
+        return call
+    if isinstance(call, Mapping):
+        return {str(name): described(value) for name, value in call.items()}
+    if isinstance(call, list | tuple):
+        return [described(value) for value in call]
+    if callable(call) and not hasattr(call, "__array__"):
+        name = getattr(call, "__qualname__", type(call).__qualname__)
+        return f"<function {name} {digest(_source(call))}>"
+    value = call.detach().cpu().float() if hasattr(call, "detach") else call
+    array = np.ascontiguousarray(value)
+    if array.dtype.hasobject:
+        return f"<{type(call).__name__}>"
+    content = hashlib.sha256(array.tobytes()).hexdigest()[:12]
+    return f"<{type(call).__name__} {'x'.join(map(str, array.shape))} {content}>"
+
+
+def is_described(value: Any) -> bool:
+    """Whether a value of a described call, or a part of it, stands for something else."""
+    if isinstance(value, dict | list):
+        return any(map(is_described, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, str) and value.startswith("<") and value.endswith(">")
+
+
+def _source(function: Any) -> str:
+    """Source text of a function; empty if there is none."""
+    try:
+        return inspect.getsource(function)
+    except (OSError, TypeError):
+        return ""
 
 
 def digest(data: Any) -> str:

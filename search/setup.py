@@ -2,66 +2,98 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from ajour.grid import TokenGrid
-from ajour.patterns import Skip
 from ajour.pipelines.auto import model_of
+from ajour.pipelines.calls import explaining
 from ajour.pipelines.devices import pipeline_device
 from ajour.pipelines.enable import sparse, transformers_of
+from ajour.pipelines.generate import timed_sample
+from ajour.pipelines.locate import TRANSFORMERS
 from ajour.pipelines.session import session_of
+from ajour.pipelines.steps import watch_steps
 from ajour.plan import Plan
-from ajour.quoting import quoted
 from ajour.schedule import Phase, Schedule
-from ajour.search.units import count, entries, number
-from ajour.search.work import rounded
+from ajour.search.running import RunEnded, ending, first_tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from ajour.patterns import Pattern
+    from ajour.pipelines.generate import Sample
     from ajour.pipelines.session import Session
 
-PROBE_STEPS = 2
-"""Steps of the short run that shows what a run consists of."""
+PipelineCall = Mapping[str, Any] | Callable[[Any, str, torch.Generator], Any]
+"""How a pipeline is run: arguments of its call, or a function of pipeline, prompt and generator."""
+
+GIVEN = ("prompt", "generator", "output_type", "callback_on_step_end")
+"""Arguments of a pipeline's call that a search sets itself."""
+
+
+class FirstCall(NamedTuple):
+    """The first call of a run's transformers: which one, arguments and named arguments."""
+
+    transformer: torch.nn.Module
+    args: Any
+    kwargs: Any
 
 
 @dataclass(frozen=True)
 class Setup:
-    """A pipeline that is not enabled, further arguments of its call, and the operator's backend.
+    """A pipeline that is not enabled, how it is run, and the operator's backend.
 
-    Without a backend, the operator chooses.
+    Args:
+        pipe: a pipeline with a `transformer`, and perhaps a `transformer_2` of the same shape that
+            takes over within a run.
+        call: further arguments of the pipeline's call; or a function that is called with the
+            pipeline, a prompt and a generator, runs the pipeline once and returns its pictures.
+        backend: without one, the operator chooses.
 
     Raises:
-        TypeError: if the pipeline has no transformer, more than one, or only a second one.
+        TypeError: if the pipeline has no such transformers.
+        ValueError: if the call has arguments that the search sets.
     """
 
     pipe: Any
-    call: Mapping[str, Any] = field(default_factory=dict)
+    call: PipelineCall = field(default_factory=dict)
     backend: str | None = None
 
     def __post_init__(self) -> None:
-        name = type(self.pipe).__name__
-        if len(transformers_of(self.pipe)) > 1:
-            raise TypeError(
-                f"{name} has two transformers; ajour search and ajour bench handle one. "
-                "A plan can be given to each: ajour.enable(pipe.transformer, plan, "
-                "scheduler=pipe.scheduler)"
-            )
-        if getattr(self.pipe, "transformer", None) is None:
-            raise TypeError(
-                f"{name} has a transformer_2 but no transformer; ajour search and ajour bench "
-                "handle pipelines with just a transformer"
-            )
+        _check_transformers(self.pipe)
+        if callable(self.call):
+            return
+        if given := sorted(set(self.call) & set(GIVEN)):
+            raise ValueError(f"a search sets {', '.join(given)} itself; leave it out of the call")
+
+    @property
+    def name(self) -> str:
+        """The pipeline's class."""
+        return type(self.pipe).__name__
+
+    @property
+    def transformers(self) -> list[torch.nn.Module]:
+        """The transformers in the order of a run: one or two."""
+        return transformers_of(self.pipe)
+
+    @property
+    def transformer(self) -> Any:
+        """The first transformer; a second one has the same shape and dtype."""
+        return self.transformers[0]
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of the transformers, such as `bfloat16`."""
+        return str(self.transformer.dtype).removeprefix("torch.")
 
     @property
     def model(self) -> dict[str, Any]:
         """The `model` of plans for this pipeline: class, layers, heads, head_dim."""
-        return model_of(self.pipe.transformer)
+        return model_of(self.transformer)
 
     @property
     def device(self) -> torch.device:
@@ -74,30 +106,98 @@ class Setup:
         with sparse(self.pipe, plan, backend=self.backend, strict=strict):
             yield session_of(self.pipe)
 
-    def latents(self, prompt: str, seed: int) -> torch.Tensor:
-        """The final latents of one run, on the CPU in float32; the initial noise is made there."""
-        generator = torch.Generator().manual_seed(seed)
-        output = self.pipe(prompt, generator=generator, output_type="latent", **self.call)
-        return first_tensor(output).float().cpu()
+    def run(self, prompt: str, seed: int, **wanted: Any) -> Any:
+        """One run of the pipeline; the initial noise is made on the CPU.
 
-    def first_call(self, prompt: str) -> tuple[Any, Any]:
-        """Arguments and named arguments of the transformer's first call; the run ends there."""
+        Args:
+            prompt: not used if the call has embeddings of a prompt.
+            seed: of the noise.
+            wanted: arguments that a function as call does not get, such as `output_type`.
+
+        Returns:
+            What the pipeline or the function returned.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        if callable(self.call):
+            return self.call(self.pipe, prompt, generator)
+        if not takes_embeddings(self.call):
+            wanted["prompt"] = prompt
+        with explaining(self.pipe, self.call):
+            return self.pipe(generator=generator, **self.call, **wanted)
+
+    def sample(self, prompt: str, seed: int, label: str) -> Sample:
+        """Pictures and denoising time of one run; `label` is the progress bar's text."""
+        return timed_sample(self.pipe, lambda: self.run(prompt, seed, output_type="np"), label)
+
+    def latents(self, prompt: str, seed: int, steps: int | None = None) -> torch.Tensor:
+        """The final latents of one run, on the CPU in float32.
+
+        The run of a function ends after `steps` steps, if they are given, and decodes nothing.
+        """
+        latest: list[torch.Tensor] = []
+
+        def note(_: Any, latents: torch.Tensor) -> None:
+            latest.append(latents)
+            if callable(self.call) and len(latest) == steps:
+                raise RunEnded
+
+        output = None
+        with watch_steps(self.pipe.scheduler, note), ending(self.pipe):
+            output = self.run(prompt, seed, output_type="latent")
+        latents = latest[-1] if callable(self.call) else first_tensor(output)
+        return latents.float().cpu()
+
+    def first_call(self, prompt: str) -> FirstCall:
+        """The first call of a transformer; the run ends there.
+
+        Raises:
+            RuntimeError: if there was none.
+        """
+        calls: list[FirstCall] = []
 
         def end(module: torch.nn.Module, args: Any, kwargs: Any) -> None:
-            raise _RunEnded(args, kwargs)
+            calls.append(FirstCall(module, args, kwargs))
+            raise RunEnded
 
-        hook = self.pipe.transformer.register_forward_pre_hook(end, with_kwargs=True)
-        try:
-            self.pipe(prompt, output_type="latent", **self.call)
-        except _RunEnded as ended:
-            return ended.args
-        finally:
-            hook.remove()
-        raise RuntimeError(f"{type(self.pipe).__name__} did not call its transformer")
+        with ExitStack() as undo:
+            for transformer in self.transformers:
+                hook = transformer.register_forward_pre_hook(end, prepend=True, with_kwargs=True)
+                undo.callback(hook.remove)
+            undo.enter_context(ending(self.pipe))
+            self.run(prompt, 0, output_type="latent")
+        if not calls:
+            raise RuntimeError(f"{self.name} did not call its transformer")
+        return calls[0]
 
 
-class _RunEnded(Exception):
-    """Ends a run once its transformer was called, with the arguments of the call."""
+def takes_embeddings(call: Mapping[str, Any]) -> bool:
+    """Whether a call has embeddings of its prompt, so that a prompt cannot be given."""
+    return any(name.startswith("prompt_embeds") for name in call)
+
+
+def _check_transformers(pipe: Any) -> None:
+    """Raise TypeError unless a search can handle a pipeline's transformers."""
+    name, transformers = type(pipe).__name__, transformers_of(pipe)
+    held = [part for part in TRANSFORMERS if vars(pipe).get(part) is not None]
+    if held not in (["transformer"], ["transformer", "transformer_2"]):
+        raise TypeError(
+            f"{name} has {' and '.join(held)}; ajour search and ajour bench handle pipelines with "
+            "a transformer, and perhaps a transformer_2 that takes over within a run"
+        )
+    models = [
+        model_of(part) | {"dtype": str(part.dtype).removeprefix("torch.")} for part in transformers
+    ]
+    differing = [
+        f"{key} {value!r} != {models[-1][key]!r}"
+        for key, value in models[0].items()
+        if value != models[-1][key]
+    ]
+    if differing:
+        raise TypeError(
+            f"the two transformers of {name} differ: {', '.join(differing)} (transformer != "
+            "transformer_2). A search makes one plan for both. Plans for each can be given by "
+            "ajour.enable(pipe.transformer, plan, scheduler=pipe.scheduler)"
+        )
 
 
 def uniform_plan(transformer: torch.nn.Module, pattern: Pattern) -> Plan:
@@ -109,60 +209,3 @@ def uniform_plan(transformer: torch.nn.Module, pattern: Pattern) -> Plan:
     assignment = ((pattern.kind,) * model["heads"],) * model["layers"]
     schedule = Schedule((Phase(1.0, "everything"),))
     return Plan(model, {pattern.kind: pattern}, {"everything": assignment}, schedule)
-
-
-def first_tensor(output: Any) -> torch.Tensor:
-    """The first tensor of what a model or pipeline returned."""
-    values = output.values() if isinstance(output, dict) else output
-    return next(iter(values))
-
-
-@dataclass(frozen=True)
-class RunShape:
-    """A run's token grid, noise levels of its steps, and passes of the transformer per step."""
-
-    grid: TokenGrid
-    noise_levels: tuple[float, ...]
-    passes: int
-
-    @property
-    def steps(self) -> int:
-        """Denoising steps."""
-        return len(self.noise_levels)
-
-    @classmethod
-    def from_dict(cls, data: Any) -> RunShape:
-        """From the output of `asdict`, or JSON of it.
-
-        Raises:
-            ValueError: if the data has another form.
-        """
-        data = entries(data, [field.name for field in fields(cls)])
-        grid = entries(data["grid"], [field.name for field in fields(TokenGrid)])
-        if not all(type(extent) is int for extent in grid.values()):
-            raise ValueError(f"a grid has integers, got {quoted(grid)}")
-        levels = tuple(number(level, 0) for level in data["noise_levels"])
-        if not levels or max(levels) > 1:
-            raise ValueError(f"noise levels are from 0 to 1, got {quoted(levels)}")
-        return cls(TokenGrid(**grid), levels, count(data["passes"]))
-
-
-def run_shape(setup: Setup, prompt: str, decode: bool = False) -> RunShape:
-    """Run two steps of a pipeline without attention, and decode the latents if asked to.
-
-    Raises:
-        RuntimeError: if the operator cannot run its attention, with the reason.
-    """
-    calls: list[Any] = []
-    with setup.enabled(uniform_plan(setup.pipe.transformer, Skip()), strict=True) as session:
-        setup.first_call(prompt)
-        noise_levels = tuple(rounded(session.noise_levels))
-        hook = setup.pipe.transformer.register_forward_pre_hook(lambda *_: calls.append(None))
-        short = dict(setup.call) | {"num_inference_steps": PROBE_STEPS}
-        try:
-            setup.pipe(prompt, **short if decode else short | {"output_type": "latent"})
-        finally:
-            hook.remove()
-        grid = session.runtimes[0].grid
-    assert grid is not None  # strict
-    return RunShape(grid, noise_levels, len(calls) // PROBE_STEPS)

@@ -42,12 +42,14 @@ class Workers:
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             yield cls()
             return
-        if not dist.is_initialized():
+        own = not dist.is_initialized()
+        if own:
             dist.init_process_group("gloo", timeout=PATIENCE)
         try:
             yield cls(dist.get_rank(), dist.get_world_size())
         finally:
-            dist.destroy_process_group()
+            if own:
+                dist.destroy_process_group()
 
     def place(self, device: str | None = None) -> str | None:
         """Choose the device of this process, and make it the current GPU if it is one.

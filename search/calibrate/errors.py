@@ -16,7 +16,6 @@ import numpy as np
 from ajour.capture import Importance
 from ajour.pipelines.auto import model_of
 from ajour.scoring import head_errors, lay_out, sample_queries
-from ajour.search.bands import Bands
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,14 +33,20 @@ SAMPLES = 256
 
 @dataclass(eq=False)
 class ErrorMeter:
-    """Scores every layer of a running pipeline in the middle step of each band.
+    """Scores every layer of a running pipeline in some of its steps.
 
-    Give it to `listen` of the first runtime of a session that runs dense attention by the operator.
+    Give it to `listen` of the runtimes of a session that runs dense attention by the operator.
+
+    Args:
+        session: the session.
+        candidates: C patterns.
+        steps: indices among the steps that the run computes.
+        samples: queries that errors are measured on.
     """
 
     session: Session
     candidates: Sequence[Pattern]
-    bands: int
+    steps: Sequence[int]
     samples: int = SAMPLES
     _scores: dict[tuple[int, int], list[NDArray[np.float64]]] = field(default_factory=dict)
 
@@ -54,33 +59,32 @@ class ErrorMeter:
         out: torch.Tensor,
         grid: TokenGrid,
     ) -> None:
-        """Score a layer's attention if its step is the middle of a band."""
-        middles = Bands(self.session.noise_levels, self.bands).middles
-        if self.session.step in middles:
-            weight = self.session.runtimes[0].output_weight(layer, out)
+        """Score a layer's attention if its step is one of the steps."""
+        step = self.session.position
+        if step in self.steps:
+            weight = self.session.latest.output_weight(layer, out)
             scores = score(q, k, v, grid, self.candidates, weight, self.samples)
-            place = middles.index(self.session.step), layer
-            self._scores.setdefault(place, []).append(scores)
+            self._scores.setdefault((step, layer), []).append(scores)
 
     def errors(self) -> NDArray[np.float64]:
-        """(bands, layers, heads, C): mean over the passes that were scored.
+        """(steps, layers, heads, C): mean over the passes that were scored.
 
         Raises:
-            RuntimeError: if a layer was not scored in some band.
+            RuntimeError: if a layer was not scored in some step.
         """
-        bands = len(Bands(self.session.noise_levels, self.bands).starts)
-        layers = model_of(self.session.runtimes[0].transformer)["layers"]
-        missing = [place for place in np.ndindex(bands, layers) if place not in self._scores]
+        layers = range(model_of(self.session.runtimes[0].transformer)["layers"])
+        places = [(step, layer) for step in self.steps for layer in layers]
+        missing = [place for place in places if place not in self._scores]
         if missing:
             raise RuntimeError(
-                f"{len(missing)} of {bands * layers} measurements are missing: the pipeline did "
+                f"{len(missing)} of {len(places)} measurements are missing: the pipeline did "
                 "not run every layer in every band of steps; give more steps or turn off what "
                 "skips layers"
             )
         return np.array(
             [
-                [np.mean(self._scores[band, layer], axis=0) for layer in range(layers)]
-                for band in range(bands)
+                [np.mean(self._scores[step, layer], axis=0) for layer in layers]
+                for step in self.steps
             ]
         )
 

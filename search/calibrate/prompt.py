@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ajour.patterns import Captured, Full
-from ajour.schedule import PAST
 from ajour.search.bands import Bands
 from ajour.search.calibrate.errors import ErrorMeter
 from ajour.search.calibrate.trajectory import Trajectory, relative_error
@@ -47,13 +47,13 @@ class Calibration:
     Attributes:
         errors: (bands, layers, heads, C), of every candidate on every head.
         trial: (bands, layers), sums of errors of the heads under the trial choice.
-        influence: (probed steps, layers), relative squared error of the transformer's output per
+        influence: (probed steps, layers), relative squared error of a transformer's output per
             unit of a layer's summed head errors.
         onset: (bands,), relative squared error of the final latents if the trial choice holds from
             each band to the end.
         changes: (steps, steps), inner products of changes from step to step, see `Changes`.
         reuse: (bands,), relative squared error of the final latents if the middle step of a band
-            is reused alone; 0 where that is the first step of the run.
+            is reused alone; 0 where that is the first step of the run or of a transformer.
     """
 
     errors: NDArray[np.float64]
@@ -113,7 +113,7 @@ class Calibrator:
     @property
     def steps(self) -> list[int]:
         """The probed steps."""
-        return probed_steps(len(self.bands.noise_levels))
+        return probed_steps(self.bands)
 
     @property
     def units(self) -> int:
@@ -150,9 +150,9 @@ class Calibrator:
         trial = np.take_along_axis(errors, choice[..., None], -1)[..., 0].sum(axis=-1)
 
         def influence(number: int) -> Any:
-            band, trajectory = self.bands.of(self.steps[number]), dense().trajectory
-            passes = len(trajectory.outputs) // steps
-            call = trajectory.calls[number * passes]  # one pass of the step is enough
+            step, trajectory = self.steps[number], dense().trajectory
+            band = self.bands.of(step)
+            call = next(call for call in trajectory.calls if call.step == step)  # one is enough
             ratios = np.zeros(trial.shape[1])
             for group in layer_groups(len(ratios)):
                 change = self._change(trajectory, call, choice[band], group)
@@ -162,24 +162,24 @@ class Calibrator:
         def onset(band: int) -> Any:
             late = choice.copy()
             late[:band] = DENSE_BAND
-            share = self.bands.starts[band] / steps
             plan = build_plan(self.setup.model, self.candidates, late, self.bands)
             trajectory, exact = dense().trajectory, dense().latents
-            with self.setup.enabled(plan), trajectory.replay(share):
-                return rounded(relative_error(self.setup.latents(prompt, seed), exact))
+            with self.setup.enabled(plan), trajectory.replay(self.bands.starts[band]):
+                return rounded(relative_error(self._latents(prompt, seed), exact))
 
         changes = unit("changes", (steps, steps), lambda: rounded(dense().changes, 8))
 
         def reuse(band: int) -> Any:
             step = self.bands.middles[band]
-            if step == 0:
+            table = changes_of(changes, self.bands)
+            if not table.history(step):
                 return 0.0
-            gap = one_step(Changes(changes, self.bands.noise_levels), step)
+            gap = one_step(table, step)
             heads = np.full(errors.shape[:3], DENSE_BAND)
             plan = build_plan(self.setup.model, self.candidates, heads, self.bands, [gap])
             trajectory, exact = dense().trajectory, dense().latents
-            with self.setup.enabled(plan), trajectory.replay(step / steps):
-                return rounded(relative_error(self.setup.latents(prompt, seed), exact))
+            with self.setup.enabled(plan), trajectory.replay(step):
+                return rounded(relative_error(self._latents(prompt, seed), exact))
 
         bands = range(len(trial))
         influences = [
@@ -192,15 +192,20 @@ class Calibrator:
             errors, trial, np.array(influences), np.array(onsets), changes, np.array(reuses)
         )
 
+    def _latents(self, prompt: str, seed: int) -> torch.Tensor:
+        return self.setup.latents(prompt, seed, len(self.bands.noise_levels))
+
     def _run_dense(self, prompt: str, seed: int) -> DenseRun:
         trajectory = Trajectory(self.setup.pipe)
-        with self.setup.enabled(uniform_plan(self.setup.pipe.transformer, Full())) as session:
-            meter = ErrorMeter(session, list(self.candidates.values()), self.bands.most)
-            with (
-                session.runtimes[0].listen(meter),
-                trajectory.record(lambda: session.step in self.steps),
-            ):
-                latents = self.setup.latents(prompt, seed)
+        with (
+            self.setup.enabled(uniform_plan(self.setup.transformer, Full())) as session,
+            ExitStack() as listening,
+        ):
+            meter = ErrorMeter(session, list(self.candidates.values()), self.bands.middles)
+            for runtime in session.runtimes:
+                listening.enter_context(runtime.listen(meter))
+            with trajectory.record(self.steps):
+                latents = self._latents(prompt, seed)
             changes = trajectory.changes(latents)
             return DenseRun(meter.errors(), latents, trajectory, changes)
 
@@ -212,7 +217,10 @@ class Calibrator:
         choice[layers] = trial[layers]
         plan = build_plan(self.setup.model, self.candidates, choice[None], Bands((1.0,), 1))
         (name,) = plan.assignments
-        with self.setup.enabled(plan) as session, session.runtimes[0].run_as(name):
+        with (
+            self.setup.enabled(plan) as session,
+            session.runtime_of(call.transformer).run_as(name),
+        ):
             return trajectory.change(call)
 
     def _trial_choice(self, errors: NDArray[np.float64]) -> Choice:
@@ -239,9 +247,11 @@ def layer_groups(layers: int) -> list[NDArray[np.int64]]:
     return np.array_split(np.arange(layers), min(layers, GROUPS))
 
 
-def probed_steps(steps: int) -> list[int]:
-    """The steps in which each layer's influence is measured: one early, one late."""
-    return sorted({steps // 4, 3 * steps // 4})
+def probed_steps(bands: Bands) -> list[int]:
+    """The steps that each layer's influence is measured in: one early, one late of each model."""
+    return sorted(
+        {start + part * (end - start) // 4 for start, end in bands.stages for part in (1, 3)}
+    )
 
 
 def weighted_errors(calibrations: Sequence[Calibration], bands: Bands) -> NDArray[np.float64]:
@@ -253,12 +263,21 @@ def weighted_errors(calibrations: Sequence[Calibration], bands: Bands) -> NDArra
 def weights(calibrations: Sequence[Calibration], bands: Bands) -> NDArray[np.float64]:
     """Squared error of the result per unit of a head's error: (bands, layers).
 
-    A layer counts by its influence on the transformer's output at the nearest probed step, a band
+    A layer counts by its influence on its transformer's output at the nearest probed step, a band
     by what the result loses from going sparse one band earlier; both are means over the prompts.
     """
     onset = np.mean([calibration.onset for calibration in calibrations], axis=0)
-    probed = np.array(probed_steps(len(bands.noise_levels)))
-    nearest = np.abs(np.array(bands.middles)[:, None] - probed).argmin(axis=1)
+    probed = probed_steps(bands)
+    nearest = [
+        min(
+            range(len(probed)),
+            key=lambda i: (
+                bands.stage_of(probed[i]) != bands.stage_of(step),
+                abs(probed[i] - step),
+            ),
+        )
+        for step in bands.middles
+    ]
     influences = np.maximum([calibration.influence for calibration in calibrations], 1e-9)
     influence = np.exp(np.log(influences).mean(axis=0))[nearest]
     trials = np.mean([calibration.trial for calibration in calibrations], axis=0)
@@ -271,14 +290,19 @@ def weights(calibrations: Sequence[Calibration], bands: Bands) -> NDArray[np.flo
 
 
 def one_step(changes: Changes, step: int) -> Gap:
-    """The gap of one reused step after computed steps."""
-    return changes.gap(tuple(range(step - 1, max(step - 1 - PAST, -1), -1)), 1)
+    """The gap of one reused step after computed steps of the same transformer."""
+    return changes.gap(changes.history(step), 1)
+
+
+def changes_of(products: NDArray[np.float64], bands: Bands) -> Changes:
+    """Changes of the output in a run with these bands."""
+    return Changes(products, bands.noise_levels, bands.cuts)
 
 
 def mean_changes(calibrations: Sequence[Calibration], bands: Bands) -> Changes:
     """Changes of the output, mean over the prompts."""
     products = np.mean([calibration.changes for calibration in calibrations], axis=0)
-    return Changes(np.asarray(products), bands.noise_levels)
+    return changes_of(np.asarray(products), bands)
 
 
 def reuse_gains(calibrations: Sequence[Calibration], bands: Bands) -> NDArray[np.float64]:
@@ -290,9 +314,9 @@ def reuse_gains(calibrations: Sequence[Calibration], bands: Bands) -> NDArray[np
     middles = bands.middles
     logs: dict[int, list[float]] = {}
     for calibration in calibrations:
-        changes = Changes(calibration.changes, bands.noise_levels)
+        changes = changes_of(calibration.changes, bands)
         for step, measured in zip(middles, calibration.reuse, strict=True):
-            if step and measured > 0:
+            if measured > 0:
                 predicted = max(one_step(changes, step).error, 1e-12)
                 logs.setdefault(step, []).append(float(np.log(measured / predicted)))
     steps = np.arange(len(bands.noise_levels))

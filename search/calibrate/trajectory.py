@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from functools import wraps
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from ajour.search.setup import first_tensor
+from ajour.pipelines.enable import transformers_of
+from ajour.pipelines.steps import watch_steps
+from ajour.search.running import answering, first_tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Container, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
 
 
 class Call(NamedTuple):
-    """One call of a transformer: arguments, named arguments and output."""
+    """One call of a transformer: its step, the transformer, arguments and output."""
 
+    step: int
+    transformer: Any
     args: Any
     kwargs: Any
     output: Any
 
 
 class Trajectory:
-    """The outputs of a pipeline's transformer in one dense run, and some of its calls.
+    """The outputs of a pipeline's transformers in one dense run, and some of their calls.
 
     A replayed run takes the first outputs from here. The scheduler still does all its steps, so
     multistep schedulers arrive at the middle in the right state.
@@ -35,44 +38,38 @@ class Trajectory:
         pipe: the pipeline.
 
     Attributes:
-        outputs: one for each call of the recorded run.
+        outputs: step and output of each call of the recorded run.
         calls: those that were kept with their arguments.
         guided: what the scheduler was given in each step: outputs with guidance, flat.
     """
 
     def __init__(self, pipe: Any) -> None:
-        self.transformer: Any = pipe.transformer
+        self.transformers = transformers_of(pipe)
         self.scheduler: Any = pipe.scheduler
-        self.outputs: list[Any] = []
+        self.outputs: list[tuple[int, Any]] = []
         self.calls: list[Call] = []
         self.guided: list[torch.Tensor] = []
 
     @contextmanager
-    def record(self, keeps: Callable[[], bool]) -> Iterator[None]:
-        """Record a run within the block, and the calls that `keeps` wants with arguments."""
+    def record(self, kept: Container[int] = ()) -> Iterator[None]:
+        """Record a run within the block, and the calls of the `kept` steps with arguments."""
         self.outputs, self.calls, self.guided = [], [], []
 
-        def note(module: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            self.outputs.append(output)
-            if keeps():
-                self.calls.append(Call(args, kwargs, output))
+        def note(transformer: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            step = len(self.guided)
+            self.outputs.append((step, output))
+            if step in kept:
+                self.calls.append(Call(step, transformer, args, kwargs, output))
 
-        method, of_instance = self.scheduler.step, vars(self.scheduler).get("step")
-
-        @wraps(method)  # pipelines read its signature
-        def step(model_output: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        def note_step(model_output: torch.Tensor, _: torch.Tensor) -> None:
             self.guided.append(model_output.detach().float().flatten())
-            return method(model_output, *args, **kwargs)
 
-        hook = self.transformer.register_forward_hook(note, with_kwargs=True)
-        self.scheduler.step = step
-        try:
+        with ExitStack() as undo:
+            for transformer in self.transformers:
+                hook = transformer.register_forward_hook(note, with_kwargs=True)
+                undo.callback(hook.remove)
+            undo.enter_context(watch_steps(self.scheduler, note_step))
             yield
-        finally:
-            hook.remove()
-            del self.scheduler.step
-            if of_instance is not None:
-                self.scheduler.step = of_instance
 
     def changes(self, latents: torch.Tensor) -> NDArray[np.float64]:
         """Inner products of the changes from step to step, see `Changes`: (steps, steps).
@@ -86,31 +83,22 @@ class Trajectory:
         return (changes @ changes.T).double().cpu().numpy() / spread
 
     @contextmanager
-    def replay(self, share: float) -> Iterator[None]:
-        """Within the block, answer the first calls, a share of 0 to 1, from the recording."""
-        answered = round(share * len(self.outputs))
-        transformer = self.transformer
-        # accelerate's hooks, for example, set a forward on the instance.
-        compute, of_instance = transformer.forward, vars(transformer).get("forward")
-        calls = 0
+    def replay(self, until: int) -> Iterator[None]:
+        """Within the block, answer the calls of the steps before `until` from the recording."""
+        known = [output for step, output in self.outputs if step < until]
+        calls = iter(known)
 
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            return self.outputs[calls - 1] if calls <= answered else compute(*args, **kwargs)
+        def answer(_: int, compute: Callable[[], Any]) -> Any:
+            output = next(calls, None)
+            return compute() if output is None else output
 
-        transformer.forward = forward
-        try:
+        with answering(self.transformers, answer):
             yield
-        finally:
-            del transformer.forward
-            if of_instance is not None:
-                transformer.forward = of_instance
 
     def change(self, call: Call) -> float:
         """Relative squared error of a kept call's output if it is computed again now."""
         with torch.no_grad():
-            output = self.transformer(*call.args, **call.kwargs)
+            output = call.transformer(*call.args, **call.kwargs)
         exact, changed = (first_tensor(x).double() for x in (call.output, output))
         return float((changed - exact).square().sum()) / float(exact.square().sum())
 

@@ -3,6 +3,8 @@
 A reused output differs from the output that the transformer would have computed by a combination of
 recorded changes from step to step. So inner products of those changes are all that is needed for
 the error of any choice, and for the slopes that fit best.
+
+Where another transformer takes over, it has no earlier output: its first step is always computed.
 """
 
 from __future__ import annotations
@@ -52,10 +54,12 @@ class Changes:
             from each step's predecessor to the step, over the variance of the final latents. The
             first row and column are 0.
         noise_levels: of the steps.
+        cuts: the steps in which the next transformer takes over.
     """
 
     products: NDArray[np.float64]
     noise_levels: tuple[float, ...]
+    cuts: tuple[int, ...] = ()
 
     @cached_property
     def widths(self) -> NDArray[np.float64]:
@@ -88,22 +92,35 @@ class Changes:
     @cached_property
     def gaps(self) -> dict[tuple[History, int], Gap]:
         """Every gap that a choice can have, by history and length."""
-        steps = len(self.noise_levels)
-        known: dict[tuple[History, int], Gap] = {}
-        for history in self._histories():
-            for length in range(1, min(MOST_IN_A_ROW, steps - 1 - history[0]) + 1):
-                known[history, length] = self.gap(history, length)
-        return known
+        return {
+            (history, length): self.gap(history, length)
+            for history in self._histories()
+            for length in range(1, self._longest(history[0]) + 1)
+        }
+
+    def history(self, step: int) -> History:
+        """The last computed steps before a step, if all were computed; empty if it has none."""
+        first = max((cut for cut in self.cuts if cut <= step), default=0)
+        return tuple(range(step - 1, max(step - PAST, first) - 1, -1))
 
     def _histories(self) -> list[History]:
         histories: list[History] = [(0,)]
         for history in histories:
-            for step in range(history[0] + 1, history[0] + 2 + MOST_IN_A_ROW):
-                if step < len(self.noise_levels):
-                    longer = (step, *history)[:PAST]
+            for length in range(self._longest(history[0]) + 1):
+                if (step := history[0] + length + 1) < len(self.noise_levels):
+                    longer = self._after(history, step)
                     if longer not in histories[-200:]:
                         histories.append(longer)
         return list(dict.fromkeys(histories))
+
+    def _longest(self, step: int) -> int:
+        """Most steps that can be reused after a computed step."""
+        end = min((cut for cut in self.cuts if cut > step), default=len(self.noise_levels))
+        return min(MOST_IN_A_ROW, end - 1 - step)
+
+    def _after(self, history: History, step: int) -> History:
+        """The history once a further step is computed."""
+        return (step,) if step in self.cuts else (step, *history)[:PAST]
 
     def best(
         self, seconds: Sequence[float], price: float, gains: Sequence[float]
@@ -121,7 +138,7 @@ class Changes:
         for step in range(steps):
             for history in [history for history in costs if history[0] == step]:
                 cost, chosen = costs.pop(history)
-                for length in range(min(MOST_IN_A_ROW, steps - 1 - step) + 1):
+                for length in range(self._longest(step) + 1):
                     total, gaps = cost, chosen
                     if length:
                         gap = self.gaps[history, length]
@@ -131,7 +148,7 @@ class Changes:
                         done.append((total, gaps))
                         continue
                     total += price * seconds[following]
-                    longer = (following, *history)[:PAST]
+                    longer = self._after(history, following)
                     if longer not in costs or total < costs[longer][0]:
                         costs[longer] = total, gaps
         return min(done, key=lambda entry: entry[0])[1]

@@ -143,14 +143,13 @@ class Costs:
 
 def conditions(setup: Setup, grid: TokenGrid) -> dict[str, Any]:
     """What times depend on besides the candidates; the grid's exact tokens do not count."""
-    model = setup.model
+    model, dtype = setup.model, setup.transformer.dtype
     return {
         **model,
         "grid": "x".join(map(str, grid.shape)),
         "device": device_name(setup.device),
-        "dtype": str(setup.pipe.transformer.dtype).removeprefix("torch."),
-        "backend": setup.backend
-        or choose(setup.device, setup.pipe.transformer.dtype, model["head_dim"]),
+        "dtype": setup.dtype,
+        "backend": setup.backend or choose(setup.device, dtype, model["head_dim"]),
     }
 
 

@@ -12,8 +12,8 @@ from tqdm import tqdm
 from ajour.pipelines.stopwatch import LayerTimer, timed
 from ajour.quoting import quoted
 from ajour.schedule import DENSE, REUSE
+from ajour.search.bands import steps_of
 from ajour.search.units import entries, number
-from ajour.steps import run_steps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,6 +83,8 @@ def time_passes(
 ) -> TimedPasses:
     """Time a dense pass and a pass of each assignment of a plan, in a new order in each round.
 
+    Of two transformers the one that begins a run is timed; both have the same shape.
+
     Args:
         setup: the pipeline.
         plan: its schedule does not matter.
@@ -96,15 +98,15 @@ def time_passes(
     names = [DENSE, *plan.assignments]
     passes: dict[str, list[float]] = {name: [] for name in names}
     layers: dict[str, list[list[float]]] = {name: [] for name in names}
-    args, kwargs = setup.first_call(prompt)
+    transformer, args, kwargs = setup.first_call(prompt)
     device, rng = setup.device, np.random.default_rng(0)
     with setup.enabled(plan, strict=True) as session:
-        runtime = session.runtimes[0]
+        runtime = session.runtime_of(transformer)
         timers = [LayerTimer(device) for _ in range(setup.model["layers"])]
 
         def seconds(name: str, measure: bool = False) -> float:
             with torch.no_grad(), runtime.run_as(name, measure=measure):
-                return timed(lambda: setup.pipe.transformer(*args, **kwargs), device)[1]
+                return timed(lambda: transformer(*args, **kwargs), device)[1]
 
         if any(plan.is_captured(name) for name in plan.assignments):
             seconds(DENSE, measure=True)
@@ -131,6 +133,7 @@ def time_plan(
     noise_levels: Sequence[float],
     prompt: str,
     passes: int,
+    cuts: Sequence[int] = (),
     rounds: int = ROUNDS,
 ) -> PassTimes:
     """Time a plan's passes.
@@ -140,7 +143,7 @@ def time_plan(
     """
     steps = [
         MEASURING if step.measures else step.assignment
-        for step in run_steps(plan.schedule, noise_levels, plan.is_captured)
+        for step in steps_of(plan, noise_levels, cuts)
     ]
     times = time_passes(setup, plan, prompt, rounds, measuring=MEASURING in steps)
     seconds = {name: np.array(values) for name, values in times.passes.items()}

@@ -10,7 +10,6 @@ import numpy as np
 
 from ajour.files import replacing
 from ajour.pipelines.banding import banding
-from ajour.pipelines.generate import sample
 from ajour.pipelines.quality import BEST_DB, perceptual, psnr, ssim
 from ajour.pipelines.video import to_bytes
 from ajour.schedule import DENSE
@@ -158,7 +157,7 @@ class Verifier:
     def _sample(self, index: int, key: str) -> tuple[NDArray[np.uint8], float]:
         """Video and seconds of a run; the file of the video is written whole or not at all."""
         prompt, seed = self.prompts[index], self.seed + index
-        run = sample(self.setup.pipe, prompt, seed, key, **self.setup.call)
+        run = self.setup.sample(prompt, seed, key)
         video = np.ascontiguousarray(to_bytes(run.video))
         header = np.lib.format.header_data_from_array_1_0(video)
         with replacing(self._path(key, index)) as file:

@@ -6,7 +6,9 @@ import json
 import imageio.v3 as imageio
 import numpy as np
 import pytest
+import torch
 from diffusers import WanPipeline
+from PIL import Image
 
 from ajour import Plan
 from ajour.search.cli import main
@@ -86,6 +88,45 @@ def test_what_the_pipeline_does_not_take_is_said(folder, monkeypatch, capsys):
     assert generate(folder) == 1
     said = "WanPipeline takes no num_frames, num_inference_steps, width"
     assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_negative_prompt_an_image_and_a_lora_are_given_on(folder, monkeypatch):
+    seen, loaded = [], []
+    monkeypatch.setattr(WanPipeline, "load_lora_weights", lambda _, lora: loaded.append(lora))
+
+    def see(self, prompt, num_frames, height, width, num_inference_steps,
+            negative_prompt, control_image, generator=None, output_type=None):  # fmt: skip
+        seen.append((negative_prompt, control_image, self.dtype))
+        raise RuntimeError("seen")
+
+    monkeypatch.setattr(WanPipeline, "__call__", see)
+    Image.new("L", (8, 6)).save(folder / "image.png")
+    words = ["--negative-prompt", "blur", "--image", str(folder / "image.png")]
+    assert generate(folder, *words, "--lora", "a/lora", "--dtype", "bfloat16") == 1
+    negative, image, dtype = seen[0]
+    assert (negative, image.mode, image.size) == ("blur", "RGB", (8, 6))
+    assert dtype == torch.bfloat16
+    assert loaded == ["a/lora"]
+
+
+def test_a_missing_image_is_said(folder, monkeypatch, capsys):
+    def needs(self, image, prompt, **options):
+        raise AssertionError
+
+    monkeypatch.setattr(WanPipeline, "__call__", needs)
+    assert generate(folder) == 1
+    err = " ".join(capsys.readouterr().err.split())
+    assert "WanPipeline needs an image: give --image FILE" in err
+
+    def fails(self, prompt, image=None, num_frames=1, height=1, width=1, num_inference_steps=1,
+              generator=None, output_type=None):  # fmt: skip
+        return image.size
+
+    monkeypatch.setattr(WanPipeline, "__call__", fails)
+    assert generate(folder) == 1
+    err = " ".join(capsys.readouterr().err.split())
+    assert "failed without an image ('NoneType'" in err
+    assert "give --image FILE" in err
 
 
 def test_a_missing_plan_is_said(folder, capsys):

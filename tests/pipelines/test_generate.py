@@ -71,12 +71,12 @@ def test_equal_videos_are_written_as_a_number(pipe, monkeypatch):
     assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["psnr_db"] == 99
 
 
-def test_a_pipeline_that_does_not_tell_its_steps_is_refused():
+def test_a_pipeline_without_a_scheduler_is_refused():
     class Silent:
         def __call__(self, prompt):
             raise AssertionError
 
-    with pytest.raises(TypeError, match=r"Silent takes no callback_on_step_end.*ajour.enable"):
+    with pytest.raises(TypeError, match=r"Silent has no scheduler with a step.*ajour.enable"):
         sample(Silent(), "a red circle", 0)
 
 

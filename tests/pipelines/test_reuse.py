@@ -1,6 +1,7 @@
 """Reused steps: the transformer does not run, its output follows from its last outputs."""
 
 import copy
+import inspect
 import io
 import pickle
 
@@ -228,6 +229,12 @@ def test_wrappers_put_on_later_stay(make_pipe):
     ajour.disable(pipe)
     assert pipe.transformer.forward is wrapper
     assert torch.equal(run(pipe, steps=5), before)
+
+
+def test_the_signature_stays_for_pipelines_that_read_it(pipe):
+    before = inspect.signature(pipe.transformer.forward)
+    with ajour.sparse(pipe, REUSES):
+        assert inspect.signature(pipe.transformer.forward) == before
 
 
 def test_two_transformers_reuse_each_their_own(make_pipe):

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import UniPCMultistepScheduler, WanImageToVideoPipeline, WanPipeline
+from PIL import Image
 
 from ajour import Plan
 from ajour.search.cli import main
-from ajour.search.commands import beside
+from ajour.search.files import beside
 from ajour.search.work import Work
-from tests.pipelines.conftest import LATE
-from tests.search.conftest import given_costs, what_it_does
+from tests.pipelines.conftest import LATE, make_transformer
+from tests.search.conftest import given_costs, two_transformers, what_it_does
 
 SIZES = [
     "--frames", "9", "--height", "128", "--width", "112", "--steps", "4", "--guidance", "1",
@@ -247,6 +249,82 @@ def test_costs_of_absurd_size_are_refused(tmp_path, monkeypatch, capsys):
     words = ["search", "mini", "--density", "0.5", "--costs", str(tmp_path / "costs.json")]
     assert main([*words, "--out", str(tmp_path / "plan.json")]) == 1
     assert "is larger than 1 MiB" in capsys.readouterr().err
+
+
+@pytest.fixture
+def from_image(_parts, tmp_path):
+    """A folder with an image-to-video pipeline, prompts, and an image."""
+    vae, text_encoder, tokenizer = _parts
+    pipe = WanImageToVideoPipeline(
+        tokenizer=tokenizer, text_encoder=text_encoder, vae=vae,
+        scheduler=UniPCMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=2.0
+        ),
+        transformer=make_transformer(in_channels=36),
+    )  # fmt: skip
+    pipe.save_pretrained(tmp_path / "model")
+    (tmp_path / "prompts.txt").write_text("a red circle\na blue star\n")
+    (tmp_path / "costs.json").write_text(json.dumps(given_costs(passes=2)))
+    Image.new("RGB", (112, 128), (200, 30, 30)).save(tmp_path / "first.png")
+    return tmp_path
+
+
+def test_a_pipeline_that_needs_an_image_gets_one(from_image, capsys):
+    words = ["--target-speedup", "1.2", "--negative-prompt", "a ring", "--guidance", "2"]
+    assert search(from_image, *words) == 1
+    assert "WanImageToVideoPipeline needs an image: give --image FILE" in capsys.readouterr().err
+    with_image = ["--image", str(from_image / "first.png")]
+    assert search(from_image, *words, *with_image) == 0
+    call = Plan.load(from_image / "plan.json").provenance["call"]
+    assert call["negative_prompt"] == "a ring"
+    assert call["image"].startswith("<Image 128x112x3 ")
+    capsys.readouterr()
+    again = ["bench", str(from_image / "plan.json"), "--device", "cpu", "--verify", "1"]
+    again += ["--prompts", str(from_image / "prompts.txt"), "--out", str(from_image / "b.json")]
+    assert main(again) == 1
+    assert "needs an image: give --image FILE" in capsys.readouterr().err
+    assert main([*again, *with_image, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["call"] == call
+
+
+def test_an_image_that_is_none_and_one_that_is_not_taken_are_said(folder, capsys):
+    words = ["--density", "0.5", "--image", str(folder / "prompts.txt")]
+    assert search(folder, *words) == 1
+    assert "cannot read image" in capsys.readouterr().err
+    Image.new("RGB", (8, 8)).save(folder / "image.png")
+    assert search(folder, "--density", "0.5", "--image", str(folder / "image.png")) == 1
+    assert "WanPipeline takes no image" in capsys.readouterr().err
+
+
+def test_a_dtype_is_loaded(folder, capsys):
+    assert search(folder, "--density", "0.5", "--dtype", "bfloat16") == 1
+    assert "dtype: float32 there, bfloat16 here" in capsys.readouterr().err
+
+
+def test_a_lora_is_loaded_and_said(folder, capsys, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(WanPipeline, "load_lora_weights", lambda _, lora: loaded.append(lora))
+    assert search(folder, "--target-speedup", "1.2", "--lora", "some/lora") == 0
+    assert Plan.load(folder / "plan.json").provenance["lora"] == "some/lora"
+    assert "--lora some/lora" in (folder / "plan.html").read_text()
+    words = ["bench", str(folder / "plan.json"), "--device", "cpu", "--verify", "1"]
+    words += ["--prompts", str(folder / "prompts.txt"), "--out", str(folder / "bench.json")]
+    assert main(words) == 0
+    assert loaded == ["some/lora"] * 2
+
+
+def test_bench_and_inspect_take_a_plan_of_two_transformers(make_pipe, folder, capsys):
+    pipe = two_transformers(make_pipe)
+    pipe.save_pretrained(folder / "model")
+    assert search(folder, "--density", "0.7", "--steps", "6") == 0
+    capsys.readouterr()
+    words = ["bench", str(folder / "plan.json"), "--device", "cpu", "--verify", "1"]
+    words += ["--prompts", str(folder / "prompts.txt"), "--out", str(folder / "bench.json")]
+    assert main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["psnr_db"] > 0
+    plan, drawing = str(folder / "plan.json"), folder / "plan.png"
+    assert main(["inspect", plan, "--grid", "3x8x7", "--out", str(drawing)]) == 0
+    assert drawing.stat().st_size > 0
 
 
 def test_a_missing_model_is_said(tmp_path, capsys):

@@ -1,14 +1,10 @@
 """Whole searches: targets, interruptions, several processes."""
 
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+import torch
 
 from ajour import Plan, sparse
 from ajour.pipelines.enable import is_enabled
@@ -19,7 +15,13 @@ from ajour.search.verify.runs import plan_key
 from ajour.search.work import Work, WorkError
 from ajour.search.workers import Workers
 from tests.pipelines.conftest import make_transformer, run
-from tests.search.conftest import CANDIDATES, run_search, settings, what_it_does
+from tests.search.conftest import (
+    CANDIDATES,
+    plans_of_two_processes,
+    run_search,
+    settings,
+    what_it_does,
+)
 
 
 def test_a_plan_meets_its_speed_and_says_where_it_comes_from(plain, pipe, tmp_path):
@@ -146,10 +148,21 @@ TWO = {"transformer": make_transformer(), "transformer_2": make_transformer(1)}
     ("parts", "said"),
     [
         ({"unet": 1}, "Other has no transformer; supported transformers are"),
-        (TWO, r"two transformers; .* handle one. A plan can be given to each: ajour.enable"),
-        (TWO | {"transformer": None}, "has a transformer_2 but no transformer"),
+        (TWO | {"transformer": None}, "has transformer_2; .* pipelines with a transformer"),
+        (
+            {"transformer": make_transformer(), "transformer_ref": make_transformer()},
+            "has transformer and transformer_ref; .* a transformer_2 that takes over",
+        ),
+        (
+            TWO | {"transformer_2": make_transformer(num_layers=3)},
+            r"two transformers of Other differ: layers 2 != 3 .* ajour.enable\(pipe.transformer",
+        ),
+        (
+            TWO | {"transformer_2": make_transformer().to(torch.bfloat16)},
+            "differ: dtype 'float32' != 'bfloat16'",
+        ),
     ],
-    ids=["unet", "two", "second"],
+    ids=["unet", "second", "reference", "layers", "dtype"],
 )
 def test_other_pipelines_are_refused_with_the_reason(tmp_path, parts, said):
     other = type("Other", (), {})()
@@ -162,26 +175,7 @@ def test_other_pipelines_are_refused_with_the_reason(tmp_path, parts, said):
 
 
 def test_two_processes_find_the_same_plan(plain, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    script = Path(__file__).with_name("worker.py")
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(tmp_path)],
-            env={
-                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2",
-                "RANK": str(rank), "PYTHONPATH": os.pathsep.join(sys.path), "HF_HUB_OFFLINE": "1",
-                "GLOO_SOCKET_IFNAME": "lo",
-            },
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    outputs = [process.communicate(timeout=100) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
-    for rank in range(2):
-        plan = Plan.load(tmp_path / f"plan-{rank}.json")
+    for plan in plans_of_two_processes(tmp_path, "one_transformer"):
         assert what_it_does(plan) == what_it_does(plain[0].plan)
     shared = [
         {

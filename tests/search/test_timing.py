@@ -11,7 +11,8 @@ from ajour.pipelines.enable import is_enabled
 from ajour.pipelines.runtime import TransformerRuntime
 from ajour.search import estimate
 from ajour.search.provenance import origin
-from ajour.search.setup import RunShape, Setup, run_shape
+from ajour.search.setup import Setup
+from ajour.search.shape import RunShape, run_shape
 from ajour.search.timing import layers, passes
 from ajour.search.timing.costs import Costs
 from ajour.search.timing.fit import design, fit, typical_times
