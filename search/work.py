@@ -95,7 +95,7 @@ class Work:
             raise WorkError(
                 f"the work in {self.folder} was begun with another {', '.join(differing)}; resume "
                 "with the same arguments, weights, device and versions, or start over with "
-                "another --out"
+                "another --out or folder"
             )
 
 
