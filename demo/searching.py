@@ -114,7 +114,7 @@ def search(
     Errors are measured on one prompt and plans are verified on another.
 
     Args:
-        pipe: a pipeline with one transformer, not enabled.
+        pipe: a supported pipeline, not enabled.
         job: this job, with its time limit; its progress is `SearchProgress`.
         target: the target.
         request: seed, size and steps, and the prompt to measure errors on.

@@ -93,14 +93,13 @@ def find_plan(
         costs=costs,
     )
     with ExitStack() as undo:
-        if folder is None:
-            folder = undo.enter_context(TemporaryDirectory(prefix="ajour-search-"))
+        place = Path(folder or undo.enter_context(TemporaryDirectory(prefix="ajour-search-")))
         workers = undo.enter_context(Workers.connected())
-        out = Path(folder) / "plan.json"
+        out = place / "plan.json"
         work = workers.open(beside(out, ".search"), settings.identity(), resume=True)
         search = Search(pipe, settings, work, workers)
         outcome = search.run()
-        if workers.first:
+        if workers.first and folder is not None:
             kind, value = settings.target.kind, settings.target.value
             command = f'ajour.find_plan(pipe, call, "{kind} {value:g}")'
             write_results(outcome, search.verifier.video, out, command)

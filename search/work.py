@@ -155,7 +155,7 @@ class Work:
             raise WorkError(
                 f"the work in {self.folder} was begun with another "
                 f"{shortened(', '.join(differing), 400)}; resume with the same arguments, weights, "
-                "device and versions, or start over with another --out"
+                "device and versions, or start over with another --out or folder"
             )
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import inspect
 import types
 
 import pytest
@@ -18,7 +19,7 @@ from diffusers import (
 
 import ajour
 from ajour.pipelines.session import session_of
-from ajour.pipelines.steps import follow, noise_levels
+from ajour.pipelines.steps import follow, noise_levels, watch_steps
 from tests.pipelines.conftest import LATE, run
 
 FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
@@ -137,6 +138,32 @@ def test_left_out_timesteps_are_seen_in_the_first_step(scheduler):
         drive(scheduler, t, sample)
         assert watch.run.step == (5 + done if done < 5 else None)
     assert watch.run.steps == tuple(f"step {done}" for done in range(6))
+
+
+def test_steps_are_watched_but_not_those_of_a_copy():
+    scheduler, sample, seen = FlowMatchEulerDiscreteScheduler(), torch.ones(1, 4), []
+    scheduler.set_timesteps(3)
+    with watch_steps(scheduler, lambda output, latents: seen.append((output, latents))):
+        copied = copy.deepcopy(scheduler)
+        copied.step(sample, copied.timesteps[0], sample)
+        assert not seen
+        assert "timestep" in inspect.signature(scheduler.step).parameters
+        first = scheduler.step(sample, scheduler.timesteps[0], sample)
+        last = scheduler.step(
+            model_output=2 * sample, timestep=scheduler.timesteps[1], sample=sample,
+            return_dict=False,
+        )  # fmt: skip
+    assert "step" not in vars(scheduler)
+    scheduler.step(sample, scheduler.timesteps[2], sample)
+    (output, latents), (named, after) = seen
+    assert torch.equal(output, sample)
+    assert torch.equal(named, 2 * sample)
+    assert latents is first.prev_sample
+    assert after is last[0]
+    scheduler.step = patched = scheduler.step
+    with pytest.raises(LookupError), watch_steps(scheduler, print):
+        raise LookupError
+    assert scheduler.step is patched
 
 
 def test_followers_share_a_scheduler_and_leave_it_as_it_was():

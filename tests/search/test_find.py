@@ -8,9 +8,12 @@ import torch
 from diffusers import FluxControlPipeline
 
 import ajour
+from ajour import Full, Skip
 from ajour.pipelines.auto import model_of
 from ajour.pipelines.enable import is_enabled
 from ajour.pipelines.session import session_of
+from ajour.search.bands import Bands
+from ajour.search.calibrate.prompt import Calibrator
 from ajour.search.find import find_plan, parse_target
 from ajour.search.settings import Target, described
 from ajour.search.setup import Setup
@@ -18,7 +21,16 @@ from ajour.search.shape import run_shape
 from ajour.search.timing.costs import Costs
 from tests.pipelines.conftest import LAYERS
 from tests.processors.families import make
-from tests.processors.pipelines import EULER, PIPELINES, Run, flux_vae, image, pooled, unmasked
+from tests.processors.pipelines import (
+    EULER,
+    PIPELINES,
+    STEPS,
+    Run,
+    flux_vae,
+    image,
+    pooled,
+    unmasked,
+)
 from tests.search.conftest import CALL, given_costs, settings, what_it_does
 
 FLUX_CONTROL = Run(
@@ -192,10 +204,43 @@ def test_an_argument_that_is_not_taken_and_an_image_that_is_missing_are_said(pip
         find_plan(image_to_image, call)
 
 
-def test_several_loops_in_a_call_are_refused():
-    pipe, call = built(PIPELINES["Wan Animate"])
-    with pytest.raises(TypeError, match="denoises more than once in a call: 8 steps, of which 4"):
-        find_plan(pipe, call)
+def by_function(run, steps=STEPS):
+    """A setup that runs a pipeline by a function."""
+    arguments = run.arguments() | {"num_inference_steps": steps}
+    return Setup(run.build(), lambda pipe, _, generator: pipe(generator=generator, **arguments))
+
+
+@pytest.mark.filterwarnings("ignore:In CPU autocast", "ignore:__array__")
+@pytest.mark.parametrize("name", PIPELINES)
+def test_what_a_run_consists_of_is_seen_on_every_pipeline(name):
+    run = PIPELINES[name]
+    setup = by_function(run)
+    if name == "Wan Animate":
+        with pytest.raises(TypeError, match="more than once in a call: 6 steps, of which 3 belong"):
+            run_shape(setup, "")
+        return
+    shape = run_shape(setup, "")
+    assert shape.steps == run.steps
+    assert str(shape.grid) in run.grids
+    assert len(shape.cuts) == len(setup.transformers) - 1
+    assert list(shape.noise_levels) == sorted(shape.noise_levels, reverse=True)
+    assert not is_enabled(setup.pipe)
+
+
+@pytest.mark.parametrize("name", ["LTX-2 with guidance", "Z-Image"])
+def test_errors_are_measured(name):
+    """LTX-2 copies its scheduler for the sound, Z-Image's transformer returns a list."""
+    setup = by_function(PIPELINES[name], steps=4)
+    shape = run_shape(setup, "")
+    bands = Bands(shape.noise_levels, 2)
+    candidates = {"full": Full(), "skip": Skip()}
+    calibrator = Calibrator(setup, candidates, np.array([1.0, 0.0]), bands)
+    calibration = calibrator.measure("", 0, lambda _, compute: compute())
+    assert calibration.errors.shape[0] == 2
+    assert (calibration.influence > 0).all()
+    assert (calibration.onset > 0).all()
+    assert (calibration.reuse > 0).all()
+    assert calibration.changes.shape == (4, 4)
 
 
 def test_values_of_a_call_are_told_apart():

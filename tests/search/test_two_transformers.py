@@ -1,6 +1,7 @@
 """Searches of pipelines whose second transformer takes over within a run, such as Wan 2.2."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from ajour.schedule import DENSE, REUSE
 from ajour.search.bands import Bands, steps_of
 from ajour.search.calibrate.prompt import Calibration, one_step, probed_steps, weights
 from ajour.search.calibrate.trajectory import Trajectory
+from ajour.search.estimate import estimate
 from ajour.search.provenance import fingerprint
 from ajour.search.setup import Setup, uniform_plan
 from ajour.search.shape import run_shape
@@ -164,6 +166,12 @@ def test_interrupted_and_resumed_gives_the_same_plan(found, two, tmp_path, monke
 def test_two_processes_find_the_same_plan(found, tmp_path):
     for plan in plans_of_two_processes(tmp_path, "two_transformers"):
         assert what_it_does(plan) == what_it_does(found.plan)
+
+
+def test_the_estimate_says_which_transformer_is_timed(two):
+    stages = {stage.stage: stage.work for stage in estimate(two, replace(ASKED, costs=None))}
+    assert "in whole passes of the first of two transformers" in stages["time"]
+    assert "in 3 bands" in stages["calibrate"]
 
 
 def test_other_weights_of_the_second_are_noticed(two):
