@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import torch
 
 
-@cache
 def register(kind: Any, stock: Any) -> None:
     """Let guiders, which look processors up by class, find our class as they find the stock one.
 

@@ -145,7 +145,7 @@ def test_of_samples_of_different_text_lengths_the_last_one_counts():
     q, k, v = torch.randn(3, 2, 1, grids[1].seq_len, HEADS, 16)
     planners = [AutoPlanner(Auto(), model, grids[1], [1.0, 0.8, 0.4]) for _ in range(2)]
     for planner, samples in zip(planners, ((0, 1), (1,)), strict=True):
-        listen = planner.listener(0, lambda: None)
+        listen = planner.listener(0, lambda _: None)
         for index in samples:
             own = slice(grids[index].seq_len)
             listen(*(x[index][:, own] for x in (q, k, v)), None, grids[index])
