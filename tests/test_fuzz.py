@@ -17,7 +17,7 @@ import torch
 from ajour import KINDS, Plan, PlanError, TokenGrid, attention, lower
 from ajour.backends.reference import attend as reference
 from ajour.search.calibrate.prompt import Calibration
-from ajour.search.setup import RunShape
+from ajour.search.shape import RunShape
 from ajour.search.timing.costs import Costs
 from ajour.search.timing.passes import PassTimes
 from ajour.search.work import Work, WorkError
@@ -62,6 +62,7 @@ PLAN = {
     "schedule": [
         {"from_noise_level": 1.0, "assignment": "dense"},
         {"from_noise_level": 0.8, "assignment": "sparse", "dense_every": 4},
+        {"from_noise_level": 0.5, "assignment": "reuse", "slopes": [1.2, -0.4]},
         {"from_noise_level": 0.3, "assignment": "late"},
     ],
     "provenance": {"made_by": "hand", "verified": {"psnr_db": 30.0, "each": [1, 2.5, None]}},
@@ -195,7 +196,7 @@ SHAPE = (2, 2, 2, 3)
 
 
 def calibration(data):
-    return Calibration.from_dict(data, SHAPE, probed=2)
+    return Calibration.from_dict(data, SHAPE, probed=2, steps=2)
 
 
 UNITS = {
@@ -204,6 +205,7 @@ UNITS = {
             "grid": {"frames": 3, "height": 8, "width": 7, "before": 0, "after": 0},
             "noise_levels": [1.0, 0.5],
             "passes": 1,
+            "cuts": [1],
         },
         RunShape.from_dict,
     ),
@@ -213,6 +215,8 @@ UNITS = {
             "trial": [[1.0, 2.0]] * 2,
             "influence": [[1.0, 2.0]] * 2,
             "onset": [0.1, 0.2],
+            "changes": [[0.0, 0.0], [0.0, 0.3]],
+            "reuse": [0.0, 0.1],
         },
         calibration,
     ),

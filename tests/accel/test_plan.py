@@ -83,6 +83,11 @@ def test_a_plan_survives_a_round_trip(tmp_path):
         (["schedule", 1, "assignment"], "far", "the plan has only dense, reuse, sparse"),
         (["schedule", 1, "assignment"], 4, "must be a name"),
         (["schedule", 1, "until"], 4, "unknown keys 'until'"),
+        (["schedule", 1, "slopes"], 1.0, "slopes must be a list of numbers, got 1.0"),
+        (["schedule", 1, "slopes"], None, "slopes must be a list of numbers, got None"),
+        (["schedule", 1, "slopes"], [0.5], "slopes are for reused steps, got them for 'sparse'"),
+        (["schedule", 0, "assignment"], "reuse", "the first phase cannot reuse a step"),
+        (["assignments", "reuse"], [], "'reuse' is reserved for reused steps"),
         (["provenance"], "me", "provenance must be an object"),
     ],
 )
