@@ -101,12 +101,19 @@ def attend(
         Same shape as `query`.
 
     Raises:
-        RuntimeError: if the batch is not the one that the transformer was called with.
+        RuntimeError: if the batch is not the one that the transformer was called with, or if a
+            CUDA graph is being captured: it would replay this pass's tables in every step.
     """
     prologue = prologue or Prologue()
     query, key, value = in_autocast(query, key, value)
     if torch.compiler.is_compiling():
         return attend_layer(query, key, value, None, state.number, *prologue.parts())
+    if is_captured(query):
+        raise RuntimeError(
+            "sparse attention of a pipeline cannot be captured in a CUDA graph, which would replay "
+            "one step's tables in all steps; with torch.compile(mode='reduce-overhead') use torch "
+            "2.9 or newer, whose CUDA graphs leave it out, or another mode"
+        )
     tables = state.tables
     if len(tables) not in (1, len(query)):
         raise RuntimeError(
@@ -211,6 +218,11 @@ def _attend_samples(
         for listener in state.listeners:
             listener(q, k, v, out, table.grid)
     return with_padding(out, state.tokens, end)
+
+
+def is_captured(x: torch.Tensor) -> bool:
+    """Whether what is computed with a tensor goes into a CUDA graph."""
+    return x.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def in_autocast(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:

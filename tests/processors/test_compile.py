@@ -8,7 +8,7 @@ from torch._dynamo.testing import CompileCounter
 import ajour
 from ajour import Auto, Captured, MultiDiagonal, Pyramid, Skip, Stripe
 from ajour.pipelines.session import session_of
-from ajour.processors import family_of
+from ajour.processors import family_of, layer
 from tests.processors.families import FULL, SPARSE, call, make, sparse
 from tests.processors.models import CASES
 from tests.processors.test_text_padding import padded
@@ -89,8 +89,8 @@ def test_prompts_sizes_batches_and_plans_add_no_graph(name):
     image = name in ("Flux", "QwenImage")
     sizes = [(1, 9 + n, 9) if image else (2, 4 + n, 9) for n in range(8)]
     calls = [CASES[name].inputs(sizes[n % 8], 5 + 2 * n, 2 + n // 8) for n in range(12)]
-    for layer in getattr(transformer, family_of(transformer).blocks[0]):
-        layer.compile(backend=counter, fullgraph=True, dynamic=True)
+    for block in getattr(transformer, family_of(transformer).blocks[0]):
+        block.compile(backend=counter, fullgraph=True, dynamic=True)
     for inputs in calls:
         call(transformer, inputs)
     stock = counter.frame_count
@@ -109,3 +109,14 @@ def test_prompts_sizes_batches_and_plans_add_no_graph(name):
             scheduler.step(torch.zeros(1, 4), scheduler.timesteps[step], torch.zeros(1, 4))
         assert session_of(transformer).steps[-1].startswith("auto")
     assert 0 < counter.frame_count <= stock + 2
+
+
+def test_cuda_graphs_leave_attention_out_or_are_refused(monkeypatch):
+    for operator in (torch.ops.ajour.attend_layer, torch.ops.ajour.attend):
+        assert torch.Tag.cudagraph_unsafe in operator.default.tags
+    transformer, inputs = make("Wan", num_layers=1), CASES["Wan"].inputs(GRID, 7, 1)
+    with sparse(transformer, SPARSE, strict=True):
+        call(transformer, inputs)
+        monkeypatch.setattr(layer, "is_captured", lambda _: True)
+        with pytest.raises(RuntimeError, match="cannot be captured in a CUDA graph"):
+            call(transformer, inputs)
