@@ -34,7 +34,8 @@ def fit_call(pipe: Any, options: Mapping[str, Any]) -> dict[str, Any]:
         call["control_image"] = call.pop("image")
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     if not takes_any and (unknown := sorted(set(call) - set(parameters))):
-        raise TypeError(f"{name} takes no {', '.join(unknown)}")
+        hint = "; load a pipeline that does, and use it from Python" if "image" in unknown else ""
+        raise TypeError(f"{name} takes no {', '.join(unknown)}{hint}")
     needed = [
         parameter.name
         for parameter in parameters.values()
