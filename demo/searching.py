@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -138,8 +139,10 @@ def search(
         backend=model.backend,
     )
     latest: Progress | None = None
-    with TemporaryDirectory() as folder:
-        work = _WatchedWork(Path(folder), settings, job, limit)
+    with (
+        TemporaryDirectory() as folder,
+        closing(_WatchedWork(Path(folder), settings, job, limit)) as work,
+    ):
 
         def on_progress(progress: Progress) -> None:
             nonlocal latest

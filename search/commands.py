@@ -246,6 +246,7 @@ def _print_outcome(outcome: Outcome, args: argparse.Namespace, report: Path) -> 
         ("report", str(report)),
         ("target", f"{target.kind} {target.value:g}, {outcome.verdict}"),
         ("verified", ", ".join(figures)),
+        ("between prompts", f"PSNR differs by {chosen.quality.psnr_db_spread:.1f} dB (deviation)"),
         ("speed-up", f"{chosen.speedup:.2f}x measured, density {outcome.density:.3f}"),
     ]
     for name, bound in outcome.bounds.items():

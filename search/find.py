@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -96,14 +96,17 @@ def find_plan(
         place = Path(folder or undo.enter_context(TemporaryDirectory(prefix="ajour-search-")))
         workers = undo.enter_context(Workers.connected())
         out = place / "plan.json"
-        work = workers.open(beside(out, ".search"), settings.identity(), resume=True)
+        opened = workers.open(beside(out, ".search"), settings.identity(), resume=True)
+        work = undo.enter_context(closing(opened))
         search = Search(pipe, settings, work, workers)
         outcome = search.run()
         if workers.first and folder is not None:
             kind, value = settings.target.kind, settings.target.value
             command = f'ajour.find_plan(pipe, call, "{kind} {value:g}")'
             write_results(outcome, search.verifier.video, out, command)
-    if not outcome.met:
+    if outcome.dense_is_best:
+        logger.warning(outcome.verdict)
+    elif not outcome.met:
         logger.warning(missed(outcome))
     return outcome.plan
 

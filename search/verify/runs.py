@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from statistics import mean, median
+from statistics import mean, median, stdev
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 MOST_FLICKER = 99.0
 """Relative flicker is written as this at most: that of a still dense video would be infinite."""
+
+SCORES = ("psnr_db", "ssim", "perceptual", "banding", "warp")
+"""What is kept of the comparison of two videos."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +73,19 @@ class Quality:
             return MOST_FLICKER if self.warp else 1.0
         return min(self.warp / self.dense_warp, MOST_FLICKER)
 
+    @property
+    def psnr_db_spread(self) -> float:
+        """Standard deviation of PSNR between prompts: what another prompt may differ by."""
+        return stdev(self.psnr_db_each) if len(self.psnr_db_each) > 1 else 0.0
+
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
         each = [round(value, 3) for value in self.psnr_db_each]
-        ratios = {"flicker": self.flicker, "run_speedup": self.run_speedup}
+        ratios = {
+            "psnr_db_spread": self.psnr_db_spread,
+            "flicker": self.flicker,
+            "run_speedup": self.run_speedup,
+        }
         return asdict(self) | {"psnr_db_each": each} | ratios
 
 
@@ -116,7 +128,7 @@ class Verifier:
         self.workers.share(self.work, DENSE, count, self._run_dense)
         self.workers.share(self.work, key, count, run)
         dense = self._read(DENSE, ("seconds", "warp"))
-        runs = self._read(key, ("psnr_db", "ssim", "warp", "seconds"))
+        runs = self._read(key, (*SCORES, "seconds"))
         return Quality(
             psnr_db=mean(row["psnr_db"] for row in runs),
             ssim=mean(row["ssim"] for row in runs),

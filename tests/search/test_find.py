@@ -255,3 +255,8 @@ def test_values_of_a_call_are_told_apart():
 def test_targets_are_words_and_numbers():
     assert parse_target("psnr 33") == Target("psnr", 33)
     assert parse_target(" speedup 1.5 ") == Target("speedup", 1.5)
+
+
+def test_a_folder_is_free_again_after_a_search(pipe, tmp_path):
+    once, again = (find(pipe, CALL, folder=tmp_path, prompts=["a star"]) for _ in range(2))
+    assert what_it_does(once) == what_it_does(again)
