@@ -268,11 +268,7 @@ class TransformerRuntime:
                 state.outputs, (state.next_pass(index), call.shapes), run.noise_levels[index]
             )
         step = self._forced or state.step(
-            index,
-            self._schedule_of(run),
-            run.noise_levels,
-            self._is_captured,
-            self._can_reuse,
+            index, self._schedule_of(run), run.noise_levels, self._is_captured, self._can_reuse
         )
         if self._reuse is not None and step.assignment == REUSE:
             self.assignment = REUSE

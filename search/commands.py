@@ -306,6 +306,11 @@ def _bench(args: argparse.Namespace) -> None:
     searched = plan.provenance
     if args.model is None:
         args.model = _bundled(plan, args.plan)
+    if args.lora is None and isinstance(lora := searched.get("lora"), str):
+        raise ValueError(
+            f"plan {quoted(str(args.plan))} was searched with the LoRA {quoted(lora)}; give "
+            f"--lora {quoted(lora)} if you trust it"
+        )
     if args.dtype is None and searched.get("dtype") in DTYPES:
         args.dtype = searched["dtype"]
     call = searched_call(plan) | call_options(args)

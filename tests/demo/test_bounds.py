@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from ajour import Full, Phase, Plan, Schedule, Skip, Stripe, TokenGrid, Window
+from ajour import Full, Phase, Plan, Schedule, Skip, TokenGrid, Window
 from ajour.demo import heads
 from ajour.demo.app import build
 from ajour.demo.errors import MOST_MEASURED, measure
@@ -83,18 +83,10 @@ def test_no_view_is_drawn_on_a_larger_grid(lowered):
 
 
 def test_many_patterns_are_not_lowered_for_a_map(lowered):
-    shown = ShownPlan.of(many_patterns(64, 64, 4096), "many", "21x45x80")
-    assert "4096 patterns are too many to lower" in heads.map_page(shown, "a", "density")
+    shown = ShownPlan.of(many_patterns(64, 64, 1000), "many", "21x45x80")
+    assert "1000 patterns are too many to lower" in heads.map_page(shown, "a", "density")
     assert lowered == []
     assert "<td>" in heads.map_page(shown, "a", "kind")
-
-
-def test_numbers_that_are_too_large_are_an_answer():
-    plan = make_plan([Stripe(10**400), Window(10**400, 1, 1)])
-    shown = ShownPlan.of(plan, "huge")
-    assert "too large to draw" in heads.map_page(shown, "sparse", "density")
-    with pytest.raises(ValueError, match="too large to draw"):
-        heads.head_page(shown, "sparse", 0, 0)
 
 
 def test_only_assignments_in_use_are_offered(server):
@@ -106,9 +98,9 @@ def test_only_assignments_in_use_are_offered(server):
 
 
 def test_long_schedules_are_not_drawn():
-    phases = tuple(Phase(1 - i / 5000, "sparse" if i % 2 else "dense") for i in range(5000))
+    phases = tuple(Phase(1 - i / 1000, "sparse" if i % 2 else "dense") for i in range(1000))
     text = heads.schedule_page(replace(LATE, schedule=Schedule(phases)))
-    assert "5000 phases are too many to draw" in text
+    assert "1000 phases are too many to draw" in text
     assert len(text) < 1000
 
 

@@ -92,7 +92,7 @@ def test_what_the_pipeline_does_not_take_is_said(folder, monkeypatch, capsys):
 
 def test_a_negative_prompt_an_image_and_a_lora_are_given_on(folder, monkeypatch):
     seen, loaded = [], []
-    monkeypatch.setattr(WanPipeline, "load_lora_weights", lambda _, lora: loaded.append(lora))
+    monkeypatch.setattr(WanPipeline, "load_lora_weights", lambda _, lora, **__: loaded.append(lora))
 
     def see(self, prompt, num_frames, height, width, num_inference_steps,
             negative_prompt, control_image, generator=None, output_type=None):  # fmt: skip

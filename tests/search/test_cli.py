@@ -281,6 +281,7 @@ def test_a_pipeline_that_needs_an_image_gets_one(from_image, capsys):
     capsys.readouterr()
     again = ["bench", str(from_image / "plan.json"), "--device", "cpu", "--verify", "1"]
     again += ["--prompts", str(from_image / "prompts.txt"), "--out", str(from_image / "b.json")]
+    again += ["--model", str(from_image / "model")]
     assert main(again) == 1
     assert "needs an image: give --image FILE" in capsys.readouterr().err
     assert main([*again, *with_image, "--json"]) == 0
@@ -303,13 +304,16 @@ def test_a_dtype_is_loaded(folder, capsys):
 
 def test_a_lora_is_loaded_and_said(folder, capsys, monkeypatch):
     loaded = []
-    monkeypatch.setattr(WanPipeline, "load_lora_weights", lambda _, lora: loaded.append(lora))
+    monkeypatch.setattr(WanPipeline, "load_lora_weights", lambda _, lora, **__: loaded.append(lora))
     assert search(folder, "--target-speedup", "1.2", "--lora", "some/lora") == 0
     assert Plan.load(folder / "plan.json").provenance["lora"] == "some/lora"
     assert "--lora some/lora" in (folder / "plan.html").read_text()
     words = ["bench", str(folder / "plan.json"), "--device", "cpu", "--verify", "1"]
     words += ["--prompts", str(folder / "prompts.txt"), "--out", str(folder / "bench.json")]
-    assert main(words) == 0
+    words += ["--model", str(folder / "model")]
+    assert main(words) == 1
+    assert "was searched with the LoRA 'some/lora'; give --lora" in capsys.readouterr().err
+    assert main([*words, "--lora", "some/lora"]) == 0
     assert loaded == ["some/lora"] * 2
 
 
@@ -320,6 +324,7 @@ def test_bench_and_inspect_take_a_plan_of_two_transformers(make_pipe, folder, ca
     capsys.readouterr()
     words = ["bench", str(folder / "plan.json"), "--device", "cpu", "--verify", "1"]
     words += ["--prompts", str(folder / "prompts.txt"), "--out", str(folder / "bench.json")]
+    words += ["--model", str(folder / "model")]
     assert main([*words, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["psnr_db"] > 0
     plan, drawing = str(folder / "plan.json"), folder / "plan.png"

@@ -235,7 +235,7 @@ def test_errors_are_measured(name):
     bands = Bands(shape.noise_levels, 2)
     candidates = {"full": Full(), "skip": Skip()}
     calibrator = Calibrator(setup, candidates, np.array([1.0, 0.0]), bands)
-    calibration = calibrator.measure("", 0, lambda _, compute: compute())
+    calibration = calibrator.measure("", 0, lambda _key, _shape, compute: np.array(compute()))
     assert calibration.errors.shape[0] == 2
     assert (calibration.influence > 0).all()
     assert (calibration.onset > 0).all()

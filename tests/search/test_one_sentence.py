@@ -191,7 +191,7 @@ def test_bench_loads_no_model_that_only_the_plan_names(model, tmp_path, monkeypa
 def test_bench_loads_the_bundled_model_by_itself(tmp_path, monkeypatch, capsys):
     loaded = []
 
-    def load(path, device):
+    def load(path, *_):
         loaded.append(path)
         raise RuntimeError("enough")
 
