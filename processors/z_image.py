@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ajour.grid import TokenGrid
 from ajour.processors.base import Family, Obstacle
@@ -32,10 +32,8 @@ class ZImage(Family):
         "calls with several images (omni mode) or images of different sizes",
     )
     timestep: ClassVar[str] = "t"
-
-    def layers(self, transformer: Any) -> list[Any]:
-        """`attention` of every joint block; the refiners stay stock."""
-        return [block.attention for block in transformer.layers]
+    blocks: ClassVar[tuple[str, ...]] = ("layers",)
+    attention: ClassVar[str] = "attention"
 
     def grid(self, call: Call) -> TokenGrid:
         """(C, T, H, W) divided by the patch sizes; tokens that fill up image and text are exact."""
