@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -26,8 +25,6 @@ from ajour.pipelines.drawing import (
 from ajour.pipelines.pages import image_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
     from ajour.demo.store import Maps, Result
@@ -148,8 +145,8 @@ def map_page(shown: ShownPlan | None, assignment: str | None, colour: str = "kin
     if colour == "density":
         used = {name for row in plan.assignments[assignment] for name in row}
         try:
-            with lowering(shown.grid, len(used)):
-                values = head_densities(plan, assignment, shown.grid)
+            check_lowering(shown.grid, len(used))
+            values = head_densities(plan, assignment, shown.grid)
         except ValueError as error:
             return note(str(error), "bad")
     elif colour == "error":
@@ -171,12 +168,11 @@ def head_page(shown: ShownPlan, assignment: str, layer: int, head: int) -> Marku
     name = rows[layer][head]
     pattern = plan.patterns[name]
     errors = shown.errors.get(assignment)
-    with lowering(shown.grid, 1):
-        view = pattern_view(pattern, shown.grid, shown.maps.get((assignment, layer, head)))
-        share = density(pattern, shown.grid)
+    check_lowering(shown.grid, 1)
+    view = pattern_view(pattern, shown.grid, shown.maps.get((assignment, layer, head)))
     return render(
         "head", layer=layer, head=head, name=name, pattern=pattern, settings=pattern.to_dict(),
-        density=share, view=view, grid=shown.grid, tokens=BLOCK,
+        density=density(pattern, shown.grid), view=view, grid=shown.grid, tokens=BLOCK,
         error=None if errors is None else errors[layer, head], measured=shown.measured,
         blocks=image_url(level_pixels(view.blocks)) if view else "",
         keys=image_url(key_pixels(view)) if view else "",
@@ -184,17 +180,8 @@ def head_page(shown: ShownPlan, assignment: str, layer: int, head: int) -> Marku
     )  # fmt: skip
 
 
-@contextmanager
-def lowering(grid: TokenGrid, patterns: int) -> Iterator[None]:
-    """Within the block, patterns are lowered for a picture.
-
-    Args:
-        grid: to lower on.
-        patterns: how many.
-
-    Raises:
-        ValueError: if it would take too long, or a pattern has a number too large to compute with.
-    """
+def check_lowering(grid: TokenGrid, patterns: int) -> None:
+    """Raise ValueError if it would take too long to lower so many patterns on a grid."""
     if not is_drawable(grid):
         raise ValueError(
             f"the grid {grid} is too large to draw: at most {MOST_TOKENS:,} tokens and "
@@ -205,7 +192,3 @@ def lowering(grid: TokenGrid, patterns: int) -> Iterator[None]:
         raise ValueError(
             f"{patterns} patterns are too many to lower on the grid {grid}: at most {most} are"
         )
-    try:
-        yield
-    except OverflowError as error:
-        raise ValueError(f"a number of a pattern is too large to draw: {error}") from error

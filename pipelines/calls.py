@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ajour.pipelines.generate import call_parameters
+from ajour.pipelines.generate import call_parameters, needed_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,13 +36,7 @@ def fit_call(pipe: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     if not takes_any and (unknown := sorted(set(call) - set(parameters))):
         hint = "; load a pipeline that does, and use it from Python" if "image" in unknown else ""
         raise TypeError(f"{name} takes no {', '.join(unknown)}{hint}")
-    needed = [
-        parameter.name
-        for parameter in parameters.values()
-        if parameter.default is parameter.empty
-        and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
-    ]
-    missing = [word for word in needed if word != "prompt" and word not in call]
+    missing = [word for word in needed_arguments(pipe) if word not in call]
     if any(word in IMAGES for word in missing):
         raise TypeError(f"{name} needs an image: give --image FILE, or {missing[0]} in the call")
     if missing:

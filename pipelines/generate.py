@@ -113,14 +113,20 @@ def call_parameters(pipe: Any) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(pipe.__call__).parameters
 
 
-def check_promptable(pipe: Any) -> None:
-    """Raise TypeError unless a prompt is all that a pipeline needs."""
-    needed = [
+def needed_arguments(pipe: Any) -> list[str]:
+    """The arguments without which a pipeline cannot be called, besides a prompt."""
+    return [
         parameter.name
         for parameter in call_parameters(pipe).values()
-        if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        and parameter.name != "prompt"
     ]
-    if missing := [name for name in needed if name != "prompt"]:
+
+
+def check_promptable(pipe: Any) -> None:
+    """Raise TypeError unless a prompt is all that a pipeline needs."""
+    if missing := needed_arguments(pipe):
         raise TypeError(
             f"{type(pipe).__name__} needs more than a prompt ({', '.join(missing)}); use "
             "ajour.enable(pipe) and call it yourself"

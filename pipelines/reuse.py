@@ -41,6 +41,10 @@ class Output(NamedTuple):
     structure: Any
 
 
+Changed = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Of a tensor: its last change, the change before at the same width, and the tensor."""
+
+
 class PastOutputs:
     """Outputs of the last `PAST` computed steps of a run.
 
@@ -94,26 +98,23 @@ class PastOutputs:
         outputs were recorded.
         """
         pairs = self._last_changes()
-        if not pairs:
-            return 0.0
-        product = torch.stack([(last * before).sum() for last, before, _ in pairs]).sum()
-        square = torch.stack([before.square().sum() for _, before, _ in pairs]).sum()
-        return (product / square.clamp(min=1e-30)).clamp(-1, 1)
+        return _slope(pairs) if pairs else 0.0
 
     def missed(self) -> float:
         """Relative squared error of the last outputs if they had been reused with this slope.
 
         It waits for the device. 1 if fewer than three outputs were recorded.
         """
-        pairs, slope = self._last_changes(), self.slope()
+        pairs = self._last_changes()
         if not pairs:
             return 1.0
+        slope = _slope(pairs)
         errors = [(last - slope * before).square().sum() for last, before, _ in pairs]
         norms = [output.square().sum() for _, _, output in pairs]
         return float(torch.stack(errors).sum() / torch.stack(norms).sum().clamp(min=1e-30))
 
-    def _last_changes(self) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """Of every tensor: its last change, the change before at the same width, the output."""
+    def _last_changes(self) -> list[Changed]:
+        """Of every tensor of which enough outputs were recorded."""
         pairs = []
         for past in self._outputs.values():
             if len(past) == PAST:
@@ -125,6 +126,13 @@ class PastOutputs:
                     if last is not None and before is not None and leaf is not None:
                         pairs.append((last * width, before * width, leaf))
         return pairs
+
+
+def _slope(pairs: Sequence[Changed]) -> torch.Tensor:
+    """The slope that predicts the last changes best from the changes before, from -1 to 1."""
+    product = torch.stack([(last * before).sum() for last, before, _ in pairs]).sum()
+    square = torch.stack([before.square().sum() for _, before, _ in pairs]).sum()
+    return (product / square.clamp(min=1e-30)).clamp(-1, 1)
 
 
 def _rates(past: Sequence[Output], end: int) -> list[torch.Tensor | None]:
