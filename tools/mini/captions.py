@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from tools.mini.scenes import sample_scene
+from tools.mini.scenes import group_axis, relation, sample_scene
 
 if TYPE_CHECKING:
     from tools.mini.scenes import Scene, Thing
@@ -59,6 +59,14 @@ LIGHT_PHRASES: dict[str, tuple[str, ...]] = {
     "brightening": ("the light brightens", "the scene grows brighter"),
     "fading": ("the light fades", "the scene grows darker"),
 }
+RELATION_PHRASES: dict[tuple[int, int], str] = {
+    (-1, 0): "to the left of",
+    (1, 0): "to the right of",
+    (0, -1): "above",
+    (0, 1): "below",
+}
+COUNT_WORDS = {2: "two", 3: "three"}
+SHADOW_PHRASES = ("everything casts a shadow", "there are soft shadows")
 CANONICAL_SHARE = 0.2  # of training captions
 
 
@@ -67,11 +75,25 @@ def _sentence(text: str) -> str:
 
 
 def _noun(thing: Thing) -> str:
-    """The thing with its article, such as "an orange ring" or "a large striped red star"."""
+    """The thing with its article, such as "an orange ring" or "a row of two red stars"."""
     words = [] if thing.size == "medium" else [thing.size]
     words += [] if thing.texture == "plain" else [thing.texture]
     name = " ".join([*words, thing.colour, thing.shape])
+    if thing.count > 1:
+        line = ("row", "column")[group_axis(thing.place) or 0]
+        plural = "es" if name.endswith("s") else "s"
+        return f"a {line} of {COUNT_WORDS[thing.count]} {name}{plural}"
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def _place(scene: Scene, index: int) -> str:
+    """Where a thing starts: in the picture, or as seen from the scene's first thing."""
+    thing, first = scene.things[index], scene.things[0]
+    signs = relation(first, thing) if scene.related and index == 1 else None
+    if signs is None:
+        return PLACE_PHRASES[thing.place]
+    plural = ("es" if first.shape.endswith("s") else "s") if first.count > 1 else ""
+    return f"{RELATION_PHRASES[signs]} the {first.colour} {first.shape}{plural}"
 
 
 def _ground(scene: Scene) -> str:
@@ -87,8 +109,14 @@ def canonical(scene: Scene) -> str:
 
         caption    = clause {", and " clause} " on a " [KIND " "] GROUND " background."
                      [" The camera " CAMERA "."] [" The light " LIGHT "."]
-        clause     = article " " [SIZE " "] [TEXTURE " "] COLOUR " " SHAPE " " PLACE " " MOTION
+                     [" Everything casts a shadow."]
+        clause     = NOUN " " (PLACE | RELATION) " " MOTION [", then " MOTION]
+        NOUN       = article " " [SIZE " "] [TEXTURE " "] COLOUR " " SHAPE
+                   | "a " LINE " of " COUNT " " [SIZE " "] [TEXTURE " "] COLOUR " " SHAPES
         article    = "a" or "an" ("an" before "orange" only); capital in the first clause only
+        LINE       = "row" | "column"
+        COUNT      = "two" | "three"
+        SHAPES     = SHAPE "s", but "crosses"
         SIZE       = "small" | "large"                      (absent: medium)
         TEXTURE    = "striped" | "checkered" | "dotted"     (absent: plain)
         COLOUR     = "red" | "orange" | "yellow" | "green" | "cyan" | "blue" | "purple" | "white"
@@ -96,34 +124,43 @@ def canonical(scene: Scene) -> str:
         PLACE      = "in the centre" | "on the left" | "on the right" | "at the top"
                    | "at the bottom" | "in the top left" | "in the top right"
                    | "in the bottom left" | "in the bottom right"
+        RELATION   = DIRECTION " the " COLOUR " " (SHAPE | SHAPES)
+        DIRECTION  = "to the left of" | "to the right of" | "above" | "below"
+                     (the second clause only, about the first clause's thing)
         MOTION     = "stays still" | "moves left" | "moves right" | "moves up" | "moves down"
                    | "moves up and to the left" | "moves up and to the right"
                    | "moves down and to the left" | "moves down and to the right"
                    | "moves in a circle" | "moves in an arc to the left"
                    | "moves in an arc to the right" | "bounces up and down"
-        KIND       = "gradient" | "checkered" | "starry"    (absent: plain)
+        KIND       = "gradient" | "checkered" | "starry" | "lettered"    (absent: plain)
         GROUND     = "black" | "gray" | "navy" | "brown"
         CAMERA     = "pans left" | "pans right" | "zooms in" | "zooms out"  (absent: static)
         LIGHT      = "brightens" | "fades"                  (absent: steady)
 
     Clauses follow the drawing order. No motion contains ", and ", so that splits the clauses.
     """
-    clauses = [
-        f"{_noun(thing)} {PLACE_PHRASES[thing.place]} {MOTION_PHRASES[thing.motion][0]}"
-        for thing in scene.things
-    ]
+    clauses = []
+    for index, thing in enumerate(scene.things):
+        then = f", then {MOTION_PHRASES[thing.then][0]}" if thing.then else ""
+        motion = MOTION_PHRASES[thing.motion][0] + then
+        clauses.append(f"{_noun(thing)} {_place(scene, index)} {motion}")
     parts = [_sentence(f"{', and '.join(clauses)} on {_ground(scene)}")]
     if scene.camera != "static":
         parts.append(_sentence(CAMERA_PHRASES[scene.camera][0]))
     if scene.light != "steady":
         parts.append(_sentence(LIGHT_PHRASES[scene.light][0]))
+    if scene.shadows:
+        parts.append(_sentence(SHADOW_PHRASES[0]))
     return " ".join(parts)
 
 
-def _clause(thing: Thing, rng: random.Random) -> str:
+def _clause(scene: Scene, index: int, rng: random.Random) -> str:
     """One thing, its start and its motion, in one of several wordings."""
-    noun, place = _noun(thing), PLACE_PHRASES[thing.place]
+    thing = scene.things[index]
+    noun, place = _noun(thing), _place(scene, index)
     motion = rng.choice(MOTION_PHRASES[thing.motion])
+    if thing.then:
+        motion += f"{rng.choice((', then', ' and then'))} {rng.choice(MOTION_PHRASES[thing.then])}"
     if thing.motion == "still":
         wordings = [f"{noun} {motion} {place}", f"{noun} {place} {motion}"]
     else:
@@ -140,7 +177,7 @@ def caption(scene: Scene, rng: random.Random) -> str:
     """Describe a scene in one of many wordings; a fifth of them are `canonical`."""
     if rng.random() < CANONICAL_SHARE:
         return canonical(scene)
-    clauses = [_clause(thing, rng) for thing in scene.things]
+    clauses = [_clause(scene, index, rng) for index in range(len(scene.things))]
     ground = _ground(scene)
     style = rng.choice(("while", "and", "sentences")) if len(clauses) > 1 else "sentences"
     if style == "sentences":
@@ -160,6 +197,8 @@ def caption(scene: Scene, rng: random.Random) -> str:
         sentences.append(rng.choice(CAMERA_PHRASES[scene.camera]))
     if scene.light != "steady":
         sentences.append(rng.choice(LIGHT_PHRASES[scene.light]))
+    if scene.shadows:
+        sentences.append(rng.choice(SHADOW_PHRASES))
     return " ".join(_sentence(sentence) for sentence in sentences)
 
 

@@ -70,3 +70,18 @@ def stars(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     away = torch.hypot(u - column - 0.2 - 0.6 * offset_x, v - row - 0.2 - 0.6 * offset_y)
     dots = ((0.08 + 0.07 * radius - away) * 14 + 0.5).clamp(0, 1)
     return dots * (light - 0.35).clamp(0, 0.4)
+
+
+def letters(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Brightness of rows of made-up letters, 3 x 5 dots each, in cells of 0.09 short sides."""
+    generator = torch.Generator().manual_seed(1)
+    dots = torch.rand(5, 3, STAR_CELLS, STAR_CELLS, generator=generator) < 0.55
+    dots &= torch.rand(STAR_CELLS, STAR_CELLS, generator=generator) < 0.75  # the rest are spaces
+    table = torch.zeros(6, 4, STAR_CELLS, STAR_CELLS)
+    table[:5, :3] = dots
+    table = table.to(x.device)
+    u, v = x / 0.09, y / 0.09
+    column, row = torch.floor(u), torch.floor(v)
+    across, down = (4 * (u - column)).long().clamp(0, 3), (6 * (v - row)).long().clamp(0, 5)
+    lit = table[down, across, row.long() % STAR_CELLS, column.long() % STAR_CELLS]
+    return 0.22 * lit
