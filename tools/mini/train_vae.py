@@ -7,21 +7,68 @@ import json
 import math
 import random
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
+from diffusers import AutoencoderKLWan
 
 from tools.mini import model, plots, scenes
 
-if TYPE_CHECKING:
-    from diffusers import AutoencoderKLWan
 
-CROP = 128
-WINDOW = 17
-PICTURE_SIZES = ((256, 256), (256, 256), (192, 320), (320, 192))
+@dataclass(frozen=True)
+class Cut:
+    """A kind of training batch: a short window of clips, whole or cut into tiles.
+
+    Attributes:
+        share: Share of the batches.
+        paces: Frame counts of the clips that the window is cut from; few frames mean fast things.
+        frames: Frames of the window.
+        picture: Height and width that are rendered.
+        tiles: Rows and columns that each picture is cut into.
+        scenes: Scenes of a batch.
+    """
+
+    share: float
+    paces: tuple[int, ...]
+    frames: int
+    picture: tuple[int, int]
+    tiles: tuple[int, int]
+    scenes: int
+
+
+CUTS = (
+    Cut(0.23, (17,), 17, (128, 128), (1, 1), 18),
+    Cut(0.07, (17, 25), 17, (256, 256), (1, 1), 5),
+    Cut(0.07, (17, 25), 17, (192, 320), (1, 1), 5),
+    Cut(0.08, (17, 25), 17, (320, 192), (1, 1), 5),
+    Cut(0.20, (49,), 17, (256, 256), (1, 1), 5),
+    Cut(0.12, (33, 49), 17, (192, 320), (1, 1), 5),
+    Cut(0.10, (81,), 5, (480, 832), (2, 4), 3),
+    Cut(0.08, (97,), 9, (512, 512), (2, 2), 2),
+    Cut(0.05, (49,), 1, (512, 512), (2, 2), 20),
+)
+"""About 5 million pixels each; few shapes, since each costs cuDNN a search. 45 % are fast."""
+
+PICTURES = (
+    Cut(0.5, (49,), 1, (256, 256), (1, 1), 16),
+    Cut(0.25, (49,), 1, (192, 320), (1, 1), 16),
+    Cut(0.25, (49,), 1, (320, 192), (1, 1), 16),
+)
+TINY_CUTS = (
+    Cut(0.5, (5, 9), 5, (32, 32), (1, 1), 2),
+    Cut(0.3, (9,), 5, (32, 64), (1, 2), 1),
+    Cut(0.2, (9,), 1, (32, 32), (1, 1), 2),
+)
+TINY_PICTURES = TINY_CUTS[2:]
 PICTURE_PART = 0.35
 """Part of the training that sees single frames: colours and shapes are learnt there, cheaply."""
+
+MEASURED = {(17, 128, 128): 12, (49, 256, 256): 12, (33, 192, 320): 12, (81, 480, 832): 3}
+"""Clip sizes (frames, height, width) whose quality is measured, and on how many clips."""
+
+STATISTICS = ((17, 128, 128), (49, 256, 256), (33, 192, 320))
+"""Clip sizes over which the latents' statistics are taken, all with the same weight."""
 
 PEAK_LR = 1e-3
 KL_WEIGHT = 2e-5
@@ -73,36 +120,28 @@ def render_clips(
     return scenes.render(picked, *size, device)
 
 
-def training_batch(
-    rng: random.Random, device: torch.device, pictures: bool, tiny: bool
-) -> torch.Tensor:
-    """Renders whole scenes and cuts short windows and crops from them, at their true speed.
+def training_batch(rng: random.Random, device: torch.device, cuts: tuple[Cut, ...]) -> torch.Tensor:
+    """Renders one window of fresh scenes, at the speed of a whole clip, and cuts it into tiles.
+
+    A window that starts inside a clip is taken as a clip of its own: its first frame stands alone.
 
     Args:
-        rng: Source of the scenes and cuts.
+        rng: Source of the scenes and windows.
         device: Where to render.
-        pictures: Single whole frames instead.
-        tiny: Smallest sizes, for smoke tests.
+        cuts: Kinds of batches to draw from, by their shares.
 
     Returns:
         (B,3,F,H,W) in [-1,1].
     """
-    if tiny:
-        return render_clips(rng, 2, (1 if pictures else 5, 32, 32), device)
-    height, width = rng.choice(PICTURE_SIZES)
-    if pictures:
-        return render_clips(rng, 16, (1, height, width), device)
-    if rng.random() < 0.2:  # whole pictures, few frames
-        clips = render_clips(rng, 4, (49, 2 * CROP, 2 * CROP), device)
-        start = rng.randint(0, 40)
-        return clips[:, :, start : start + 9]
-    clips = render_clips(rng, 6, (49, height, width), device)
-    cuts = []
-    for clip in clips:
-        for start in (rng.randint(0, 16), rng.randint(17, 32)):
-            top, left = rng.randint(0, height - CROP), rng.randint(0, width - CROP)
-            cuts.append(clip[:, start : start + WINDOW, top : top + CROP, left : left + CROP])
-    return torch.stack(cuts)
+    cut = rng.choices(cuts, [c.share for c in cuts])[0]
+    last = rng.choice(cut.paces) - 1
+    start = rng.randint(0, last + 1 - cut.frames)
+    span = (start / last, (start + cut.frames - 1) / last)
+    picked = [scenes.sample_scene(rng) for _ in range(cut.scenes)]
+    video = scenes.render(picked, cut.frames, *cut.picture, device, span=span)
+    (rows, columns), (height, width) = cut.tiles, cut.picture
+    shape = (cut.scenes, 3, cut.frames, rows, height // rows, columns, width // columns)
+    return video.view(shape).permute(0, 3, 5, 1, 2, 4, 6).flatten(0, 2)
 
 
 def reconstruction_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -136,42 +175,74 @@ def training_loss(
 
 @torch.no_grad()
 def latent_statistics(
-    vae: AutoencoderKLWan, rng: random.Random, clips: int, size: tuple[int, int, int]
+    vae: AutoencoderKLWan, rng: random.Random, clips: int, sizes: tuple[tuple[int, int, int], ...]
 ) -> tuple[list[float], list[float]]:
-    """Measures mean and standard deviation of every latent channel over rendered clips."""
+    """Measures mean and standard deviation of every latent channel over rendered clips.
+
+    Args:
+        vae: The VAE.
+        rng: Source of the scenes.
+        clips: Clips of each size, a multiple of 4.
+        sizes: Clip sizes; all weigh the same.
+
+    Returns:
+        Means and standard deviations.
+    """
     device = next(vae.parameters()).device
-    count, total, squares = 0, torch.zeros(16).double(), torch.zeros(16).double()
-    for start in range(0, clips, 4):
-        video = render_clips(rng, min(4, clips - start), size, device)
-        latents = model.encode_moments(vae, video)[:, :16].double().cpu()
-        count += latents.numel() // 16
-        total += latents.sum((0, 2, 3, 4))
-        squares += latents.square().sum((0, 2, 3, 4))
-    mean = total / count
-    return mean.tolist(), (squares / count - mean.square()).clamp_min(1e-8).sqrt().tolist()
+    total, squares = torch.zeros(16).double(), torch.zeros(16).double()
+    batches = [size for size in sizes for _ in range(clips // 4)]
+    for size in batches:
+        latents = model.encode_moments(vae, render_clips(rng, 4, size, device))[:, :16]
+        latents = latents.double().cpu()
+        total += latents.mean((0, 2, 3, 4))
+        squares += latents.square().mean((0, 2, 3, 4))
+    mean = total / len(batches)
+    std = (squares / len(batches) - mean.square()).clamp_min(1e-8).sqrt()
+    return mean.tolist(), std.tolist()
 
 
 @torch.no_grad()
 def held_out_quality(
-    vae: AutoencoderKLWan, seed: int, clips: int, size: tuple[int, int, int], sheet: Path
-) -> float:
-    """Mean PSNR in dB of held-out clips through the VAE's own encode and decode; draws a sheet."""
-    from tools.mini.prompts import held_out_prompts
+    vaes: dict[str, AutoencoderKLWan],
+    rng: random.Random,
+    sizes: dict[tuple[int, int, int], int],
+    sheet: Path,
+) -> dict[str, dict[str, float]]:
+    """Mean PSNR of held-out clips through each VAE; draws the first clips of each size.
 
-    device = next(vae.parameters()).device
-    scores: list[float] = []
+    Args:
+        vaes: VAEs by name.
+        rng: Source of the scenes.
+        sizes: Number of clips of each size (frames, height, width).
+        sheet: PNG to write.
+
+    Returns:
+        For each size, as "17x128x128", the mean PSNR in dB by the VAE's name.
+    """
     rows: list[torch.Tensor] = []
     labels: list[str] = []
-    for scene in held_out_prompts(clips, seed):
-        video = scenes.render([scene], *size, device)
-        output = vae.decode(vae.encode(video).latent_dist.mode()).sample
-        mse = ((output - video) / 2).square().mean().item()
-        scores.append(-10 * math.log10(max(mse, 1e-12)))
-        if len(rows) < 12:
-            rows += [video[0].cpu(), output[0].cpu()]
-            labels += ["original", f"reconstruction, {scores[-1]:.1f} dB"]
+    quality: dict[str, dict[str, float]] = {}
+    for size, clips in sizes.items():
+        name = "x".join(map(str, size))
+        scores: dict[str, list[float]] = {key: [] for key in vaes}
+        for index in range(clips):
+            drawn = index < 3
+            scene = scenes.sample_scene(rng, "held_out")
+            video = scenes.render([scene], *size, next(iter(vaes.values())).device)
+            if drawn:
+                rows.append(video[0].cpu())
+                labels.append(f"{name}, original")
+            for key, vae in vaes.items():
+                latents = model.encode_moments(vae, video)[:, :16]
+                output = model.decode_video(vae, latents).clamp(-1, 1)
+                mse = ((output - video) / 2).square().mean().item()
+                scores[key].append(-10 * math.log10(max(mse, 1e-12)))
+                if drawn:
+                    rows.append(output[0].cpu())
+                    labels.append(f"{name}, {key} VAE, {scores[key][-1]:.1f} dB")
+        quality[name] = {key: sum(values) / clips for key, values in scores.items()}
     plots.contact_sheet(rows, labels, sheet)
-    return sum(scores) / len(scores)
+    return quality
 
 
 def write_json(path: Path, data: object) -> None:
@@ -213,13 +284,19 @@ def train(args: argparse.Namespace) -> None:
     out.mkdir(parents=True, exist_ok=True)
     layout = torch.channels_last_3d if args.channels_last else torch.contiguous_format
     vae = model.build_vae().to(device).train()
+    if args.init:
+        old = AutoencoderKLWan.from_pretrained(args.init, torch_dtype=torch.float32)
+        vae.load_state_dict(old.state_dict())
+    picture_part = 0.0 if args.init else PICTURE_PART
+    cuts = TINY_CUTS if args.tiny else CUTS
+    pictures = TINY_PICTURES if args.tiny else PICTURES
     for parameter in vae.parameters():
         if parameter.ndim == 5:
             parameter.data = parameter.data.contiguous(memory_format=layout)
     average = Average([vae], 0.999)
     optimizer = torch.optim.AdamW(
         vae.parameters(),
-        lr=PEAK_LR,
+        lr=args.peak_lr,
         betas=(0.9, 0.99),
         weight_decay=0.0,
         fused=device.type == "cuda",
@@ -233,6 +310,7 @@ def train(args: argparse.Namespace) -> None:
         optimizer.load_state_dict(state["optimizer"])
         restore_rng(rng, state["rng"])
         step, before, curve = state["step"], state["elapsed"], state["curve"]
+        picture_part = state["picture_part"]
     total = args.total_seconds or before + args.seconds
 
     def checkpoint(elapsed: float) -> None:
@@ -246,6 +324,7 @@ def train(args: argparse.Namespace) -> None:
                 "step": step,
                 "elapsed": elapsed,
                 "curve": curve,
+                "picture_part": picture_part,
             },
         )
 
@@ -254,8 +333,9 @@ def train(args: argparse.Namespace) -> None:
     while (now := time.monotonic()) - start < args.seconds:
         elapsed = before + now - start
         for group in optimizer.param_groups:
-            group["lr"] = PEAK_LR * learning_rate_factor(elapsed / total)
-        video = training_batch(rng, device, elapsed < PICTURE_PART * total, args.tiny)
+            group["lr"] = args.peak_lr * learning_rate_factor(elapsed / total)
+        early = elapsed < picture_part * total
+        video = training_batch(rng, device, pictures if early else cuts)
         video = video.contiguous(memory_format=layout)
         loss, kl = training_loss(vae, video, args.kl_weight)
         optimizer.zero_grad(set_to_none=True)
@@ -283,18 +363,22 @@ def train(args: argparse.Namespace) -> None:
 
     average.copy_to([vae])
     vae.eval()
-    size = (5, 32, 32) if args.tiny else (49, 256, 256)
-    mean, std = latent_statistics(vae, random.Random(args.seed + 1), 4 if args.tiny else 64, size)
+    torch.backends.cudnn.benchmark = False  # a search for each new shape would not pay here
+    sizes = ((5, 32, 32), (5, 32, 64)) if args.tiny else STATISTICS
+    clips = 4 if args.tiny else 32
+    mean, std = latent_statistics(vae, random.Random(args.seed + 1), clips, sizes)
     final = model.build_vae(mean, std)
     final.load_state_dict(vae.state_dict())
     final.save_pretrained(out / "vae")
     log = {"kind": "vae", "seconds": elapsed, "steps": step, "curve": curve}
+    log |= {"latents_mean": mean, "latents_std": std, "parameters": model.count_parameters(vae)}
     write_json(out / "log.json", log)
-    psnr = held_out_quality(vae, args.seed + 2, 2 if args.tiny else 16, size, out / "sheet.png")
-    log |= {"psnr_db": psnr, "latents_mean": mean, "latents_std": std}
-    log |= {"parameters": model.count_parameters(vae)}
-    write_json(out / "log.json", log)
-    print(f"{step} steps, held-out PSNR {psnr:.2f} dB, weights in {out / 'vae'}", flush=True)
+    vaes = {"old": old.to(device).eval()} if args.init else {}
+    measured = dict.fromkeys(sizes, 2) if args.tiny else MEASURED
+    rng = random.Random(args.seed + 2)
+    quality = held_out_quality(vaes | {"new": vae}, rng, measured, out / "sheet.png")
+    write_json(out / "log.json", log | {"psnr_db": quality})
+    print(f"{step} steps, held-out PSNR {quality}, weights in {out / 'vae'}", flush=True)
 
 
 def main() -> None:
@@ -305,7 +389,10 @@ def main() -> None:
     parser.add_argument("--total-seconds", type=float, help="training time of all runs together")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kl-weight", type=float, default=KL_WEIGHT)
-    parser.add_argument("--resume", action="store_true", help="continue from OUT/checkpoint.pt")
+    parser.add_argument("--peak-lr", type=float, default=PEAK_LR)
+    begin = parser.add_mutually_exclusive_group()
+    begin.add_argument("--resume", action="store_true", help="continue from OUT/checkpoint.pt")
+    begin.add_argument("--init", type=Path, help="diffusers VAE folder to fine-tune")
     parser.add_argument(
         "--channels-last", action="store_true", help="memory layout; which is faster depends"
     )
