@@ -1,7 +1,8 @@
 r"""The bundled model under plans: speed, PSNR, SSIM and prompt adherence on held-out prompts.
 
 Every plan is compared with dense attention at the same seeds in one run. Adherence is the share of
-true claims (colour, start place, motion of every thing of the caption) by `tools.mini.reader`.
+true claims (such as colour, texture, start place and motion of every thing of the caption) by
+`tools.mini.reader`.
 
     python -m benchmarks.mini --prompts 16 --repeats 5 --plan pipelines/mini/plan.json auto \
         --out benchmarks/results/mini-cpu.json
@@ -31,9 +32,9 @@ from ajour.pipelines.quality import BEST_DB, psnr, ssim
 from ajour.pipelines.video import side_by_side, to_bytes, write_mp4
 from ajour.schedule import DENSE, REUSE
 from benchmarks.record import save
+from tools.mini import reader
 from tools.mini.captions import canonical
 from tools.mini.prompts import held_out_prompts
-from tools.mini.reader import score
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,14 +58,7 @@ def options(args: argparse.Namespace) -> dict[str, Any]:
 
 def claims(video: Sample, prompt: str) -> dict[str, list[bool]]:
     """The reader's verdicts."""
-    return score(to_bytes(video.video), prompt)
-
-
-def adherence(verdicts: list[dict[str, list[bool]]]) -> dict[str, float]:
-    """Share of true claims, by kind and over all."""
-    kinds = {kind: [v for one in verdicts for v in one[kind]] for kind in verdicts[0]}
-    shares = {kind: mean(values) for kind, values in kinds.items()}
-    return shares | {"all": mean(v for values in kinds.values() for v in values)}
+    return reader.score(to_bytes(video.video), prompt)
 
 
 class Arm(NamedTuple):
@@ -147,7 +141,7 @@ def evaluate(
         "ssim": mean(s[1] for s in scores),
         "psnr_db_each": [round(min(s[0], BEST_DB), 2) for s in scores],
         "ssim_each": [round(s[1], 4) for s in scores],
-        "adherence": adherence(verdicts),
+        "adherence": reader.summary(verdicts),
         "dense_seconds_each": [s[0] for s in seconds],
         "sparse_seconds_each": [s[1] for s in seconds],
     }
@@ -200,7 +194,9 @@ def run_arms(
         for seed, prompt in enumerate(tqdm(prompts, desc="dense", unit="video"))
     ]
     verdicts = [claims(run, prompt) for run, prompt in zip(dense, prompts, strict=True)]
-    print("dense adherence", {k: round(v, 3) for k, v in adherence(verdicts).items()}, flush=True)
+    adherence = reader.summary(verdicts)
+    shares = {kind: round(share, 3) for kind, share in adherence.items() if share is not None}
+    print("dense adherence", shares, flush=True)
     rows = []
     for arm, time in zip(arms, times, strict=True):
         row = evaluate(pipe, arm, prompts, dense, args) | time
@@ -214,7 +210,7 @@ def run_arms(
             args.out,
             rows,
             **conclude(rows),
-            dense_adherence=adherence(verdicts),
+            dense_adherence=adherence,
             prompts=prompts,
             steps=args.steps,
             guidance=args.guidance,

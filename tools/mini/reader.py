@@ -1,32 +1,32 @@
-"""Reads colour, place and direction of moving things out of a video, with OpenCV alone.
+"""Reads what a prompt claims out of a video, with OpenCV alone.
 
 The reader shares nothing with the renderer and the training: it knows a prompt's words and what a
-person would call red, left or up. A prompt is scored by its claims: each thing of the caption
-claims a colour, a start place and a motion, and a claim about a thing that is not seen is false.
+person would call red, left, up or striped (see `tools.mini.seeing`). Each thing of a caption claims
+a colour, a texture, a count, where it starts and how it moves. A claim about a thing that is not
+seen is false.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from statistics import mean
 from typing import TYPE_CHECKING
 
-import cv2
-import numpy as np
+from tools.mini.seeing import COLOURS, see
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
-HUES = {  # degrees: from, below; red goes round through 0
-    "red": (335, 14), "orange": (14, 42), "yellow": (42, 80), "green": (80, 155),
-    "cyan": (155, 204), "blue": (204, 256), "purple": (256, 335),
-}  # fmt: skip
-COLOURS = (*HUES, "white")
-MIN_SATURATION, MIN_VALUE = 0.45, 0.36
-WHITE_SATURATION, WHITE_VALUE = 0.22, 0.42
-MIN_AREA = 0.006
-"""Share of the picture that a thing covers at least."""
+    from tools.mini.seeing import Sighting
 
+    Point = tuple[float, float]
+    Signs = tuple[int, int]
+
+KINDS = ("colour", "place", "motion", "texture", "count", "order", "relation")
+TEXTURES = ("striped", "checkered", "dotted")
+COUNTS = {"two": 2, "three": 3}
 MOVED = 0.15
 """Travel, as a share of the picture's axis, that counts as motion along that axis."""
 
@@ -44,104 +44,80 @@ DIRECTIONS = {
     "moves down and to the left": (-1, 1),
     "moves down and to the right": (1, 1),
 }
+RELATIONS = {
+    "to the left of": (-1, 0),
+    "to the right of": (1, 0),
+    "above": (0, -1),
+    "below": (0, 1),
+}
+
+
 _CLAUSE = re.compile(
-    rf"\b(?P<colour>{'|'.join(COLOURS)}) \w+ (?:in|on|at) the (?P<place>[a-z ]+?) "
-    rf"(?P<motion>{'|'.join(sorted(DIRECTIONS, key=len, reverse=True))})(?= on a |, and |$)",
-    re.IGNORECASE,
+    rf"an? ((row|column) of (?P<count>{'|'.join(COUNTS)}) )?((small|large) )?"
+    rf"((?P<texture>{'|'.join(TEXTURES)}) )?(?P<colour>{'|'.join(COLOURS)}) \w+ "
+    rf"((in|on|at) the (?P<place>[a-z ]+?)"
+    rf"|(?P<relation>{'|'.join(RELATIONS)}) the (?P<other>{'|'.join(COLOURS)}) \w+) "
+    rf"(?P<motion>{'|'.join(DIRECTIONS)})(, then (?P<then>{'|'.join(DIRECTIONS)}))?"
 )
 
 
 @dataclass(frozen=True)
-class Sighting:
-    """What is seen of one colour, or expected of it.
+class Claim:
+    """What a caption says about one thing. Signs are along x and y.
 
     Attributes:
         colour: Its name.
-        place: Where it starts: signs along x and y, 0 for the middle third.
-        motion: Where it goes: signs along x and y, 0 for no travel.
+        texture: "plain" or one of `TEXTURES`.
+        count: How many there are.
+        place: Where it starts, 0 for the middle third; None if a relation says it.
+        relation: Colour of another thing and where this one starts as seen from it.
+        motion: Where it goes, 0 for no travel; of two legs the first.
+        then: Where it goes in the second half of the video; None for motions of one leg.
     """
 
     colour: str
-    place: tuple[int, int]
-    motion: tuple[int, int]
+    texture: str
+    count: int
+    place: Signs | None
+    relation: tuple[str, Signs] | None
+    motion: Signs
+    then: Signs | None
 
 
-def expected(prompt: str) -> list[Sighting]:
-    """Reads the things of a canonical caption with still or straight motion.
+def expected(prompt: str) -> list[Claim]:
+    """Reads the things of a canonical caption with still, straight or two-leg motions.
 
     Raises:
-        ValueError: If no clause can be read.
+        ValueError: If a clause cannot be read.
     """
-    sightings = []
-    for clause in prompt.split(" on a ")[0].split(", and "):
-        match = _CLAUSE.search(clause)
-        if match is None:
-            raise ValueError(f"expected a canonical caption with straight motions, got {clause!r}")
+    return [_claim(clause) for clause in prompt.lower().split(" on a ")[0].split(", and ")]
+
+
+def _claim(clause: str) -> Claim:
+    match = _CLAUSE.fullmatch(clause)
+    if match is None:
+        raise ValueError(f"expected a canonical caption with straight motions, got {clause!r}")
+    place = relation = None
+    if match["place"]:
         words = match["place"].split()
-        across = ("right" in words) - ("left" in words)
-        down = ("bottom" in words) - ("top" in words)
-        sightings.append(
-            Sighting(match["colour"].lower(), (across, down), DIRECTIONS[match["motion"].lower()])
-        )
-    return sightings
-
-
-def colour_mask(frame: NDArray[np.uint8], colour: str) -> NDArray[np.uint8]:
-    """Marks the pixels (H,W) of an RGB frame (H,W,3) that have a colour, specks removed."""
-    hue, value_range, saturation = _planes(frame)
-    if colour == "white":
-        mask = (saturation < WHITE_SATURATION) & (value_range > WHITE_VALUE)
+        place = (("right" in words) - ("left" in words), ("bottom" in words) - ("top" in words))
     else:
-        low, high = HUES[colour]
-        inside = (hue >= low) & (hue < high) if low < high else (hue >= low) | (hue < high)
-        mask = inside & (saturation > MIN_SATURATION) & (value_range > MIN_VALUE)
-    kernel = np.ones((5, 5), np.uint8)
-    opened = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, kernel)
-    return np.asarray(opened, dtype=np.uint8)
+        relation = (match["other"], RELATIONS[match["relation"]])
+    return Claim(
+        colour=match["colour"],
+        texture=match["texture"] or "plain",
+        count=COUNTS.get(match["count"], 1),
+        place=place,
+        relation=relation,
+        motion=DIRECTIONS[match["motion"]],
+        then=DIRECTIONS[match["then"]] if match["then"] else None,
+    )
 
 
-def _planes(
-    frame: NDArray[np.uint8],
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Hue in degrees, value and saturation in [0,1]."""
-    hls = cv2.cvtColor(frame.astype(np.float32) / 255, cv2.COLOR_RGB2HSV)
-    return hls[..., 0], hls[..., 2], hls[..., 1]
-
-
-def track(video: NDArray[np.uint8], colour: str) -> NDArray[np.float64]:
-    """Centre of a colour in every frame.
-
-    Args:
-        video: (F,H,W,3), RGB.
-        colour: Its name.
-
-    Returns:
-        (F,2): x and y as shares of width and height; NaN where the colour covers too little.
-    """
-    _, height, width, _ = video.shape
-    centres = np.full((len(video), 2), np.nan)
-    for index, frame in enumerate(video):
-        moments = cv2.moments(colour_mask(frame, colour), binaryImage=True)
-        if moments["m00"] >= MIN_AREA * height * width:
-            centres[index] = (
-                (moments["m10"] / moments["m00"] + 0.5) / width,
-                (moments["m01"] / moments["m00"] + 0.5) / height,
-            )
-    return centres
-
-
-def read(video: NDArray[np.uint8], colour: str) -> Sighting | None:
-    """What a colour does in a video (F,H,W,3); None if it is missing in most frames."""
-    centres = track(video, colour)
-    seen = np.flatnonzero(~np.isnan(centres[:, 0]))
-    if len(seen) < max(1, 0.6 * len(video)):
-        return None
-    edge = max(1, len(video) // 10)
-    start = np.median(centres[seen[:edge]], axis=0)
-    travel = np.median(centres[seen[-edge:]], axis=0) - start
-    place = [int(np.sign(p)) if abs(p) > EDGE else 0 for p in start - 0.5]
-    motion = [int(np.sign(t)) if abs(t) > MOVED else 0 for t in travel]
-    return Sighting(colour, (place[0], place[1]), (motion[0], motion[1]))
+def _signs(start: Point, end: Point, least: float) -> Signs:
+    """Directions along x and y from one point to another, 0 where they are not `least` apart."""
+    signs = [(b - a > least) - (a - b > least) for a, b in zip(start, end, strict=True)]
+    return signs[0], signs[1]
 
 
 def score(video: NDArray[np.uint8], prompt: str) -> dict[str, list[bool]]:
@@ -149,15 +125,62 @@ def score(video: NDArray[np.uint8], prompt: str) -> dict[str, list[bool]]:
 
     Args:
         video: (F,H,W,3), RGB, uint8.
-        prompt: Canonical caption with still or straight motions.
+        prompt: Canonical caption with still, straight or two-leg motions.
 
     Returns:
-        For `colour`, `place` and `motion` one verdict per thing of the caption.
+        For each of `KINDS` the verdicts over the caption's things, none where nothing is claimed.
+        Every thing claims a colour, a texture and a count, a place or a relation, and a motion or
+        an order of motions. Place and motion of a group are those of its centre.
     """
-    verdicts: dict[str, list[bool]] = {"colour": [], "place": [], "motion": []}
-    for claim in expected(prompt):
-        seen = read(video, claim.colour)
-        verdicts["colour"].append(seen is not None)
-        verdicts["place"].append(seen is not None and seen.place == claim.place)
-        verdicts["motion"].append(seen is not None and seen.motion == claim.motion)
+    claims = expected(prompt)
+    seen = {claim.colour: see(video, claim.colour) for claim in claims}
+    verdicts: dict[str, list[bool]] = {kind: [] for kind in KINDS}
+    for claim in claims:
+        for kind, verdict in _verdicts(claim, seen).items():
+            verdicts[kind].append(verdict)
     return verdicts
+
+
+def _verdicts(claim: Claim, seen: dict[str, Sighting | None]) -> dict[str, bool]:
+    """Whether each claim about one thing is true, given what is seen of every colour."""
+    kinds = ["colour", "texture", "count"]
+    kinds += ["relation" if claim.relation else "place", "order" if claim.then else "motion"]
+    it = seen[claim.colour]
+    if it is None:
+        return dict.fromkeys(kinds, False)
+    truths = {"colour": True, "texture": it.texture == claim.texture}
+    truths["count"] = it.count == claim.count
+    if claim.relation:
+        other = seen.get(claim.relation[0])
+        truths["relation"] = (
+            other is not None and _signs(other.start, it.start, EDGE) == claim.relation[1]
+        )
+    else:
+        truths["place"] = _signs((0.5, 0.5), it.start, EDGE) == claim.place
+    if claim.then:
+        legs = _signs(it.start, it.middle, MOVED), _signs(it.middle, it.end, MOVED)
+        truths["order"] = legs == (claim.motion, claim.then)
+    else:
+        truths["motion"] = _signs(it.start, it.end, MOVED) == claim.motion
+    return truths
+
+
+def summary(verdicts: list[dict[str, list[bool]]]) -> dict[str, float | None]:
+    """Shares of true claims over many videos.
+
+    Args:
+        verdicts: What `score` returns for each video.
+
+    Returns:
+        The share for each of `KINDS`, over `all` claims, and of the `videos` with every claim
+        true; None where nothing is claimed.
+    """
+    shares = {kind: _share([v for one in verdicts for v in one[kind]]) for kind in KINDS}
+    each = [[v for kind in KINDS for v in one[kind]] for one in verdicts]
+    shares["all"] = _share([v for one in each for v in one])
+    shares["videos"] = _share([all(one) for one in each])
+    return shares
+
+
+def _share(values: list[bool]) -> float | None:
+    return mean(values) if values else None

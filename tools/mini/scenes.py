@@ -1,9 +1,10 @@
 """Procedural scenes for training: a vocabulary, a sampler and a batched renderer.
 
 A scene is one to three coloured things, or groups of equal things, that move over a quiet
-background. `sample_scene` draws a scene, `render` turns many into video. Positions are fractions of the picture's width and height, x to the
-right and y down; lengths (radius, texture) are fractions of its short side, so nothing is
-stretched. Time runs from 0 to 1 over the clip, whatever the number of frames.
+background. `sample_scene` draws a scene, `render` turns many into video. Positions are fractions of
+the picture's width and height, x to the right and y down; lengths (radius, texture) are fractions
+of its short side, so nothing is stretched. Time runs from 0 to 1 over the clip, whatever the number
+of frames.
 """
 
 from __future__ import annotations
