@@ -9,8 +9,8 @@ from tools.mini.captions import canonical
 from tools.mini.prompts import held_out_events, held_out_prompts
 from tools.mini.scenes import Scene, Thing
 
-PLAIN = held_out_prompts(24, seed=11)
-EVENTS = held_out_events(24, seed=12)
+PLAIN = held_out_prompts(20, seed=11)
+EVENTS = held_out_events(21, seed=12)
 ALWAYS = {"colour", "place", "motion", "texture", "count"}
 
 STRIPED = Thing("square", "red", "striped", "large", "left", "right", then="up")
@@ -66,9 +66,9 @@ def test_larger_pictures_are_read_back(larger):
 
 
 def test_blurred_pictures_are_read_back(larger):
-    """As a VAE blurs: edges run over 4 of 128 pixels."""
+    """By more than the VAE of the bundled model does."""
     blurred = [np.stack([cv2.GaussianBlur(f, (0, 0), 1.2) for f in video]) for video in larger]
-    assert_read(shares(blurred, map(canonical, PLAIN[:12] + EVENTS[:12])), 0.9)
+    assert_read(shares(blurred, map(canonical, PLAIN[:12] + EVENTS[:12])), 0.95)
 
 
 def test_other_prompts_are_not(films):
@@ -138,6 +138,17 @@ def test_frames_vote_on_the_texture():
     assert seeing.see(mixed, "red").texture == "striped"
     mixed[:5] = plain[:5]
     assert seeing.see(mixed, "red").texture == "plain"
+
+
+def test_dark_dots_are_holes_of_a_white_thing():
+    frame = np.full((128, 128, 3), (10, 10, 50), dtype=np.uint8)
+    cv2.circle(frame, (64, 64), 40, (245, 245, 245), -1)
+    for x in range(40, 90, 24):
+        for y in range(40, 90, 24):
+            cv2.circle(frame, (x, y), 6, (60, 60, 110), -1)
+    video = np.stack([frame] * 3)
+    prompt = "A dotted white circle in the centre stays still on a navy background."
+    assert reader.score(video, prompt)["texture"] == [True]
 
 
 def test_a_thing_may_be_missing_in_a_few_frames():

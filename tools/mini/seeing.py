@@ -32,6 +32,9 @@ MIN_AREA = 0.006
 MIN_PART = 0.25
 """Smallest separate region that is counted, as a share of the largest."""
 
+MAX_HOLE = 0.1
+"""Largest hole that belongs to a region, as a share of it: a spot darker than its colour."""
+
 TEXTURE_FRAMES = 5
 MIN_PIXELS, MAX_PIXELS = 40, 800
 """Pixels of a region that its texture is read from."""
@@ -128,9 +131,17 @@ def regions(mask: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
     ]
 
 
+def _filled(region: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A region with its small holes."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(1 - region, connectivity=4)
+    small = stats[:, cv2.CC_STAT_AREA] < MAX_HOLE * region.sum()
+    small[0] = True  # the region itself
+    return small[labels].astype(np.uint8)
+
+
 def texture_of(frame: Video, mask: NDArray[np.uint8]) -> str:
     """The texture in the largest region of a mask (H,W); empty if the region is too small."""
-    region = regions(mask)[0]
+    region = _filled(regions(mask)[0])
     x, y, width, height = cv2.boundingRect(region)
     margin = 2 * max(1, round(min(mask.shape) / 100)) + 1
     inside = cv2.erode(region, np.ones((margin, margin)), borderValue=0)
