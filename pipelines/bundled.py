@@ -11,6 +11,13 @@ from ajour.plan import Plan
 
 FOLDER = Path(__file__).parent / "mini"
 
+SIZES = {
+    "small": (17, 128, 128),
+    "default": (49, 256, 256),
+    "real": (81, 480, 832),
+}
+"""Frames, height and width by name. `real` is a size that people run: 32,760 tokens."""
+
 
 @dataclass(frozen=True)
 class Defaults:

@@ -149,6 +149,14 @@ def add_compile(parser: argparse.ArgumentParser) -> None:
 
 def add_call_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `call_options` reads."""
+    from ajour.pipelines.bundled import SIZES
+
+    sizes = ", ".join(f"{name} {f} x {h} x {w}" for name, (f, h, w) in SIZES.items())
+    parser.add_argument(
+        "--size",
+        choices=SIZES,
+        help=f"frames, height and width together: {sizes}; the three options below go first",
+    )
     parser.add_argument("--steps", type=positive, help="denoising steps")
     parser.add_argument("--frames", type=positive, help="of a video")
     parser.add_argument("--height", type=positive, help="in pixels")
@@ -180,10 +188,13 @@ def call_options(args: argparse.Namespace, own: bool = False) -> dict[str, Any]:
     Raises:
         ValueError: if an image cannot be read.
     """
-    from ajour.pipelines.bundled import Defaults, call_arguments
+    from ajour.pipelines.bundled import SIZES, Defaults, call_arguments
     from ajour.pipelines.calls import read_image
 
     given = {name: value for name, value in vars(args).items() if value is not None}
+    if "size" in given:
+        sides = zip(("frames", "height", "width"), SIZES[given["size"]], strict=True)
+        given = dict(sides) | given
     if "image" in given:
         given["image"] = read_image(given["image"])
     return (Defaults().call() if own else {}) | call_arguments(given)

@@ -42,20 +42,21 @@ class Share:
 
 
 SIZES = {
-    (17, 128, 128): Share(30_000, 0.30, 0.10),
+    (17, 128, 128): Share(30_000, 0.26, 0.08),
+    (25, 192, 192): Share(10_000, 0.10, 0.04),
     (1, 256, 256): Share(8_000, 0.05, 0.02),
-    (49, 256, 256): Share(12_000, 0.32, 0.16),
-    (33, 192, 320): Share(6_000, 0.17, 0.07),
-    (25, 320, 192): Share(6_000, 0.16, 0.06),
+    (49, 256, 256): Share(12_000, 0.30, 0.16),
+    (33, 192, 320): Share(6_000, 0.15, 0.06),
+    (25, 320, 192): Share(6_000, 0.14, 0.06),
     (81, 240, 416): Share(4_000, 0.0, 0.11),
-    (81, 480, 832): Share(3_000, 0.0, 0.38),
+    (81, 480, 832): Share(3_000, 0.0, 0.37),
     (97, 512, 512): Share(1_500, 0.0, 0.10),
 }
 """Clip sizes (frames, height, width): small ones teach the words first, cheaply."""
 
 TINY_SIZES = {(1, 32, 32): Share(4, 1.0, 0.1), (5, 32, 64): Share(4, 0.0, 0.9)}
 EARLY_PART = 0.35
-ENCODING_PART = 0.2
+ENCODING_PART = 0.15
 """Share of the time in which fresh clips are rendered and encoded."""
 
 FIRST_CLIPS = 64
