@@ -6,7 +6,6 @@ true claims (such as colour, texture, start place and motion of every thing of t
 
     python -m benchmarks.mini --prompts 16 --repeats 5 --plan pipelines/mini/plan.json auto \
         --out benchmarks/results/mini-cpu.json
-    python -m benchmarks.mini --prompts 64 --out benchmarks/results/mini-adherence.json
 
 Quality is over all prompts, speed-up over `--repeats` turns of dense attention
 and every plan on the first one.

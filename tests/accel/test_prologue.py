@@ -194,8 +194,8 @@ CASES = [
     (GRID, 3, 16, EACH, torch.float32, 4), (TokenGrid(1, 3, 5), 1, 40, ACROSS, torch.float32, 1),
     (TokenGrid(2, 8, 16), 5, 16, ACROSS, torch.float16, 4),
     # Text first and text last, groups of 8, 4, 2 and 1 of the heads, an odd head_dim.
-    (GRID, 24, 16, GRID.before, torch.float16, 1), (GRID, 12, 40, 194, torch.float32, 4),
-    (TokenGrid(2, 5, 7, after=13), 6, 24, 70, torch.float16, 1),
+    (GRID, 8, 16, GRID.before, torch.float16, 1), (GRID, 4, 40, 194, torch.float32, 4),
+    (TokenGrid(2, 5, 7, after=13), 2, 24, 70, torch.float16, 1),
     (TokenGrid(1, 3, 5, before=130), 1, 16, 130, torch.float32, 4),
     (GRID, 7, 16, 0, torch.float32, 1), (GRID, 2, 16, GRID.seq_len, torch.float32, 1),
 ]  # fmt: skip

@@ -368,3 +368,11 @@ def test_things_of_held_out_events_do_not_hide_each_other():
         video = render([scene], 3, 128, 128)[0]
         count = sum(thing.count for thing in scene.things)
         assert [len(regions(frame, scene.background)) for frame in video.unbind(1)] == [count] * 3
+
+
+def test_groups_are_common_enough_to_be_learnt():
+    scenes = draw(1500, seed=9)
+    groups = [thing for scene in scenes for thing in scene.things if thing.count > 1]
+    assert 0.07 < len(groups) / sum(len(scene.things) for scene in scenes) < 0.2
+    assert all(can_group(thing) for thing in groups)
+    assert not any(is_held_out(scene.things[0]) for scene in scenes)

@@ -89,7 +89,8 @@ GROUP_PITCH = 2.5  # from centre to centre of a group's things, in radii
 SHADOW_SHIFT = 0.35  # of a shadow, to the right and down, in radii
 SHADOW_DEPTH = 0.55  # share of the light that a shadow takes
 SECOND_TONE = 0.5  # brightness of a texture's darker tone
-EVENT_SHARE = 0.3  # of training things that become a group or move twice, where they can
+GROUP_SHARE = 0.12  # of training things that become a group
+EVENT_SHARE = 0.3  # of the others that move twice or become a group, where they can
 CHUNK_PIXELS = 2**26  # pixels of video rendered at once: about 4 GB of intermediates
 
 
@@ -199,6 +200,30 @@ def with_event(thing: Thing, rng: random.Random) -> Thing:
     return rng.choice(choices) if choices else thing
 
 
+def grouped(thing: Thing, rng: random.Random) -> Thing:
+    """Two or three of the thing, at a place and with a motion that leave room for them."""
+    place = rng.choice([name for name in PLACES if group_axis(name) is not None])
+    size = "medium" if thing.size == "large" else thing.size
+    moved = replace(thing, place=place, size=size, then="", count=rng.choice((2, 3)))
+    motions = [name for name in ("still", *AXIS_MOTIONS) if compatible(place, name)]
+    choices = [replace(moved, motion=name) for name in motions]
+    return rng.choice([choice for choice in choices if can_group(choice)])
+
+
+def _with_events(things: tuple[Thing, ...], rng: random.Random) -> tuple[Thing, ...]:
+    """Things of a training scene, some of them made groups or sent on two legs."""
+    made: list[Thing] = []
+    for index, thing in enumerate(things):
+        group = grouped(thing, rng) if rng.random() < GROUP_SHARE else thing
+        taken = {other.place for other in (*made, *things[index + 1 :])}
+        if group.place not in taken and is_held_out(group) == is_held_out(thing):
+            thing = group
+        if thing.count == 1 and rng.random() < EVENT_SHARE:
+            thing = with_event(thing, rng)
+        made.append(thing)
+    return tuple(made)
+
+
 def sample_thing(
     rng: random.Random,
     motions: Sequence[str] = MOTIONS,
@@ -243,10 +268,7 @@ def sample_things(
 def sample_scene(rng: random.Random, split: str = "train") -> Scene:
     """Draw a scene; its first thing comes from `split`, "train" or "held_out"."""
     count = rng.choices((1, 2, 3), (45, 43, 12))[0]
-    things = tuple(
-        with_event(thing, rng) if rng.random() < EVENT_SHARE else thing
-        for thing in sample_things(rng, count, split)
-    )
+    things = _with_events(sample_things(rng, count, split), rng)
     near = count > 1 and relation(*things[:2]) is not None
     return Scene(
         things=things,

@@ -1,4 +1,6 @@
-"""Checks dense videos of a pipeline folder against their prompts, at several sizes.
+"""Checks dense videos of the bundled model against their prompts, at several sizes.
+
+python -m benchmarks.prompts --prompts 64 --events 24 --out mini-prompts.json
 
 For every size: the share of claims that `tools.mini.reader` finds true, by kind, and a sheet of
 frames. Prompts are held out of the training: `plain` prompts (one or two things, still or straight)
@@ -17,6 +19,8 @@ from typing import TYPE_CHECKING
 import torch
 from diffusers import WanPipeline
 
+from ajour.pipelines.bundled import FOLDER
+from benchmarks.record import save
 from tools.mini import captions, model, plots, prompts, reader
 from tools.mini.clips import statistics
 
@@ -118,7 +122,9 @@ def evaluate(
 def main() -> None:
     """Reads the command line, runs all sizes and writes a JSON file."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, required=True, help="pipeline folder")
+    parser.add_argument(
+        "--model", type=Path, default=FOLDER / "model", help="pipeline folder (default: bundled)"
+    )
     parser.add_argument("--out", type=Path, required=True, help="JSON file; sheets go beside it")
     parser.add_argument("--sizes", nargs="+", default=list(SIZES), help="FRAMESxHEIGHTxWIDTH")
     parser.add_argument("--prompts", type=int, default=64, help="plain prompts at every size")
@@ -135,7 +141,6 @@ def main() -> None:
     pipe = WanPipeline.from_pretrained(args.model, dtype=dtype).to(device)
     pipe.vae.float()
     pipe.set_progress_bar_config(disable=True)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     plain = prompts.held_out_prompts(args.prompts, args.prompt_seed)
     events = prompts.held_out_events(args.events, args.prompt_seed)
     results = []
@@ -162,7 +167,7 @@ def main() -> None:
                     results.append(row)
                     shown = {k: v for k, v in row.items() if k != "wrong"}
                     print(json.dumps(shown), flush=True)
-                    args.out.write_text(json.dumps(results, indent=1) + "\n")
+                    save(args.out, results, steps=args.steps, dtype=str(dtype))
 
 
 if __name__ == "__main__":
