@@ -39,8 +39,8 @@ class Defaults:
     guidance: float = 3.0
     text_length: int = 64
     prompt: str = (
-        "A large striped red star on the left moves right, and a cyan ring at the bottom moves up "
-        "on a navy background."
+        "A large red ring in the top left moves right, and a large blue star in the bottom left "
+        "moves right on a navy background."
     )
     fps: int = 16
 

@@ -239,7 +239,7 @@ def train(args: argparse.Namespace) -> None:
     encoded = 0.0
     while (now := time.monotonic()) - start < args.seconds:
         elapsed = before + now - start
-        early = elapsed < EARLY_PART * total
+        early = elapsed < args.early_part * total
         size = training.next(early)
         enough = min(FIRST_CLIPS, sizes[size].clips // 2)
         fresh = None if len(data[size]) >= enough else size
@@ -311,6 +311,12 @@ def main() -> None:
     parser.add_argument("--total-seconds", type=float, help="time of all runs together")
     parser.add_argument("--batch-tokens", type=int, default=BATCH_TOKENS)
     parser.add_argument("--peak-lr", type=float, default=PEAK_LR)
+    parser.add_argument(
+        "--early-part",
+        type=float,
+        default=EARLY_PART,
+        help="share of the time for small sizes only; 0 to go on at the sizes that people run",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true", help="continue from OUT/checkpoint.pt")
     parser.add_argument("--init", type=Path, help="start from the weights of a pipeline folder")
