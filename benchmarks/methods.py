@@ -1,7 +1,7 @@
 r"""Every way to spend a quality budget, on the bundled model, in one run.
 
-Plans, automatic plans, the step caches of diffusers alone, and each cache on top of a plan that
-does not reuse steps itself.
+Plans, automatic plans, fewer steps, the step caches of diffusers alone, and each cache on top of a
+plan that does not reuse steps itself.
 
     python -m benchmarks.methods --prompts 16 --repeats 5 --plan a.json b.json auto:fast \
         --sparse-only old.json --out benchmarks/results/methods-cpu.json
@@ -21,7 +21,7 @@ from diffusers import FirstBlockCacheConfig, MagCacheConfig, TaylorSeerCacheConf
 
 from ajour.pipelines.bundled import FOLDER, load_pipeline
 from ajour.pipelines.generate import sample
-from benchmarks.mini import Arm, arguments, options, read_plan, run_arms, running
+from benchmarks.mini import Arm, arguments, fewer_steps, options, read_plan, run_arms, running
 from tools.mini.captions import canonical
 from tools.mini.prompts import held_out_prompts
 
@@ -87,7 +87,7 @@ def main() -> None:
     alone = [
         Arm(name, cache=cache) for name, cache in caches(args.steps, magnitude_ratios(pipe, args))
     ]
-    arms = [*map(read_plan, args.plan), *alone]
+    arms = [*map(read_plan, args.plan), *fewer_steps(args), *alone]
     if args.sparse_only:
         plan = read_plan(args.sparse_only)
         arms += [plan, *(Arm(f"{plan.name} + {a.name}", plan.plan, a.cache) for a in alone)]

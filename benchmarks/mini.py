@@ -5,7 +5,7 @@ true claims (such as colour, texture, start place and motion of every thing of t
 `tools.mini.reader`.
 
     python -m benchmarks.mini --prompts 16 --repeats 5 --plan pipelines/mini/plan.json auto \
-        --out benchmarks/results/mini-cpu.json
+        --fewer-steps 6 8 10 --out benchmarks/results/mini-cpu.json
 
 Quality is over all prompts, speed-up over `--repeats` turns of dense attention
 and every plan on the first one.
@@ -43,13 +43,13 @@ if TYPE_CHECKING:
 DEFAULTS = Defaults()
 
 
-def options(args: argparse.Namespace) -> dict[str, Any]:
-    """Arguments of the pipeline's call."""
+def options(args: argparse.Namespace, steps: int | None = None) -> dict[str, Any]:
+    """Arguments of the pipeline's call, with as many steps as all arms unless given."""
     return {
         "num_frames": args.frames,
         "height": args.height,
         "width": args.width,
-        "num_inference_steps": args.steps,
+        "num_inference_steps": steps or args.steps,
         "guidance_scale": args.guidance,
         "max_sequence_length": DEFAULTS.text_length,
     }
@@ -61,11 +61,17 @@ def claims(video: Sample, prompt: str) -> dict[str, list[bool]]:
 
 
 class Arm(NamedTuple):
-    """A way to run a pipeline: under a plan, with a cache of diffusers, or both."""
+    """A way to run a pipeline: under a plan, with a cache of diffusers, or with fewer steps."""
 
     name: str
     plan: Plan | Auto | None = None
     cache: Any = None
+    steps: int | None = None
+
+
+def fewer_steps(args: argparse.Namespace) -> list[Arm]:
+    """Dense runs of fewer steps: the simplest way to be faster, compared like all others."""
+    return [Arm(f"dense, {steps} steps", steps=steps) for steps in args.fewer_steps]
 
 
 @contextmanager
@@ -101,7 +107,7 @@ def timings(
         seconds["dense"].append(sample(pipe, prompt, turn, "dense", **options(args)).seconds)
         for arm in arms:
             with running(pipe, arm, args.backend):
-                run = sample(pipe, prompt, turn, arm.name, **options(args))
+                run = sample(pipe, prompt, turn, arm.name, **options(args, arm.steps))
             seconds[arm.name].append(run.seconds)
     middle = {name: median(values) for name, values in seconds.items()}
     return [
@@ -121,7 +127,7 @@ def evaluate(
     scores, verdicts, runs = [], [], []
     with running(pipe, arm, args.backend):
         for seed, prompt in enumerate(tqdm(prompts, desc=arm.name, unit="video")):
-            run = sample(pipe, prompt, seed, arm.name, **options(args))
+            run = sample(pipe, prompt, seed, arm.name, **options(args, arm.steps))
             other = dense[seed].video
             scores.append((psnr(run.video, other), ssim(run.video, other)))
             verdicts.append(claims(run, prompt))
@@ -174,6 +180,9 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--frames", type=int, default=DEFAULTS.frames)
     parser.add_argument("--height", type=int, default=DEFAULTS.height)
     parser.add_argument("--width", type=int, default=DEFAULTS.width)
+    parser.add_argument(
+        "--fewer-steps", type=int, nargs="*", default=[], help="also dense runs of so many steps"
+    )
     parser.add_argument("--videos", type=Path, help="folder for side-by-side videos")
     parser.add_argument("--out", type=Path, required=True)
     return parser
@@ -224,7 +233,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.backends.cudnn.benchmark = True
     run_arms(
-        [read_plan(text) for text in args.plan],
+        [*map(read_plan, args.plan), *fewer_steps(args)],
         load_pipeline(args.model, dtype=torch.float32),
         args,
     )
