@@ -64,7 +64,7 @@ PLAN_COLUMNS: dict[str, tuple[str, str]] = {
 
 
 def _plans(data: Row) -> dict[str, Any]:
-    """A table of all plans; if there are several, also their quality against density."""
+    """A table of all runs; if several have a plan, also their quality against density."""
     rows = [{**row, **(row.get("adherence") or {})} for row in data["rows"]]
     known = {key: column for key, column in PLAN_COLUMNS.items() if any(key in row for row in rows)}
     cells = [
@@ -75,13 +75,14 @@ def _plans(data: Row) -> dict[str, Any]:
         for row in rows
     ]
     titles = [title for title, _ in known.values()]
-    labels = [f"{row['plan']}: {row['psnr_db']:.2f} dB" for row in rows]
-    points = [(row["mean_density"], row["psnr_db"]) for row in rows]
+    drawn = [row for row in rows if row.get("mean_density") is not None]
+    labels = [f"{row['plan']}: {row['psnr_db']:.2f} dB" for row in drawn]
+    points = [(row["mean_density"], row["psnr_db"]) for row in drawn]
     title, axes = "PSNR by mean density", ("mean density of all steps", "PSNR, dB")
     return {
         "plans": table(titles, cells, "Plans, their speed and their quality"),
         "drawn": chart(
-            title, *axes, [Series("plans", points if len(rows) > 1 else [], "dots", labels)]
+            title, *axes, [Series("plans", points if len(drawn) > 1 else [], "dots", labels)]
         ),
     }
 

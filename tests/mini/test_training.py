@@ -22,9 +22,7 @@ def tokenizer():
 @pytest.fixture(scope="module")
 def clips(tokenizer):
     torch.manual_seed(0)
-    store = Clips(model.build_vae().eval(), tokenizer, LARGE, most=5)
-    store.batch = 2
-    return store
+    return Clips(model.build_vae().eval(), tokenizer, LARGE, most=5, batch=2)
 
 
 def test_a_full_store_replaces_its_oldest_clips(clips):
@@ -34,7 +32,7 @@ def test_a_full_store_replaces_its_oldest_clips(clips):
     assert len(clips) == 4
     oldest = clips.latents[:2].clone()
     kept = clips.latents[2:4].clone()
-    clips.add(rng)  # does not fit: five places, six clips
+    clips.add(rng)  # whole batches only: four places, six clips
     assert clips.made == 6
     assert not torch.equal(clips.latents[:2], oldest)
     assert torch.equal(clips.latents[2:4], kept)

@@ -67,6 +67,7 @@ class Clips:
         tokenizer: Tokenizer of the captions.
         size: (frames, height, width).
         most: Greatest number of clips.
+        batch: Clips that are rendered and encoded together; by their pixels if left out.
     """
 
     def __init__(
@@ -75,12 +76,14 @@ class Clips:
         tokenizer: PreTrainedTokenizerFast,
         size: tuple[int, int, int],
         most: int,
+        batch: int | None = None,
     ) -> None:
         device = next(vae.parameters()).device
         frames, height, width = size
         grid = (1 + (frames - 1) // 4, height // 8, width // 8)
         self.vae, self.tokenizer, self.size = vae, tokenizer, size
-        self.batch = min(most, max(1, min(64, BATCH_PIXELS // (frames * height * width))))
+        fitting = max(1, min(64, BATCH_PIXELS // (frames * height * width)))
+        self.batch = min(most, batch or fitting)
         most -= most % self.batch
         self.latents = torch.empty(most, 16, *grid, dtype=torch.bfloat16, device=device)
         self.things = torch.empty(most, *grid, dtype=torch.bool, device=device)
