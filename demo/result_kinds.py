@@ -87,6 +87,20 @@ def _plans(data: Row) -> dict[str, Any]:
     }
 
 
+def _prompts(data: Row) -> dict[str, Any]:
+    """A table of the shares of true claims, by size and kind of prompt."""
+    kinds = list(dict.fromkeys(kind for row in data["rows"] for kind in row["claims"]))
+    titles = ["size", "prompts", "guidance", *kinds]
+    cells = []
+    for row in data["rows"]:
+        shares = [row["claims"].get(kind) for kind in kinds]
+        told = ["" if share is None else f"{share:.0%}" for share in shares]
+        cells.append(
+            [row["size"], f"{row['prompts']} {row['kind']}", f"{row['guidance']:g}", *told]
+        )
+    return {"claims": table(titles, cells, "True claims of prompts")}
+
+
 def _search(data: Row) -> dict[str, Any]:
     """The predicted frontier, the verified plans, and plans of one pattern for all heads."""
     rows, single = rows_of(data), "one pattern for all heads"
@@ -134,6 +148,7 @@ def _kernels(data: Row) -> dict[str, Any]:
 
 KINDS = (
     Kind("kind_plans", frozenset({"plan", "psnr_db", "mean_density"}), _plans),
+    Kind("kind_prompts", frozenset({"size", "prompts", "claims", "guidance"}), _prompts),
     Kind("kind_search", frozenset({"verified", "speedup", "psnr_db"}), _search),
     Kind("kind_times", frozenset({"search_seconds", "cost_model_error", "attention_seconds"})),
     Kind("kind_transformers", frozenset({"case", "arm", "ms", "speedup"})),
