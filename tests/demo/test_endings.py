@@ -26,7 +26,7 @@ def folders(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
-def test_a_signal_ends_the_command(pipe, folders, monkeypatch, number, code):
+def test_a_signal_ends_the_command(pipe, folders, monkeypatch, request, number, code):
     def block(page):
         assert len(folders()) == 1
         threading.Timer(0.2, os.kill, [os.getpid(), number]).start()
@@ -36,6 +36,9 @@ def test_a_signal_ends_the_command(pipe, folders, monkeypatch, number, code):
     monkeypatch.setattr(gradio.Blocks, "block_thread", block)
     monkeypatch.setattr(Model, "load", lambda _: pipe)
     handlers = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)]
+    # A shell's background job starts with Ctrl-C ignored, and Python leaves it so.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     with pytest.raises(SystemExit) as stop:
         raise SystemExit(main(["demo", "--port", str(free_port())]))
     assert stop.value.code == code
