@@ -13,19 +13,21 @@ import argparse
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from diffusers import WanPipeline
 
 from ajour.pipelines.bundled import FOLDER
+from ajour.pipelines.video import to_bytes
 from benchmarks.record import save
 from tools.mini import captions, model, plots, prompts, reader
-from tools.mini.clips import statistics
+from tools.mini.clips import TEXT_LENGTH, statistics
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 SIZES = ("17x128x128", "49x256x256", "33x192x320", "81x480x832", "97x512x512")
@@ -45,12 +47,12 @@ def videos(
     """Runs prompts together.
 
     Args:
-        pipe: Pipeline; its VAE is decoded with in fp32.
+        pipe: Pipeline, with a VAE in fp32.
         texts: N prompts.
         size: (frames, height, width).
         steps: Denoising steps.
         guidance: Classifier-free guidance scale.
-        seed: Prompt i starts from noise of seed + i, whatever runs beside it.
+        seed: Prompt i starts from noise of seed + i.
 
     Returns:
         (N,F,H,W,3) uint8.
@@ -64,22 +66,23 @@ def videos(
         width=width,
         num_inference_steps=steps,
         guidance_scale=guidance,
-        max_sequence_length=64,
+        max_sequence_length=TEXT_LENGTH,
         generator=[torch.Generator().manual_seed(seed + i) for i in range(len(texts))],
         output_type="latent",
     ).frames
     mean, std = statistics(pipe.vae, device)
     decoded = []
     for one in latents.float().split(1):
-        video = model.decode_video(pipe.vae, one * std + mean)[0].clamp(-1, 1)
-        decoded.append(video.add(1).mul(127.5).round().byte().permute(1, 2, 3, 0).cpu())
-    return torch.stack(decoded).numpy()
+        video = model.decode_video(pipe.vae, one * std + mean)[0].permute(1, 2, 3, 0)
+        decoded.append(to_bytes(video.add(1).div(2).cpu().numpy()))
+    return np.stack(decoded)
 
 
 def evaluate(
     pipe: WanPipeline,
     texts: list[str],
     size: tuple[int, int, int],
+    guidance: float,
     args: argparse.Namespace,
     sheet: Path | None,
 ) -> dict[str, object]:
@@ -93,7 +96,7 @@ def evaluate(
     with ThreadPoolExecutor() as pool:
         for begin in range(0, len(texts), batch):
             part = texts[begin : begin + batch]
-            films = videos(pipe, part, size, args.steps, args.guidance, args.seed + begin)
+            films = videos(pipe, part, size, args.steps, guidance, args.seed + begin)
             pending += [
                 pool.submit(reader.score, film, text)
                 for film, text in zip(films, part, strict=True)
@@ -141,33 +144,30 @@ def main() -> None:
     pipe = WanPipeline.from_pretrained(args.model, dtype=dtype).to(device)
     pipe.vae.float()
     pipe.set_progress_bar_config(disable=True)
-    plain = prompts.held_out_prompts(args.prompts, args.prompt_seed)
-    events = prompts.held_out_events(args.events, args.prompt_seed)
+    sets = {
+        "plain": prompts.held_out_prompts(args.prompts, args.prompt_seed),
+        "events": prompts.held_out_events(args.events, args.prompt_seed),
+    }
+    texts = {kind: [captions.canonical(s) for s in found] for kind, found in sets.items() if found}
+    drawn: set[Path] = set()
     results = []
-    guidances, shifts = args.guidance, args.flow_shift
-    for name in args.sizes:
+    for name, kind, guidance, shift in product(args.sizes, texts, args.guidance, args.flow_shift):
         frames, height, width = map(int, name.split("x"))
-        for label, found in (("plain", plain), ("events", events)):
-            for guidance in guidances if found else []:
-                for shift in shifts:
-                    args.guidance = guidance
-                    pipe.scheduler = type(pipe.scheduler).from_config(
-                        pipe.scheduler.config, flow_shift=shift
-                    )
-                    first = guidance == guidances[0] and shift == shifts[0]
-                    sheet = args.out.with_name(f"{args.out.stem}-{label}-{name}.png")
-                    row = evaluate(
-                        pipe,
-                        [captions.canonical(scene) for scene in found],
-                        (frames, height, width),
-                        args,
-                        sheet if first else None,
-                    )
-                    row |= {"kind": label, "guidance": guidance, "flow_shift": shift}
-                    results.append(row)
-                    shown = {k: v for k, v in row.items() if k != "wrong"}
-                    print(json.dumps(shown), flush=True)
-                    save(args.out, results, steps=args.steps, dtype=str(dtype))
+        pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, flow_shift=shift)
+        sheet = args.out.with_name(f"{args.out.stem}-{kind}-{name}.png")
+        row = evaluate(
+            pipe,
+            texts[kind],
+            (frames, height, width),
+            guidance,
+            args,
+            None if sheet in drawn else sheet,
+        )
+        drawn.add(sheet)
+        row |= {"kind": kind, "guidance": guidance, "flow_shift": shift}
+        results.append(row)
+        print(json.dumps({k: v for k, v in row.items() if k != "wrong"}), flush=True)
+        save(args.out, results, steps=args.steps, dtype=str(dtype))
 
 
 if __name__ == "__main__":

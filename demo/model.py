@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ajour.demo.request import Size
-from ajour.pipelines.bundled import FOLDER, Defaults, bundled_plan, load_pipeline
+from ajour.pipelines.bundled import FOLDER, SIZES, Defaults, bundled_plan, load_pipeline
 from ajour.pipelines.generate import call_parameters, check_promptable
 from ajour.pipelines.hub import load_plan
 from ajour.processors import supported_pipelines
@@ -42,9 +42,9 @@ class Model:
     backend: str | None = None
     sizes: dict[str, Size] = field(
         default_factory=lambda: {
-            "Small": Size(17, 128, 128),
+            "Small": Size(*SIZES["small"]),
             "Medium": Size(25, 192, 192),
-            "Full": Size(BUNDLED.frames, BUNDLED.height, BUNDLED.width),
+            "Full": Size(*SIZES["default"]),
         }
     )
     steps: int = 10

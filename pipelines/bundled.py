@@ -32,9 +32,9 @@ class Defaults:
         fps: frames per second of the written video.
     """
 
-    frames: int = 49
-    height: int = 256
-    width: int = 256
+    frames: int = SIZES["default"][0]
+    height: int = SIZES["default"][1]
+    width: int = SIZES["default"][2]
     steps: int = 20
     guidance: float = 3.0
     text_length: int = 64

@@ -155,7 +155,8 @@ def add_call_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--size",
         choices=SIZES,
-        help=f"frames, height and width together: {sizes}; the three options below go first",
+        help=f"frames, height and width together: {sizes}; --frames, --height and --width "
+        "override theirs",
     )
     parser.add_argument("--steps", type=positive, help="denoising steps")
     parser.add_argument("--frames", type=positive, help="of a video")

@@ -40,6 +40,12 @@ RESULTS = {
         {"shape": "1x2x1024x64", "density": 0.2, "ms": {"dense": 2.0, "capture": 1.0},
          "relative_to_dense": {"dense": 1.0, "capture": 0.5}}
     ],
+    "prompts": [
+        {"size": "5x32x32", "prompts": 4, "kind": "plain", "guidance": 3.0,
+         "claims": {"colour": 0.75, "order": None}},
+        {"size": "5x32x32", "prompts": 2, "kind": "events", "guidance": 3.0,
+         "claims": {"colour": 1, "order": 0.5}},
+    ],
     "other": [{"x": 7, "y": [1]}],
 }  # fmt: skip
 SEARCH = {
@@ -58,6 +64,7 @@ TEXTS = {
     "times": ("300 s", "1.0% off", "searched, predicted", "80.0 ms", "75.0 ms", "density 0.25"),
     "prologue": ("2.00 ms", "0.50 ms, 2.00x its floor"),
     "capture": ("1 x 2 x 1024 x 64, density 0.20", "1.0 ms, 0.50x dense", "ms.capture"),
+    "prompts": ("5x32x32", "4 plain", "2 events", "75%", "50%"),
     "other": ("Other results",),
 }
 

@@ -1,5 +1,6 @@
 """The commands generate, inspect and doctor, on a tiny pipeline in a folder."""
 
+import argparse
 import functools
 import json
 
@@ -11,6 +12,7 @@ from diffusers import WanPipeline
 from PIL import Image
 
 from ajour import Plan
+from ajour.pipelines.commands import add_call_arguments, call_options
 from ajour.search.cli import main
 from tests.pipelines.conftest import LATE
 
@@ -208,3 +210,17 @@ def test_doctor_names_every_backend(capsys):
     assert "GPU" in findings["backend triton on cpu"]["detail"]
     assert main(["doctor"]) == 0
     assert "bundled model" in capsys.readouterr().out
+
+
+def test_a_size_by_name_gives_way_to_its_parts():
+    parser = argparse.ArgumentParser()
+    add_call_arguments(parser)
+    sides = ("num_frames", "height", "width")
+
+    def size(*words):
+        options = call_options(parser.parse_args(words), own=True)
+        return tuple(options[side] for side in sides)
+
+    assert size("--size", "real") == (81, 480, 832)
+    assert size("--size", "real", "--frames", "9") == (9, 480, 832)
+    assert size() == size("--size", "default") == (49, 256, 256)

@@ -74,6 +74,10 @@ def _sentence(text: str) -> str:
     return text[0].upper() + text[1:] + "."
 
 
+def _plural(noun: str) -> str:
+    return noun + ("es" if noun.endswith("s") else "s")
+
+
 def _noun(thing: Thing) -> str:
     """The thing with its article, such as "an orange ring" or "a row of two red stars"."""
     words = [] if thing.size == "medium" else [thing.size]
@@ -81,8 +85,7 @@ def _noun(thing: Thing) -> str:
     name = " ".join([*words, thing.colour, thing.shape])
     if thing.count > 1:
         line = ("row", "column")[group_axis(thing.place) or 0]
-        plural = "es" if name.endswith("s") else "s"
-        return f"a {line} of {COUNT_WORDS[thing.count]} {name}{plural}"
+        return f"a {line} of {COUNT_WORDS[thing.count]} {_plural(name)}"
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
@@ -92,8 +95,8 @@ def _place(scene: Scene, index: int) -> str:
     signs = relation(first, thing) if scene.related and index == 1 else None
     if signs is None:
         return PLACE_PHRASES[thing.place]
-    plural = ("es" if first.shape.endswith("s") else "s") if first.count > 1 else ""
-    return f"{RELATION_PHRASES[signs]} the {first.colour} {first.shape}{plural}"
+    shape = _plural(first.shape) if first.count > 1 else first.shape
+    return f"{RELATION_PHRASES[signs]} the {first.colour} {shape}"
 
 
 def _ground(scene: Scene) -> str:

@@ -435,13 +435,12 @@ def _render_chunk(scenes: Sequence[Scene], out: torch.Tensor, span: tuple[float,
         pixels = radius * short * zoom[rows, :, None, None]  # pixels to a radius
         u = (x[rows] - path[:, :, 0, None, None]) / radius
         v = (y[rows] - path[:, :, 1, None, None]) / radius
-        shaded = [str(scenes[row].shadows) for row in users]
-        for label, part in _groups(shaded, device):
-            if label == "True":
-                chosen_things = [things[index] for index in part.tolist()]
-                depth = _cover(chosen_things, u[part] - SHADOW_SHIFT, v[part] - SHADOW_SHIFT)
-                soft = depth.mul_(-2).add_(0.5).clamp_(0, 1).mul_(SHADOW_DEPTH)
-                out[rows[part]] *= (1 - soft).unsqueeze(1)
+        casting = [index for index, row in enumerate(users) if scenes[row].shadows]
+        if casting:
+            casters = [things[index] for index in casting]
+            depth = _cover(casters, u[casting] - SHADOW_SHIFT, v[casting] - SHADOW_SHIFT)
+            soft = depth.mul_(-2).add_(0.5).clamp_(0, 1).mul_(SHADOW_DEPTH)
+            out[rows[casting]] *= (1 - soft).unsqueeze(1)
         cover = _cover(things, u, v).mul_(-pixels).add_(0.5).clamp_(0, 1)
         tone = torch.ones_like(cover)
         for texture, part in _groups([thing.texture for thing in things], device):
@@ -475,7 +474,7 @@ def render(
     """Draw scenes as video; the same scenes give the same bits on the same device.
 
     Args:
-        scenes: B scenes, each with at least one thing.
+        scenes: B scenes.
         frames: F; they sample the span evenly, both ends included (one frame: its start).
         height: H, pixels.
         width: W, pixels.

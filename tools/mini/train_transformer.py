@@ -126,13 +126,6 @@ def flow_loss(
     return (weight * error).mean() / weight.mean()
 
 
-def save_weights(path: Path, average: Average, seconds: float) -> None:
-    """Writes the averaged weights in fp16: small enough to copy."""
-    part = path.with_suffix(".part")
-    torch.save({"seconds": seconds, "weights": [p.half().cpu() for p in average.mean]}, part)
-    part.replace(path)
-
-
 class Clock:
     """Deals out time: names the size that is furthest behind its share.
 
@@ -283,7 +276,6 @@ def train(args: argparse.Namespace) -> None:
             said, said_step, samples = now, step, 0
         if now - saved > 60:
             checkpoint(elapsed)
-            save_weights(out / "weights.pt", average, elapsed)
             saved = now
     elapsed = before + time.monotonic() - start
     took = elapsed - before
@@ -318,8 +310,9 @@ def main() -> None:
         help="share of the time for small sizes only; 0 to go on at the sizes that people run",
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resume", action="store_true", help="continue from OUT/checkpoint.pt")
-    parser.add_argument("--init", type=Path, help="start from the weights of a pipeline folder")
+    begin = parser.add_mutually_exclusive_group()
+    begin.add_argument("--resume", action="store_true", help="continue from OUT/checkpoint.pt")
+    begin.add_argument("--init", type=Path, help="start from the weights of a pipeline folder")
     parser.add_argument("--no-compile", dest="compile", action="store_false")
     parser.add_argument(
         "--cudnn-attention", action="store_true", help="attention by cuDNN; which is faster depends"
