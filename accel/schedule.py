@@ -150,9 +150,9 @@ class Schedule:
     def steps(self, noise_levels: Sequence[float], first: int = 0) -> tuple[str, ...]:
         """What every step uses: an assignment, `dense` or `reuse`.
 
-        A step in a phase of `reuse` is computed by the phase before if the last computed step is
-        missing, or farther before the phase than the phase is wide: that happens in runs of fewer
-        steps than the plan was made for.
+        A step in a phase of `reuse` is computed by the phase before if that phase has not computed
+        any step yet, or if the last computed step is farther before the phase than the phase is
+        wide: that happens in runs of fewer steps than the plan was made for.
 
         Args:
             noise_levels: of all steps of the run, in their order.
@@ -167,7 +167,11 @@ class Schedule:
             since[phase] = since.get(phase, 0) + 1
             if phase.dense_every and since[phase] % phase.dense_every == 0:
                 name = DENSE
-            if name == REUSE and (computed is None or computed > self._farthest(phase)):
+            if name == REUSE and (
+                computed is None
+                or self._computing(computed) is not self._computing(level)
+                or computed > self._farthest(phase)
+            ):
                 name = self.at(level)
             if name != REUSE and index >= first:
                 computed = level
@@ -179,12 +183,16 @@ class Schedule:
 
         Where steps are reused, it is what the phase before them uses.
         """
-        begun = self.phases[: self.phases.index(self._phase(noise_level)) + 1]
-        return [phase.assignment for phase in begun if phase.assignment != REUSE][-1]
+        return self._computing(noise_level).assignment
 
     def slopes_at(self, noise_level: float) -> tuple[float, ...] | None:
         """The slopes of the phase at a noise level."""
         return self._phase(noise_level).slopes
+
+    def _computing(self, noise_level: float) -> Phase:
+        """The phase by which a step at a noise level is computed if it is not reused."""
+        begun = self.phases[: self.phases.index(self._phase(noise_level)) + 1]
+        return [phase for phase in begun if phase.assignment != REUSE][-1]
 
     def _farthest(self, phase: Phase) -> float:
         """Highest noise level that a step of a phase can be reused from."""

@@ -149,6 +149,7 @@ def main() -> None:
         "events": prompts.held_out_events(args.events, args.prompt_seed),
     }
     texts = {kind: [captions.canonical(s) for s in found] for kind, found in sets.items() if found}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     drawn: set[Path] = set()
     results = []
     for name, kind, guidance, shift in product(args.sizes, texts, args.guidance, args.flow_shift):

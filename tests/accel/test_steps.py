@@ -49,6 +49,13 @@ def test_a_run_that_begins_among_reused_steps_computes_the_first():
     assert steps[5:8] == [DENSE, SPARSE, REUSE]
 
 
+def test_a_computed_phase_between_two_steps_is_not_lost():
+    """A run of fewer steps may have none in a narrow phase: the step behind it is computed."""
+    phases = [(1.0, DENSE), (0.9, REUSE), (0.62, SPARSE), (0.58, REUSE)]
+    assert names(phases, [1.0, 0.8, 0.6, 0.4, 0.2]) == [DENSE, REUSE, SPARSE, REUSE, REUSE]
+    assert names(phases, [1.0, 0.8, 0.65, 0.5, 0.3]) == [DENSE, REUSE, REUSE, SPARSE, REUSE]
+
+
 def test_several_steps_in_a_row_are_reused():
     assert names([(1.0, SPARSE), (0.475, REUSE), (0.325, DENSE)], even(20))[10:14] == [
         SPARSE, REUSE, REUSE, REUSE,
