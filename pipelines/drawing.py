@@ -40,7 +40,8 @@ LEVEL_NAMES = ("not attended", "exact", "mean-pooled 2x", "mean-pooled 4x", "mea
 
 DENSE_COLOUR = KIND_COLOURS["full"]
 
-REUSE_COLOUR = "#d5dae1"
+REUSE_COLOUR = "#687382"
+"""Dark enough for the white labels of the schedule: 4.8 to 1."""
 
 ASSIGNMENT_COLOURS = ("#0b5cad", "#2f7fce", "#0e7c7b", "#6a4fb3", "#8a5a00", "#a23b72")
 """Of a schedule's assignments, in the order in which they appear; used again after the last."""
