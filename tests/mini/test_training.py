@@ -19,20 +19,21 @@ def tokenizer():
     return model.build_tokenizer(captions.corpus(300, 0))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def clips(tokenizer):
-    torch.manual_seed(0)
-    return Clips(model.build_vae().eval(), tokenizer, LARGE, most=5, batch=2)
+    """A full store: four clips, because only whole batches fit into five places."""
+    store = Clips(model.build_vae().eval(), tokenizer, LARGE, most=5, batch=2)
+    rng = random.Random(0)
+    for _ in range(2):
+        store.add(rng)
+    return store
 
 
 def test_a_full_store_replaces_its_oldest_clips(clips):
-    rng = random.Random(0)
-    for _ in range(2):
-        clips.add(rng)
     assert len(clips) == 4
     oldest = clips.latents[:2].clone()
     kept = clips.latents[2:4].clone()
-    clips.add(rng)  # whole batches only: four places, six clips
+    clips.add(random.Random(1))
     assert clips.made == 6
     assert not torch.equal(clips.latents[:2], oldest)
     assert torch.equal(clips.latents[2:4], kept)
