@@ -138,34 +138,42 @@ def test_numbers_out_of_range_are_bad_usage(words, capsys):
     assert len(err) < 4000
 
 
+MISSING = "No such file or directory; give a plan file or a Hub repository"
+NO_NAME = "no file can have this name"
+
+
 @pytest.mark.parametrize(
-    "words",
+    ("words", "message"),
     [
-        ["inspect", "./none.json"],
-        ["inspect", "none\0.json"],
-        ["inspect", "\ud800.json"],
-        ["inspect", "x" * 5000],
-        ["bench", "none\0.json"],
-        ["bench", "."],
-        ["generate", "--plan", "../none/plan.json"],
-        ["search", "none\0", "--density", "0.5", "--out", "{}/plan.json"],
-        ["search", "mini", "--density", "0.5", "--out", "{}/p\0.json"],
-        ["search", "mini", "--density", "0.5", "--out", "{}/" + "x" * 400],
-        ["search", "mini", "--density", "0.5", "--prompts", "a\0b"],
-        ["search", "mini", "--density", "0.5", "--costs", "a\0b"],
-        ["generate", "--model", "x" * 300],
-        ["generate", "--model", "./none"],
-        ["generate", "--device", "nowhere"],
-        ["demo", "--plan", "./none.json"],
-        ["demo", "--host", "no.such.host.invalid", "--plan", "./none.json"],
+        (["inspect", "./none.json"], MISSING),
+        (["inspect", "out/plan.json"], MISSING),
+        (["inspect", "none\0.json"], NO_NAME),
+        (["inspect", "\ud800.json"], ""),
+        (["inspect", "x" * 5000], "File name too long"),
+        (["bench", "none\0.json"], NO_NAME),
+        (["bench", "."], "it is a folder; name the plan file in it"),
+        (["generate", "--plan", "../none/plan.json"], MISSING),
+        (["search", "none\0", "--density", "0.5", "--out", "{}/plan.json"], ""),
+        (["search", "mini", "--density", "0.5", "--out", "{}/p\0.json"], ""),
+        (["search", "mini", "--density", "0.5", "--out", "{}/" + "x" * 400], ""),
+        (["search", "mini", "--density", "0.5", "--prompts", "a\0b"], ""),
+        (["search", "mini", "--density", "0.5", "--costs", "a\0b"], ""),
+        (["generate", "--model", "x" * 300], ""),
+        (["generate", "--model", "./none"], ""),
+        (["generate", "--device", "nowhere"], ""),
+        (["demo", "--plan", "./none.json"], MISSING),
+        (["demo", "--host", "no.such.host.invalid", "--plan", "./none.json"], MISSING),
     ],
-    ids=lambda words: ascii(" ".join(words))[:50],
+    ids=lambda value: ascii(" ".join(value))[:50] if isinstance(value, list) else "",
 )
-def test_odd_names_are_one_sentence(words, tmp_path, monkeypatch, capsys):
+def test_odd_names_are_one_sentence(words, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     out = ["--out", str(tmp_path / "out")] if words[0] == "generate" else []
     assert main([word.format(tmp_path) for word in words] + out) == 1
-    said(capsys).encode()
+    err = said(capsys)
+    err.encode()
+    assert message in err
+    assert len(err) < 1000
 
 
 def of_model(folder, model):
