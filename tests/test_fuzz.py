@@ -82,9 +82,14 @@ def places(data):
     return found
 
 
+def leaf(rng):
+    """A leaf of its own: a case must not change those of later cases."""
+    return copy.deepcopy(rng.choice(LEAVES))
+
+
 def nested(rng):
     """A value in lists and objects, up to 100,000 of them."""
-    value = rng.choice(LEAVES)
+    value = leaf(rng)
     for _ in range(rng.choice([1, 30, 60, 63, 64, 65, 200, 900, 3000, 100_000])):
         value = [value] if rng.random() < 0.7 else {"a": value}
     return value
@@ -100,7 +105,7 @@ def mutated(data, rng):
         target, key = rng.choice(spots)
         action = rng.random()
         if action < 0.5:
-            target[key] = copy.deepcopy(rng.choice(LEAVES))
+            target[key] = leaf(rng)
         elif action < 0.6:
             target[key] = nested(rng)
             break  # what comes after would have to walk it
@@ -114,7 +119,7 @@ def mutated(data, rng):
         elif isinstance(target, list):
             target.insert(rng.randrange(len(target) + 1), copy.deepcopy(target[key]))
         else:
-            target[rng.choice(["more", "", LONG, "bad name", "\ud800"])] = rng.choice(LEAVES)
+            target[rng.choice(["more", "", LONG, "bad name", "\ud800"])] = leaf(rng)
     return data
 
 
