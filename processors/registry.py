@@ -5,16 +5,22 @@ from __future__ import annotations
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
 
+from ajour.processors.chronoedit import ChronoEdit
 from ajour.processors.cogvideox import CogVideoX
+from ajour.processors.cosmos import Cosmos
 from ajour.processors.flux import Flux
 from ajour.processors.flux2 import Flux2
 from ajour.processors.hunyuan_video import HunyuanVideo
 from ajour.processors.hunyuan_video15 import HunyuanVideo15
+from ajour.processors.hunyuan_video_framepack import HunyuanVideoFramepack
+from ajour.processors.joyimage import JoyImageEdit
 from ajour.processors.kandinsky5 import Kandinsky5
+from ajour.processors.kandinsky6 import Kandinsky6
 from ajour.processors.ltx import LTX
 from ajour.processors.ltx2 import LTX2
 from ajour.processors.minimax_h3 import MiniMaxH3
 from ajour.processors.mochi import Mochi
+from ajour.processors.motif_video import MotifVideo
 from ajour.processors.qwen_image import QwenImage
 from ajour.processors.refused import REFUSED
 from ajour.processors.skyreels_v2 import SkyReelsV2
@@ -33,18 +39,24 @@ FAMILIES: tuple[Family, ...] = (
     WanVACE(),
     WanAnimate(),
     SkyReelsV2(),
+    ChronoEdit(),
+    Cosmos(),
     HunyuanVideo(),
     HunyuanVideo15(),
+    HunyuanVideoFramepack(),
+    MotifVideo(),
     CogVideoX(),
     LTX(),
     LTX2(),
     Mochi(),
     Kandinsky5(),
+    Kandinsky6(),
     MiniMaxH3(),
     Flux(),
     Flux2(),
     QwenImage(),
     ZImage(),
+    JoyImageEdit(),
 )
 
 

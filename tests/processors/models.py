@@ -6,16 +6,22 @@ from math import prod
 
 import torch
 from diffusers import (
+    ChronoEditTransformer3DModel,
     CogVideoXTransformer3DModel,
+    CosmosTransformer3DModel,
     Flux2Transformer2DModel,
     FluxTransformer2DModel,
     HunyuanVideo15Transformer3DModel,
+    HunyuanVideoFramepackTransformer3DModel,
     HunyuanVideoTransformer3DModel,
+    JoyImageEditTransformer3DModel,
     Kandinsky5Transformer3DModel,
+    Kandinsky6Transformer3DModel,
     LTX2VideoTransformer3DModel,
     LTXVideoTransformer3DModel,
     MiniMaxH3Transformer3DModel,
     MochiTransformer3DModel,
+    MotifVideoTransformer3DModel,
     QwenImageTransformer2DModel,
     SkyReelsV2Transformer3DModel,
     WanAnimateTransformer3DModel,
@@ -35,7 +41,9 @@ HEADS, HEAD_DIM, TEXT_DIM = 2, 16, 24
 class Case:
     """A family: `build(**config)` and `inputs(grid, text, batch)`.
 
-    Where its text is, before or after the grid, how many tokens are exact, which inputs it takes.
+    Where its text is, before or after the grid, how many tokens are exact, which inputs it takes,
+    its whole token grid if there are exact tokens on both sides, and the case that it is kin to:
+    one that stands for both where tests take long and are about our processor, not the family.
     """
 
     build: Callable
@@ -43,9 +51,13 @@ class Case:
     text: str | None
     exact: Callable = lambda grid, text: text
     fits: Callable = lambda grid, text: True
+    grid_of: Callable | None = None
+    kin: str | None = None
 
     def grid(self, grid, text):
         """The token grid of a call."""
+        if self.grid_of is not None:
+            return self.grid_of(grid, text)
         return TokenGrid(*grid, **({self.text: self.exact(grid, text)} if self.text else {}))
 
 
@@ -459,6 +471,112 @@ def minimax_h3_fits(grid, text):
     return prod(grid) >= minimax_h3_exact(grid, text)
 
 
+def chronoedit(**config):
+    return ChronoEditTransformer3DModel(
+        **{
+            "patch_size": (1, 2, 2), "num_attention_heads": HEADS, "attention_head_dim": HEAD_DIM,
+            "in_channels": 4, "out_channels": 4, "text_dim": TEXT_DIM, "freq_dim": 8,
+            "ffn_dim": 32, "num_layers": 2, "rope_max_seq_len": 32,
+        } | config
+    )  # fmt: skip
+
+
+def framepack(**config):
+    return HunyuanVideoFramepackTransformer3DModel(
+        **{
+            "in_channels": 4, "out_channels": 4, "num_attention_heads": HEADS,
+            "attention_head_dim": HEAD_DIM, "num_layers": 1, "num_single_layers": 1,
+            "num_refiner_layers": 1, "guidance_embeds": False, "text_embed_dim": TEXT_DIM,
+            "pooled_projection_dim": 8, "rope_axes_dim": (4, 6, 6), "mlp_ratio": 2.0,
+            "image_proj_dim": 8, "has_image_proj": True, "has_clean_x_embedder": True,
+        } | config
+    )  # fmt: skip
+
+
+HISTORY = {"latents_clean": 1, "latents_history_2x": 2, "latents_history_4x": 5}
+"""Past frames of each kind."""
+
+
+def framepack_inputs(grid, text=7, batch=1):
+    """3 image tokens, and 8 past frames in three sizes."""
+    frames, height, width = grid
+    inputs = hunyuan_video_inputs(grid, text, batch) | {
+        "image_embeds": torch.randn(batch, 3, 8),
+        "indices_latents": torch.arange(8, 8 + frames),
+    }
+    for name, past in HISTORY.items():
+        inputs[name] = torch.randn(batch, 4, past, 2 * height, 2 * width)
+        inputs[f"indices_{name}"] = torch.arange(past)
+    return inputs
+
+
+def framepack_grid(grid, text):
+    """Past frames take 1, 1/4 and 1/16 of a frame's tokens, of every 1, 2 and 4 frames."""
+    _, height, width = grid
+    past = height * width + -(-height // 2) * -(-width // 2) + 2 * -(-height // 4) * -(-width // 4)
+    return TokenGrid(*grid, before=past, after=3 + text)
+
+
+def kandinsky6(**config):
+    return Kandinsky6Transformer3DModel(
+        **{
+            "in_visual_dim": 4, "out_visual_dim": 4, "in_text_dim": TEXT_DIM, "in_text_dim2": 8,
+            "time_dim": 16, "model_dim": HEADS * HEAD_DIM, "ff_dim": 32, "num_text_blocks": 1,
+            "num_visual_blocks": 1, "axes_dims": (4, 6, 6), "visual_cond": False,
+            "in_audio_dim": 4, "out_audio_dim": 4, "ff_dim_a": 16, "ca_rope": True,
+            "cross_gates": True, "fix_modulation": True,
+        } | config
+    )  # fmt: skip
+
+
+def kandinsky6_inputs(grid, text=7, batch=1):
+    frames, height, width = grid
+    return {
+        "hidden_states": torch.randn(batch, frames, 2 * height, 2 * width, 4),
+        "audio_hidden_states": torch.randn(batch, 3, 4),
+        "encoder_hidden_states": torch.randn(batch, text, TEXT_DIM),
+        "timestep": torch.full((batch,), 500.0),
+        "pooled_projections": torch.randn(batch, 8),
+    }
+
+
+def cosmos(**config):
+    return CosmosTransformer3DModel(
+        **{
+            "in_channels": 4, "out_channels": 4, "num_attention_heads": HEADS,
+            "attention_head_dim": HEAD_DIM, "num_layers": 2, "mlp_ratio": 2.0,
+            "text_embed_dim": TEXT_DIM, "adaln_lora_dim": 4, "max_size": (16, 64, 64),
+            "concat_padding_mask": False, "extra_pos_embed_type": None,
+        } | config
+    )  # fmt: skip
+
+
+def motif_video(**config):
+    return MotifVideoTransformer3DModel(
+        **{
+            "in_channels": 4, "out_channels": 4, "num_attention_heads": HEADS,
+            "attention_head_dim": HEAD_DIM, "num_layers": 1, "num_single_layers": 1,
+            "text_embed_dim": TEXT_DIM, "rope_axes_dim": (4, 6, 6), "mlp_ratio": 2.0,
+        } | config
+    )  # fmt: skip
+
+
+def motif_video_inputs(grid, text=7, batch=1):
+    inputs = hunyuan_video_inputs(grid, text, batch) | {"timestep": torch.full((batch,), 500.0)}
+    del inputs["pooled_projections"]
+    return inputs
+
+
+def joyimage(**config):
+    return JoyImageEditTransformer3DModel(
+        **{
+            "in_channels": 4, "hidden_size": HEADS * HEAD_DIM, "num_attention_heads": HEADS,
+            "text_dim": TEXT_DIM, "num_layers": 2, "rope_dim_list": [4, 6, 6],
+            "mlp_width_ratio": 2.0,
+        } | config
+    )  # fmt: skip
+
+
 def raster(grid):
     """(tokens, 3): where each token of a grid is."""
     return torch.cartesian_prod(*(torch.arange(n) for n in grid)).reshape(-1, 3)
@@ -473,7 +591,7 @@ CASES = {
     "LTX": Case(ltx, ltx_inputs, None),
     "Mochi": Case(mochi, mochi_inputs, "after"),
     "WanI2V": Case(wan_i2v, wan_i2v_inputs, None),
-    "WanTI2V": Case(wan, wan_ti2v_inputs, None),
+    "WanTI2V": Case(wan, wan_ti2v_inputs, None, kin="Wan"),
     "WanVACE": Case(wan_vace, wan_vace_inputs, None),
     "WanAnimate": Case(wan_animate, wan_animate_inputs, None, fits=lambda grid, text: grid[0] > 1),
     "SkyReelsV2": Case(skyreels_v2, wan_inputs, None),
@@ -483,5 +601,16 @@ CASES = {
     "Flux2": Case(flux2, flux2_inputs, "before"),
     "QwenImage": Case(qwen_image, qwen_image_inputs, "before"),
     "ZImage": Case(z_image, z_image_inputs, "after", z_image_exact),
+    "ChronoEdit": Case(chronoedit, wan_inputs, None, kin="Wan"),
+    "Framepack": Case(
+        framepack, framepack_inputs, "after", grid_of=framepack_grid, kin="HunyuanVideo"
+    ),
+    "Kandinsky6": Case(kandinsky6, kandinsky6_inputs, None, kin="Kandinsky5"),
+    "Cosmos": Case(cosmos, wan_inputs, None, kin="Wan"),
+    "MotifVideo": Case(motif_video, motif_video_inputs, "after", kin="HunyuanVideo"),
+    "JoyImageEdit": Case(joyimage, wan_inputs, "after", kin="Flux"),
     "MiniMaxH3": Case(minimax_h3, minimax_h3_inputs, "before", minimax_h3_exact, minimax_h3_fits),
 }
+
+FIRST_OF_KIN = [name for name, case in CASES.items() if case.kin is None]
+"""Cases for tests of torch.compile, of copies and of autocast."""

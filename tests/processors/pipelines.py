@@ -12,12 +12,16 @@ from diffusers import (
     AutoencoderKLCogVideoX,
     AutoencoderKLLTXVideo,
     AutoencoderKLWan,
+    ChronoEditPipeline,
     ClassifierFreeGuidance,
     CogVideoXDDIMScheduler,
     CogVideoXDPMScheduler,
     CogVideoXImageToVideoPipeline,
     CogVideoXPipeline,
     CogVideoXVideoToVideoPipeline,
+    Cosmos2TextToImagePipeline,
+    CosmosTextToWorldPipeline,
+    EDMEulerScheduler,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
     Flux2Pipeline,
@@ -25,14 +29,18 @@ from diffusers import (
     FluxKontextPipeline,
     FluxPipeline,
     HunyuanVideo15Pipeline,
+    HunyuanVideoFramepackPipeline,
     HunyuanVideoPipeline,
+    JoyImageEditPipeline,
     Kandinsky5T2VPipeline,
+    Kandinsky6TI2VAPipeline,
     LTX2Pipeline,
     LTXConditionPipeline,
     LTXImageToVideoPipeline,
     LTXPipeline,
     MiniMaxH3Scheduler,
     MochiPipeline,
+    MotifVideoPipeline,
     QwenImagePipeline,
     SkyReelsV2Pipeline,
     UniPCMultistepScheduler,
@@ -128,7 +136,7 @@ class Stub(torch.nn.Module):
 class ImageProcessor:
     """Stands in for CLIP's: nothing to give to the encoder."""
 
-    def __call__(self, images, return_tensors):
+    def __call__(self, images, return_tensors, **_):
         return BatchFeature({})
 
 
@@ -136,7 +144,8 @@ class ImageEncoder(Stub):
     """Stands in for CLIP's vision model: 5 tokens."""
 
     def forward(self, **_):
-        return SimpleNamespace(hidden_states=[torch.ones(1, 5, 8)] * 2)
+        tokens = torch.ones(1, 5, 8)
+        return SimpleNamespace(hidden_states=[tokens] * 2, last_hidden_state=tokens)
 
 
 def masked(suffix="attention_mask", **lengths):
@@ -282,6 +291,75 @@ def ltx2_modules():
     }  # fmt: skip
 
 
+def kandinsky6_prompts(*names):
+    return {f"{name}prompt_embeds": torch.randn(1, TEXT, TEXT_DIM) for name in names} | pooled(
+        *names
+    )
+
+
+class Encoder(Stub):
+    """Stands in for a VAE that encodes an image or a video."""
+
+    def encode(self, x):
+        batch, _, frames, height, width = x.shape
+        latents = torch.ones(batch, 4, (frames - 1) // 4 + 1, height // 8, width // 8)
+        return SimpleNamespace(
+            latent_dist=SimpleNamespace(sample=lambda **_: latents, mode=lambda: latents)
+        )
+
+
+def chronoedit_modules():
+    config = {
+        "z_dim": 4, "scale_factor_temporal": 4, "scale_factor_spatial": 8,
+        "latents_mean": [0.0] * 4, "latents_std": [1.0] * 4,
+    }  # fmt: skip
+    return {
+        "vae": Encoder(config), "image_encoder": ImageEncoder({}),
+        "image_processor": ImageProcessor(),
+    }  # fmt: skip
+
+
+class Framepack(HunyuanVideoFramepackPipeline):
+    """Its sections are a list; the tests compare one tensor."""
+
+    def __call__(self, **options):
+        return (torch.cat(super().__call__(**options).frames, dim=2),)
+
+
+def framepack_modules():
+    ratios = {"temporal_compression_ratio": 4, "spatial_compression_ratio": 8}
+    return {
+        "vae": Encoder({"scaling_factor": 1.0}, **ratios),
+        "image_encoder": ImageEncoder({}),
+        "feature_extractor": ImageProcessor(),
+    }
+
+
+def kandinsky6_modules():
+    audio = Stub({"sample_rate": 16000}, latent_hop_length=1024)
+    return {"audio_vae": audio, "vocoder": Stub({})}
+
+
+def motif_video_modules():
+    return {
+        "vae": Stub({"z_dim": 4, "scale_factor_temporal": 4, "scale_factor_spatial": 8}),
+        "guider": ClassifierFreeGuidance(guidance_scale=3.0),
+    }
+
+
+class SafetyChecker:
+    """Stands in for the guardrail, which is another package: pictures pass as they are."""
+
+    def to(self, *_):
+        """Nowhere to go."""
+
+
+def cosmos_modules():
+    config = {"temporal_compression_ratio": 4, "spatial_compression_ratio": 8}
+    vae = Stub(config, temperal_downsample=[False, True, True])
+    return {"vae": vae, "safety_checker": SafetyChecker()}
+
+
 PIPELINES = {
     "Wan": Run(
         WanPipeline, lambda: make("Wan"), UNIPC, lambda: VIDEO | unmasked("", "negative_"),
@@ -325,6 +403,32 @@ PIPELINES = {
     "SkyReels-V2": Run(
         SkyReelsV2Pipeline, lambda: make("SkyReelsV2"), UNIPC,
         lambda: VIDEO | unmasked("", "negative_"), {"3x8x9"},
+    ),
+    "ChronoEdit": Run(
+        ChronoEditPipeline,
+        lambda: make("ChronoEdit", in_channels=12, image_dim=8, added_kv_proj_dim=32), UNIPC,
+        lambda: FRAME | {
+            "image": image(), "num_frames": 17, "prompt_embeds": torch.randn(1, 512, TEXT_DIM),
+            "guidance_scale": 1.0, "enable_temporal_reasoning": True,
+            "num_temporal_reasoning_steps": 1,
+        },
+        {"5x8x9", "2x8x9"}, modules=chronoedit_modules,
+    ),
+    "Cosmos": Run(
+        CosmosTextToWorldPipeline, lambda: make("Cosmos", extra_pos_embed_type="learnable"),
+        EDMEulerScheduler, lambda: VIDEO | unmasked("", "negative_"), {"3x8x9"},
+        modules=cosmos_modules,
+    ),
+    "Cosmos 2 image": Run(
+        Cosmos2TextToImagePipeline, lambda: make("Cosmos"), partial(EULER, use_karras_sigmas=True),
+        lambda: PICTURE | unmasked("") | {"guidance_scale": 1.0}, {"1x16x17"},
+        modules=cosmos_modules,
+    ),
+    "FramePack": Run(
+        Framepack, lambda: make("Framepack", guidance_embeds=True), EULER,
+        lambda: FRAME | masked(prompt=5) | pooled("")
+        | {"image": image(), "num_frames": 26, "latent_window_size": 4},
+        {"4x8x9 + 198 exact"}, 1, modules=framepack_modules, steps=2 * STEPS,
     ),
     "HunyuanVideo": Run(
         HunyuanVideoPipeline, lambda: make("HunyuanVideo"), EULER,
@@ -386,6 +490,21 @@ PIPELINES = {
     "Kandinsky 5": Run(
         Kandinsky5T2VPipeline, lambda: make("Kandinsky5", visual_cond=True), EULER,
         lambda: VIDEO | kandinsky_prompts("", "negative_"), {"3x8x9"},
+    ),
+    "Kandinsky 6 with guidance": Run(
+        Kandinsky6TI2VAPipeline, lambda: make("Kandinsky6"), EULER,
+        lambda: VIDEO | kandinsky6_prompts("", "negative_"), {"3x8x9"},
+        modules=kandinsky6_modules,
+    ),
+    "Motif-Video with guidance": Run(
+        MotifVideoPipeline, lambda: make("MotifVideo", in_channels=9), EULER,
+        lambda: VIDEO | masked(prompt=5, negative=3), {"3x8x9 + 5 exact", "3x8x9 + 3 exact"}, 2,
+        modules=motif_video_modules,
+    ),
+    "JoyImage-Edit with guidance": Run(
+        JoyImageEditPipeline, lambda: make("JoyImageEdit"), EULER,
+        lambda: PICTURE | masked("embeds_mask", prompt=11, negative=11), {"1x20x21 + 11 exact"},
+        modules=lambda: {"vae": Stub({"scale_factor_temporal": 4, "scale_factor_spatial": 24})},
     ),
     "Flux": Run(
         FluxPipeline, lambda: make("Flux", in_channels=16), EULER,

@@ -114,6 +114,7 @@ class Adapter(torch.nn.Module):
 
 PROJECTIONS = ("to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 PROJECTIONS += ("to_query", "to_key", "to_value", "out_layer", "to_qkv_mlp_proj")
+PROJECTIONS += ("img_attn_qkv", "img_attn_proj", "txt_attn_qkv", "txt_attn_proj")
 
 
 @pytest.mark.parametrize("name", list(CASES))

@@ -61,11 +61,11 @@ def test_no_pipeline_is_forgotten():
 
 @families
 def test_classes_and_processors_exist(family):
-    for name in family.classes:
-        module = inspect.getmodule(getattr(diffusers, name))
-        for processor in family.known_processors():
-            everywhere = (module, diffusers.models.attention_processor)
-            assert any(hasattr(place, processor) for place in everywhere), processor
+    kin = {name for kind in type(family).__mro__ for name in getattr(kind, "classes", ())}
+    modules = [inspect.getmodule(getattr(diffusers, name)) for name in kin]
+    for processor in family.known_processors():
+        everywhere = (*modules, diffusers.models.attention_processor)
+        assert any(hasattr(place, processor) for place in everywhere), processor
 
 
 @families

@@ -1,0 +1,69 @@
+"""Cosmos 1, 2 and 2.5 (`CosmosTransformer3DModel`): video tokens only.
+
+Paper: https://arxiv.org/abs/2501.03575
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ajour.processors.processor import SparseProcessor
+from ajour.processors.projections import project
+from ajour.processors.wan import Wan
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+
+
+class CosmosProcessor(SparseProcessor):
+    """Self-attention of the video; the stock code calls the dispatch without its backend."""
+
+    def run(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """Projections, attention, output projection; arguments and result are stock's.
+
+        In self-attention there is no `encoder_hidden_states` and no mask. `image_rotary_emb` holds
+        cosines and sines, (video tokens, head_dim) each, for pairs that are half a head apart.
+        """
+        from diffusers.models.embeddings import apply_rotary_emb
+
+        query, key, value = project(attn, hidden_states)
+        if image_rotary_emb is not None:
+            query, key = (
+                apply_rotary_emb(x, image_rotary_emb, use_real_unbind_dim=-2, sequence_dim=1)
+                for x in (query, key)
+            )
+        mixed = self.attend(query, key, value).flatten(2)
+        return attn.to_out[1](attn.to_out[0](mixed))
+
+
+class Cosmos(Wan):
+    """Cosmos text-to-world, video-to-world, text-to-image and transfer."""
+
+    classes: ClassVar[tuple[str, ...]] = ("CosmosTransformer3DModel",)
+    processors: ClassVar[tuple[str, ...]] = ()
+    rewritten: ClassVar[Mapping[str, type[SparseProcessor]]] = {
+        "CosmosAttnProcessor2_0": CosmosProcessor
+    }
+    blocks: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
+    pipelines: ClassVar[tuple[str, ...]] = (
+        "Cosmos2TextToImagePipeline",
+        "Cosmos2VideoToWorldPipeline",
+        "Cosmos2_5_PredictBasePipeline",
+        "Cosmos2_5_TransferPipeline",
+        "CosmosTextToWorldPipeline",
+        "CosmosVideoToWorldPipeline",
+    )
+    sparse: ClassVar[str] = "self-attention (`attn1`) of every block"
+    dense: ClassVar[tuple[str, ...]] = (
+        *Wan.dense,
+        "the blocks of a ControlNet: they belong to another model",
+    )
