@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ajour.grid import TokenGrid
@@ -35,7 +36,9 @@ class JoyImageEdit(Family):
 
     def grid(self, call: Call) -> TokenGrid:
         """(B, C, T, H, W), or (B, images, C, T, H, W), divided by the patch size; then text."""
-        *items, _, frames, height, width = call["hidden_states"].shape[1:]
-        extents = (frames * (items[0] if items else 1), height, width)
-        patched = (n // p for n, p in zip(extents, call.config.patch_size, strict=True))
-        return TokenGrid(*patched, after=call["encoder_hidden_states"].shape[1])
+        *images, _, frames, height, width = call["hidden_states"].shape[1:]
+        extents = frames * prod(images), height, width
+        frames, height, width = (
+            n // p for n, p in zip(extents, call.config.patch_size, strict=True)
+        )
+        return TokenGrid(frames, height, width, after=call["encoder_hidden_states"].shape[1])

@@ -5,17 +5,24 @@ from __future__ import annotations
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
 
+from ajour.processors.anyflow import AnyFlow
 from ajour.processors.chronoedit import ChronoEdit
 from ajour.processors.cogvideox import CogVideoX
+from ajour.processors.consisid import ConsisID
 from ajour.processors.cosmos import Cosmos
+from ajour.processors.ernie_image import ErnieImage
 from ajour.processors.flux import Flux
 from ajour.processors.flux2 import Flux2
+from ajour.processors.flux_kin import Bria, LongCatImage, OvisImage
+from ajour.processors.flux_masked import BriaFibo, Chroma
+from ajour.processors.hunyuan_image import HunyuanImage
 from ajour.processors.hunyuan_video import HunyuanVideo
 from ajour.processors.hunyuan_video15 import HunyuanVideo15
 from ajour.processors.hunyuan_video_framepack import HunyuanVideoFramepack
 from ajour.processors.joyimage import JoyImageEdit
 from ajour.processors.kandinsky5 import Kandinsky5
 from ajour.processors.kandinsky6 import Kandinsky6
+from ajour.processors.krea2 import Krea2
 from ajour.processors.ltx import LTX
 from ajour.processors.ltx2 import LTX2
 from ajour.processors.minimax_h3 import MiniMaxH3
@@ -40,12 +47,14 @@ FAMILIES: tuple[Family, ...] = (
     WanAnimate(),
     SkyReelsV2(),
     ChronoEdit(),
+    AnyFlow(),
     Cosmos(),
     HunyuanVideo(),
     HunyuanVideo15(),
     HunyuanVideoFramepack(),
     MotifVideo(),
     CogVideoX(),
+    ConsisID(),
     LTX(),
     LTX2(),
     Mochi(),
@@ -54,9 +63,17 @@ FAMILIES: tuple[Family, ...] = (
     MiniMaxH3(),
     Flux(),
     Flux2(),
+    OvisImage(),
+    LongCatImage(),
+    Bria(),
+    BriaFibo(),
+    Chroma(),
     QwenImage(),
     ZImage(),
     JoyImageEdit(),
+    HunyuanImage(),
+    Krea2(),
+    ErnieImage(),
 )
 
 

@@ -1,27 +1,38 @@
 """Tiny random transformers of every family, and inputs for them."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
 import torch
 from diffusers import (
+    AnyFlowTransformer3DModel,
+    BriaFiboTransformer2DModel,
+    BriaTransformer2DModel,
+    ChromaTransformer2DModel,
     ChronoEditTransformer3DModel,
     CogVideoXTransformer3DModel,
+    ConsisIDTransformer3DModel,
     CosmosTransformer3DModel,
+    ErnieImageTransformer2DModel,
     Flux2Transformer2DModel,
     FluxTransformer2DModel,
+    HunyuanImageTransformer2DModel,
     HunyuanVideo15Transformer3DModel,
     HunyuanVideoFramepackTransformer3DModel,
     HunyuanVideoTransformer3DModel,
     JoyImageEditTransformer3DModel,
     Kandinsky5Transformer3DModel,
     Kandinsky6Transformer3DModel,
+    Krea2Transformer2DModel,
+    LongCatImageTransformer2DModel,
     LTX2VideoTransformer3DModel,
     LTXVideoTransformer3DModel,
     MiniMaxH3Transformer3DModel,
     MochiTransformer3DModel,
     MotifVideoTransformer3DModel,
+    OvisImageTransformer2DModel,
     QwenImageTransformer2DModel,
     SkyReelsV2Transformer3DModel,
     WanAnimateTransformer3DModel,
@@ -577,6 +588,160 @@ def joyimage(**config):
     )  # fmt: skip
 
 
+FLUX_KIN = {
+    "in_channels": 8, "num_layers": 1, "num_single_layers": 1, "attention_head_dim": HEAD_DIM,
+    "num_attention_heads": HEADS, "joint_attention_dim": TEXT_DIM, "axes_dims_rope": (4, 6, 6),
+}  # fmt: skip
+
+
+def ovis_image(**config):
+    return OvisImageTransformer2DModel(**FLUX_KIN | {"out_channels": 8} | config)
+
+
+def longcat_image(**config):
+    return LongCatImageTransformer2DModel(**FLUX_KIN | config)
+
+
+def bria(**config):
+    return BriaTransformer2DModel(**FLUX_KIN | config)
+
+
+def bria_fibo(**config):
+    return BriaFiboTransformer2DModel(**FLUX_KIN | {"text_encoder_dim": 8} | config)
+
+
+def chroma(**config):
+    sizes = {
+        "approximator_num_channels": 8, "approximator_hidden_dim": 8, "approximator_layers": 1
+    }  # fmt: skip
+    with warnings.catch_warnings():  # diffusers uses what it calls deprecated
+        warnings.simplefilter("ignore", FutureWarning)
+        return ChromaTransformer2DModel(**FLUX_KIN | sizes | config)
+
+
+def flux_kin_inputs(grid, text=7, batch=1):
+    inputs = flux_inputs(grid, text, batch)
+    del inputs["pooled_projections"]
+    return inputs
+
+
+def bria_fibo_inputs(grid, text=7, batch=1):
+    """Every block has text of its own."""
+    texts = [torch.randn(batch, text, 8) for _ in range(2)]
+    return flux_kin_inputs(grid, text, batch) | {"text_encoder_layers": texts}
+
+
+def anyflow(**config):
+    return AnyFlowTransformer3DModel(
+        **{
+            "num_attention_heads": HEADS, "attention_head_dim": HEAD_DIM, "in_channels": 4,
+            "out_channels": 4, "text_dim": TEXT_DIM, "freq_dim": 8, "ffn_dim": 32,
+            "num_layers": 2, "rope_max_seq_len": 32,
+        } | config
+    )  # fmt: skip
+
+
+def anyflow_inputs(grid, text=7, batch=1):
+    inputs = wan_inputs(grid, text, batch)
+    steps = torch.full((batch, grid[0]), 500.0)
+    states = inputs["hidden_states"].transpose(1, 2).contiguous()
+    return inputs | {"hidden_states": states, "timestep": steps, "r_timestep": steps - 100}
+
+
+def consisid(**config):
+    return ConsisIDTransformer3DModel(
+        **{
+            "num_attention_heads": HEADS, "attention_head_dim": HEAD_DIM, "in_channels": 4,
+            "out_channels": 4, "time_embed_dim": 8, "text_embed_dim": TEXT_DIM, "num_layers": 2,
+            "use_rotary_positional_embeddings": True,
+        } | config
+    )  # fmt: skip
+
+
+def hunyuan_image(**config):
+    return HunyuanImageTransformer2DModel(
+        **{
+            "in_channels": 4, "out_channels": 4, "num_attention_heads": HEADS,
+            "attention_head_dim": HEAD_DIM, "num_layers": 1, "num_single_layers": 1,
+            "num_refiner_layers": 1, "mlp_ratio": 2.0, "patch_size": (1, 1, 1),
+            "text_embed_dim": TEXT_DIM, "text_embed_2_dim": 8, "rope_axes_dim": (4, 6, 6),
+        } | config
+    )  # fmt: skip
+
+
+def hunyuan_image_inputs(grid, text=7, batch=1):
+    """A third of the text are glyphs."""
+    glyphs = text // 3
+    return {
+        "hidden_states": torch.randn(batch, 4, *grid),
+        "timestep": torch.full((batch,), 500.0),
+        "encoder_hidden_states": torch.randn(batch, text - glyphs, TEXT_DIM),
+        "encoder_attention_mask": torch.ones(batch, text - glyphs, dtype=torch.long),
+        "encoder_hidden_states_2": torch.randn(batch, glyphs, 8),
+        "encoder_attention_mask_2": torch.ones(batch, glyphs, dtype=torch.long),
+    }
+
+
+def krea2(**config):
+    """Queries have twice as many heads as keys."""
+    return Krea2Transformer2DModel(
+        **{
+            "in_channels": 4, "num_layers": 2, "attention_head_dim": HEAD_DIM,
+            "num_attention_heads": HEADS, "num_key_value_heads": 1, "intermediate_size": 32,
+            "timestep_embed_dim": 8, "text_hidden_dim": TEXT_DIM, "num_text_layers": 2,
+            "text_num_attention_heads": 2, "text_num_key_value_heads": 2,
+            "text_intermediate_size": 16, "num_layerwise_text_blocks": 1,
+            "num_refiner_text_blocks": 1, "axes_dims_rope": (4, 6, 6),
+        } | config
+    )  # fmt: skip
+
+
+def krea2_inputs(grid, text=7, batch=1):
+    points = torch.cat((torch.zeros(text, 3), raster(grid).float()))
+    return {
+        "hidden_states": torch.randn(batch, len(points) - text, 4),
+        "encoder_hidden_states": torch.randn(batch, text, 2, TEXT_DIM),
+        "encoder_attention_mask": torch.ones(batch, text, dtype=torch.bool),
+        "timestep": torch.full((batch,), 0.5),
+        "position_ids": points,
+    }
+
+
+def krea2_fits(grid, text):
+    """At least half the tokens have to be the image."""
+    return prod(grid) >= text
+
+
+def ernie_image(**config):
+    transformer = ErnieImageTransformer2DModel(
+        **{
+            "hidden_size": HEADS * HEAD_DIM, "num_attention_heads": HEADS, "num_layers": 2,
+            "ffn_hidden_size": 32, "in_channels": 4, "out_channels": 4, "text_in_dim": TEXT_DIM,
+            "rope_axes_dim": (4, 6, 6),
+        } | config
+    )  # fmt: skip
+    for layer in (transformer.adaLN_modulation[-1], transformer.final_linear):
+        torch.nn.init.normal_(layer.weight, std=0.2)
+    return transformer
+
+
+def ernie_image_inputs(grid, text=7, batch=1):
+    """Frames are below each other, at twice their width."""
+    frames, height, width = grid
+    return {
+        "hidden_states": torch.randn(batch, 4, frames * height, 2 * width),
+        "timestep": torch.full((batch,), 500.0),
+        "text_bth": torch.randn(batch, text, TEXT_DIM),
+        "text_lens": torch.full((batch,), text),
+    }
+
+
+def image_grid(grid, text):
+    """One image, then text."""
+    frames, height, width = grid
+    return TokenGrid(1, frames * height, 2 * width, after=text)
+
+
 def raster(grid):
     """(tokens, 3): where each token of a grid is."""
     return torch.cartesian_prod(*(torch.arange(n) for n in grid)).reshape(-1, 3)
@@ -609,6 +774,16 @@ CASES = {
     "Cosmos": Case(cosmos, wan_inputs, None, kin="Wan"),
     "MotifVideo": Case(motif_video, motif_video_inputs, "after", kin="HunyuanVideo"),
     "JoyImageEdit": Case(joyimage, wan_inputs, "after", kin="Flux"),
+    "OvisImage": Case(ovis_image, flux_kin_inputs, "before", kin="Flux"),
+    "LongCatImage": Case(longcat_image, flux_kin_inputs, "before", kin="Flux"),
+    "Bria": Case(bria, flux_kin_inputs, "before", kin="Flux"),
+    "BriaFibo": Case(bria_fibo, bria_fibo_inputs, "before", kin="Flux"),
+    "Chroma": Case(chroma, flux_kin_inputs, "before", kin="Flux"),
+    "AnyFlow": Case(anyflow, anyflow_inputs, None, kin="Wan"),
+    "ConsisID": Case(consisid, cogvideox_inputs, "before", kin="CogVideoX"),
+    "HunyuanImage": Case(hunyuan_image, hunyuan_image_inputs, "after", kin="HunyuanVideo"),
+    "Krea2": Case(krea2, krea2_inputs, "before", fits=krea2_fits, kin="Flux"),
+    "ErnieImage": Case(ernie_image, ernie_image_inputs, "after", grid_of=image_grid, kin="Flux"),
     "MiniMaxH3": Case(minimax_h3, minimax_h3_inputs, "before", minimax_h3_exact, minimax_h3_fits),
 }
 

@@ -8,10 +8,14 @@ from types import SimpleNamespace
 
 import torch
 from diffusers import (
+    AnyFlowPipeline,
     AutoencoderKL,
     AutoencoderKLCogVideoX,
     AutoencoderKLLTXVideo,
     AutoencoderKLWan,
+    BriaFiboPipeline,
+    BriaPipeline,
+    ChromaPipeline,
     ChronoEditPipeline,
     ClassifierFreeGuidance,
     CogVideoXDDIMScheduler,
@@ -19,21 +23,27 @@ from diffusers import (
     CogVideoXImageToVideoPipeline,
     CogVideoXPipeline,
     CogVideoXVideoToVideoPipeline,
+    ConsisIDPipeline,
     Cosmos2TextToImagePipeline,
     CosmosTextToWorldPipeline,
     EDMEulerScheduler,
+    ErnieImagePipeline,
+    FlowMapEulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
     Flux2Pipeline,
     FluxImg2ImgPipeline,
     FluxKontextPipeline,
     FluxPipeline,
+    HunyuanImagePipeline,
     HunyuanVideo15Pipeline,
     HunyuanVideoFramepackPipeline,
     HunyuanVideoPipeline,
     JoyImageEditPipeline,
     Kandinsky5T2VPipeline,
     Kandinsky6TI2VAPipeline,
+    Krea2Pipeline,
+    LongCatImagePipeline,
     LTX2Pipeline,
     LTXConditionPipeline,
     LTXImageToVideoPipeline,
@@ -41,6 +51,7 @@ from diffusers import (
     MiniMaxH3Scheduler,
     MochiPipeline,
     MotifVideoPipeline,
+    OvisImagePipeline,
     QwenImagePipeline,
     SkyReelsV2Pipeline,
     UniPCMultistepScheduler,
@@ -326,6 +337,33 @@ class Framepack(HunyuanVideoFramepackPipeline):
         return (torch.cat(super().__call__(**options).frames, dim=2),)
 
 
+class LongCat(LongCatImagePipeline):
+    """Takes embeddings, which its own code counts as prompts that are not there."""
+
+    def encode_prompt(self, prompt, prompt_embeds, **_):
+        places = torch.arange(TEXT)
+        return prompt_embeds, torch.stack((0 * places, places, places), dim=1)
+
+
+def bria_modules():
+    return {"vae": Stub({"shift_factor": 0.0, "block_out_channels": (1,) * 4})}
+
+
+class Words(Stub):
+    """Stands in for a tokenizer and its text model: one token for every letter."""
+
+    def __call__(self, texts, attention_mask=None, **_):
+        if attention_mask is not None:
+            layer = texts[..., None].expand(-1, -1, 12).float().cos()
+            return SimpleNamespace(hidden_states=(layer,) * 3)
+        ids = torch.tensor([[ord(letter) for letter in text] for text in texts])
+        return SimpleNamespace(input_ids=ids, attention_mask=torch.ones_like(ids))
+
+
+def fibo_modules():
+    return {"tokenizer": Words({}), "text_encoder": Words({})}
+
+
 def framepack_modules():
     ratios = {"temporal_compression_ratio": 4, "spatial_compression_ratio": 8}
     return {
@@ -414,6 +452,10 @@ PIPELINES = {
         },
         {"5x8x9", "2x8x9"}, modules=chronoedit_modules,
     ),
+    "AnyFlow": Run(
+        AnyFlowPipeline, lambda: make("AnyFlow"), FlowMapEulerDiscreteScheduler,
+        lambda: VIDEO | unmasked("", "negative_"), {"3x8x9"},
+    ),
     "Cosmos": Run(
         CosmosTextToWorldPipeline, lambda: make("Cosmos", extra_pos_embed_type="learnable"),
         EDMEulerScheduler, lambda: VIDEO | unmasked("", "negative_"), {"3x8x9"},
@@ -462,6 +504,11 @@ PIPELINES = {
         CogVideoXVideoToVideoPipeline, lambda: make("CogVideoX"), CogVideoXDDIMScheduler,
         lambda: FRAME | unmasked("", "negative_") | {"video": [image()] * 9, "strength": 0.8},
         {"3x8x9 + 11 exact"}, modules=cogvideox_vae, steps=STEPS - 1,
+    ),
+    "ConsisID": Run(
+        ConsisIDPipeline, lambda: make("ConsisID", in_channels=8), CogVideoXDDIMScheduler,
+        lambda: VIDEO | unmasked("", "negative_") | {"image": image()}, {"3x8x9 + 11 exact"},
+        modules=cogvideox_vae,
     ),
     "LTX": Run(
         LTXPipeline, lambda: make("LTX"), EULER,
@@ -529,6 +576,53 @@ PIPELINES = {
     "Flux2 Klein with guidance": Run(
         Flux2KleinPipeline, lambda: make("Flux2"), EULER,
         lambda: PICTURE | unmasked("", "negative_"), {"1x16x17 + 11 exact"}, 1, modules=klein_vae,
+    ),
+    "Ovis-Image with guidance": Run(
+        OvisImagePipeline, lambda: make("OvisImage", in_channels=16, out_channels=16), EULER,
+        lambda: PICTURE | unmasked("", "negative_") | {"negative_prompt": None},
+        {"1x16x17 + 11 exact"}, 1,
+    ),
+    "LongCat-Image with guidance": Run(
+        LongCat, lambda: make("LongCatImage", in_channels=64), EULER,
+        lambda: PICTURE | unmasked("", "negative_") | {"enable_prompt_rewrite": False},
+        {"1x16x17 + 11 exact"}, 1,
+    ),
+    "Bria with guidance": Run(
+        BriaPipeline, lambda: make("Bria", in_channels=16), EULER,
+        lambda: PICTURE | unmasked("", "negative_"), {"1x16x17 + 11 exact"}, 1,
+        modules=bria_modules,
+    ),
+    "Bria FIBO with guidance": Run(
+        BriaFiboPipeline, lambda: make("BriaFibo", text_encoder_dim=12), EULER,
+        lambda: PICTURE | {"prompt": "red circle", "negative_prompt": "blur"},
+        {"1x16x17 + 4 exact"}, 2, modules=fibo_modules,
+    ),
+    "Chroma with guidance": Run(
+        ChromaPipeline, lambda: make("Chroma", in_channels=16), EULER,
+        lambda: PICTURE | masked(prompt=5, negative=3),
+        {"1x16x17 + 5 exact", "1x16x17 + 3 exact"}, 3,
+    ),
+    "HunyuanImage with guidance": Run(
+        HunyuanImagePipeline, lambda: make("HunyuanImage", patch_size=(1, 1), rope_axes_dim=(8, 8)),
+        EULER, lambda: {"height": 512, "width": 544}
+        | masked("embeds_mask", prompt=5, negative=3) | glyphs("", "negative_"),
+        {"1x16x17 + 7 exact", "1x16x17 + 5 exact"}, 4,
+        modules=lambda: {"guider": ClassifierFreeGuidance(guidance_scale=3.0)},
+    ),
+    "Krea 2 with guidance": Run(
+        Krea2Pipeline, lambda: make("Krea2", in_channels=16), EULER,
+        lambda: PICTURE | {
+            f"{name}prompt_embeds{what}": value
+            for name, length in (("", 5), ("negative_", 11))
+            for what, value in (("", torch.randn(1, TEXT, 2, TEXT_DIM)),
+            ("_mask", (torch.arange(TEXT) < length)[None]))
+        },
+        {"1x16x17 + 5 exact", "1x16x17 + 11 exact"}, 3,
+    ),
+    "ERNIE-Image with guidance": Run(
+        ErnieImagePipeline, lambda: make("ErnieImage"), EULER,
+        lambda: PICTURE | texts(prompt=5, negative=11), {"1x16x17 + 11 exact"}, 1,
+        modules=lambda: {"vae": klein_vae()["vae"]},
     ),
     "Qwen-Image": Run(
         QwenImagePipeline, lambda: make("QwenImage", in_channels=16, out_channels=4), EULER,

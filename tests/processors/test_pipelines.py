@@ -19,7 +19,7 @@ from tests.processors.pipelines import PIPELINES, STEPS, UNIPC, VIDEO, Run, unma
 pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast", "ignore:__array__")
 
 READERS = ("valid_lengths", "image_raster", "video_raster", "packed_raster", "prefix_lengths")
-READERS += ("any_nonzero",)
+READERS += ("any_nonzero", "hidden_runs", "text_lengths")
 
 
 @pytest.mark.parametrize("name", list(PIPELINES))
@@ -28,7 +28,8 @@ def test_pipelines(name, monkeypatch):
     pipe, reads = case.build(), []
     arguments = case.arguments()
     kinds = type(family_of(pipe.transformer)).__mro__
-    for reader, module in product(READERS, [sys.modules[kind.__module__] for kind in kinds]):
+    modules = [sys.modules[name] for name in {kind.__module__ for kind in kinds}]
+    for reader, module in product(READERS, modules):
         if hasattr(module, reader):
             function = getattr(module, reader).__wrapped__
 

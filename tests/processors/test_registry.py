@@ -7,7 +7,6 @@ import pytest
 import torch
 from diffusers import (
     CogView4Transformer2DModel,
-    ConsisIDTransformer3DModel,
     MiniMaxH3Transformer3DModel,
     ModularPipeline,
     SanaVideoTransformer3DModel,
@@ -103,11 +102,6 @@ def test_names_belong_to_one_family():
         ),
         (WanAnimate2Transformer3DModel, {}, ["cached reference", "WanAnimateTransformer3DModel"]),
         (CogView4Transformer2DModel, {}, ["nearest by name is", "of its own", "be needed"]),
-        (
-            ConsisIDTransformer3DModel,
-            {},
-            ["uses CogVideoXAttnProcessor2_0 like CogVideoXTransformer3DModel", "be needed"],
-        ),
     ],
 )
 def test_a_refusal_names_the_nearest_and_what_is_needed(kind, config, words):
