@@ -13,9 +13,9 @@ CAUSAL = (
     "edge of what it may see; a token grid per chunk, with earlier chunks as keys alone, would be "
     "needed"
 )
-KEYS_ALONE = (
-    "has fewer queries than keys, and a block table has one grid for both; tokens that are keys "
-    "alone would be needed in the token grid"
+CACHED = (
+    "it has fewer queries than keys where it caches keys of earlier tokens; a family that counts "
+    "the cached tokens as keys alone would be needed"
 )
 
 
@@ -94,9 +94,6 @@ REASONS: dict[str, str] = {
     ),
     "CogView3PlusTransformer2DModel": own_attention("CogVideoXAttnProcessor2_0, for images,"),
     "CogView4Transformer2DModel": own_attention("CogView4AttnProcessor"),
-    "Cosmos3OmniTransformer": (
-        f"its video {KEYS_ALONE}; its text attends causally, and heads share keys"
-    ),
     "DiTTransformer2DModel": own_attention("AttnProcessor2_0"),
     "DreamLiteTransformer2DModel": (
         "a part of a U-Net, with few tokens: its pictures are made smaller before they attend"
@@ -106,10 +103,7 @@ REASONS: dict[str, str] = {
         "its image attends alone in the first blocks, with text in the others, and a plan has one "
         "token grid for all layers; a grid per layer would be needed"
     ),
-    "GlmImageTransformer2DModel": (
-        "with images to edit, where their keys are cached, it has fewer queries than keys, and it "
-        "adds its text mask to logits; a family that tells these calls from others would be needed"
-    ),
+    "GlmImageTransformer2DModel": f"with images to edit {CACHED}",
     "HeliosTransformer3DModel": (
         "autoregressive over chunks of frames, with past frames of three sizes in front; a family "
         "that counts them, as HunyuanVideoFramepack's does, would be needed"
@@ -136,16 +130,14 @@ REASONS: dict[str, str] = {
     "LuminaNextDiT2DModel": own_attention("LuminaAttnProcessor2_0"),
     "MiniMaxMusic3RVQDepthDecoder": without_grid("codes of music"),
     "MiniMaxMusic3Transformer1DModel": without_grid("music"),
-    "NucleusMoEImageTransformer2DModel": f"its image {KEYS_ALONE}",
     "OmniGenTransformer2DModel": (
         "its text and images attend through a mask of tokens by tokens, causal over text; "
         + own_attention("OmniGenAttnProcessor2_0")
     ),
-    "PRXTransformer2DModel": f"its image {KEYS_ALONE}",
     "PixArtTransformer2DModel": own_attention("AttnProcessor2_0"),
     "PriorTransformer": without_grid("embeddings of CLIP"),
     "QwenImage21Transformer2DModel": (
-        f"its text and references attend block by block through a mask, and its target {KEYS_ALONE}"
+        f"its text and references attend block by block through a mask, and {CACHED}"
     ),
     "RFD4ProteinaTransformer": without_grid("parts of proteins"),
     "SD3Transformer2DModel": own_attention("JointAttnProcessor2_0"),
@@ -155,8 +147,8 @@ REASONS: dict[str, str] = {
         "it shares"
     ),
     "SanaWMLTX2RefinerTransformer3DModel": (
-        "autoregressive: a window of frames attends to cached keys of earlier ones, so that it "
-        f"{KEYS_ALONE}; the nearest is LTX2VideoTransformer3DModel"
+        f"autoregressive over windows of frames: {CACHED}; the nearest is "
+        "LTX2VideoTransformer3DModel"
     ),
     "SanaWMTransformer3DModel": (
         "three of four blocks are recurrent along the frames and have no attention map, the fourth "

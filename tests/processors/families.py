@@ -26,6 +26,8 @@ CAST = (
     "face_pixel_values",
     "text_encoder_layers",
     "text_bth",
+    "vision_tokens",
+    "sound_tokens",
     "r_timestep",
     "latents_clean",
     "latents_history_2x",

@@ -14,6 +14,7 @@ from diffusers import (
     ChronoEditTransformer3DModel,
     CogVideoXTransformer3DModel,
     ConsisIDTransformer3DModel,
+    Cosmos3OmniTransformer,
     CosmosTransformer3DModel,
     ErnieImageTransformer2DModel,
     Flux2Transformer2DModel,
@@ -32,7 +33,9 @@ from diffusers import (
     MiniMaxH3Transformer3DModel,
     MochiTransformer3DModel,
     MotifVideoTransformer3DModel,
+    NucleusMoEImageTransformer2DModel,
     OvisImageTransformer2DModel,
+    PRXTransformer2DModel,
     QwenImageTransformer2DModel,
     SkyReelsV2Transformer3DModel,
     WanAnimateTransformer3DModel,
@@ -736,6 +739,97 @@ def ernie_image_inputs(grid, text=7, batch=1):
     }
 
 
+def prx(**config):
+    transformer = PRXTransformer2DModel(
+        **{
+            "in_channels": 4, "context_in_dim": TEXT_DIM, "hidden_size": HEADS * HEAD_DIM,
+            "mlp_ratio": 2.0, "num_heads": HEADS, "depth": 2, "axes_dim": [8, 8],
+        } | config
+    )  # fmt: skip
+    for name, parameter in transformer.named_parameters():
+        if "modulation" in name:  # 0 at first, so that attention would change nothing
+            torch.nn.init.normal_(parameter, std=0.2)
+    return transformer
+
+
+def prx_inputs(grid, text=7, batch=1):
+    """Frames are below each other, at twice their width."""
+    frames, height, width = grid
+    return {
+        "hidden_states": torch.randn(batch, 4, 2 * frames * height, 4 * width),
+        "timestep": torch.full((batch,), 0.5),
+        "encoder_hidden_states": torch.randn(batch, text, TEXT_DIM),
+        "attention_mask": torch.ones(batch, text, dtype=torch.bool),
+    }
+
+
+def prx_grid(grid, text):
+    """Text, then one image."""
+    frames, height, width = grid
+    return TokenGrid(1, frames * height, 2 * width, before=text)
+
+
+def nucleus_moe(**config):
+    """Queries have twice as many heads as keys. No experts: small errors would choose others."""
+    sizes = {
+        "in_channels": 8, "out_channels": 2, "num_layers": 2, "attention_head_dim": HEAD_DIM,
+        "num_attention_heads": HEADS, "num_key_value_heads": 1, "joint_attention_dim": TEXT_DIM,
+        "axes_dims_rope": (4, 6, 6), "mlp_ratio": 2.0, "moe_enabled": False,
+    }  # fmt: skip
+    with warnings.catch_warnings():  # layers of attention that diffusers does not use are empty
+        warnings.simplefilter("ignore", UserWarning)
+        return NucleusMoEImageTransformer2DModel(**sizes | config)
+
+
+def nucleus_moe_inputs(grid, text=7, batch=1):
+    inputs = qwen_image_inputs(grid, text, batch)
+    return inputs | {"img_shapes": [grid] * batch}
+
+
+def cosmos3(**config):
+    """Queries have twice as many heads as keys."""
+    return Cosmos3OmniTransformer(
+        **{
+            "head_dim": HEAD_DIM, "hidden_size": 24, "intermediate_size": 32, "latent_channel": 4,
+            "num_attention_heads": HEADS, "num_hidden_layers": 2, "num_key_value_heads": 1,
+            "patch_latent_dim": 16, "rope_axes_dim": (4, 2, 2), "vocab_size": 32,
+            "sound_dim": 4, "sound_gen": True,
+        } | config
+    )  # fmt: skip
+
+
+def cosmos3_inputs(grid, text=7, batch=1):
+    """One sample of text, video and 3 tokens of sound, whatever the batch."""
+    frames, height, width = grid
+    video, total = prod(grid), text + prod(grid) + 3
+    words = torch.arange(text).expand(3, -1)
+    sound = torch.arange(text, text + 3).expand(3, -1)
+    return {
+        "input_ids": torch.randint(32, (text,)),
+        "text_indexes": torch.arange(text),
+        "position_ids": torch.cat((words, text + raster(grid).T, sound), dim=1),
+        "und_len": text,
+        "sequence_length": total,
+        "vision_tokens": [torch.randn(1, 4, frames, 2 * height, 2 * width)],
+        "vision_token_shapes": [grid],
+        "vision_sequence_indexes": torch.arange(text, text + video),
+        "vision_mse_loss_indexes": torch.arange(text, text + video),
+        "vision_timesteps": torch.full((video,), 500.0),
+        "vision_noisy_frame_indexes": [torch.arange(frames)],
+        "sound_tokens": [torch.randn(4, 3)],
+        "sound_token_shapes": [(3, 1, 1)],
+        "sound_sequence_indexes": torch.arange(total - 3, total),
+        "sound_mse_loss_indexes": torch.arange(total - 3, total),
+        "sound_timesteps": torch.full((3,), 500.0),
+        "sound_noisy_frame_indexes": [torch.arange(3)],
+    }
+
+
+def cosmos3_grid(grid, text):
+    """Text, video and sound."""
+    return TokenGrid(*grid, before=text, after=3)
+
+
 def image_grid(grid, text):
     """One image, then text."""
     frames, height, width = grid
@@ -784,6 +878,9 @@ CASES = {
     "HunyuanImage": Case(hunyuan_image, hunyuan_image_inputs, "after", kin="HunyuanVideo"),
     "Krea2": Case(krea2, krea2_inputs, "before", fits=krea2_fits, kin="Flux"),
     "ErnieImage": Case(ernie_image, ernie_image_inputs, "after", grid_of=image_grid, kin="Flux"),
+    "Cosmos3": Case(cosmos3, cosmos3_inputs, "before", grid_of=cosmos3_grid, kin="Wan"),
+    "PRX": Case(prx, prx_inputs, "before", grid_of=prx_grid, kin="Flux"),
+    "NucleusMoEImage": Case(nucleus_moe, nucleus_moe_inputs, "after", kin="QwenImage"),
     "MiniMaxH3": Case(minimax_h3, minimax_h3_inputs, "before", minimax_h3_exact, minimax_h3_fits),
 }
 

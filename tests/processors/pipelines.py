@@ -25,6 +25,7 @@ from diffusers import (
     CogVideoXVideoToVideoPipeline,
     ConsisIDPipeline,
     Cosmos2TextToImagePipeline,
+    Cosmos3OmniPipeline,
     CosmosTextToWorldPipeline,
     EDMEulerScheduler,
     ErnieImagePipeline,
@@ -51,7 +52,9 @@ from diffusers import (
     MiniMaxH3Scheduler,
     MochiPipeline,
     MotifVideoPipeline,
+    NucleusMoEImagePipeline,
     OvisImagePipeline,
+    PRXPipeline,
     QwenImagePipeline,
     SkyReelsV2Pipeline,
     UniPCMultistepScheduler,
@@ -337,6 +340,22 @@ class Framepack(HunyuanVideoFramepackPipeline):
         return (torch.cat(super().__call__(**options).frames, dim=2),)
 
 
+class Cosmos3(Cosmos3OmniPipeline):
+    """Its prompts are numbers of words already."""
+
+    def tokenize_prompt(self, prompt, negative_prompt, **_):
+        return list(range(len(prompt))), list(range(len(negative_prompt)))
+
+
+def cosmos3_modules():
+    config = {
+        "z_dim": 4, "scale_factor_temporal": 4, "scale_factor_spatial": 8,
+        "latents_mean": [0.0] * 4, "latents_std": [1.0] * 4,
+    }  # fmt: skip
+    words = Stub({}, convert_tokens_to_ids=lambda _: 1, eos_token_id=2)
+    return {"vae": Encoder(config), "text_tokenizer": words, "enable_safety_checker": False}
+
+
 class LongCat(LongCatImagePipeline):
     """Takes embeddings, which its own code counts as prompts that are not there."""
 
@@ -455,6 +474,11 @@ PIPELINES = {
     "AnyFlow": Run(
         AnyFlowPipeline, lambda: make("AnyFlow"), FlowMapEulerDiscreteScheduler,
         lambda: VIDEO | unmasked("", "negative_"), {"3x8x9"},
+    ),
+    "Cosmos 3 with guidance": Run(
+        Cosmos3, lambda: make("Cosmos3", sound_gen=False), UNIPC,
+        lambda: VIDEO | {"prompt": "a red circle", "negative_prompt": "blur"},
+        {"3x8x9 + 12 exact", "3x8x9 + 4 exact"}, modules=cosmos3_modules,
     ),
     "Cosmos": Run(
         CosmosTextToWorldPipeline, lambda: make("Cosmos", extra_pos_embed_type="learnable"),
@@ -623,6 +647,17 @@ PIPELINES = {
         ErnieImagePipeline, lambda: make("ErnieImage"), EULER,
         lambda: PICTURE | texts(prompt=5, negative=11), {"1x16x17 + 11 exact"}, 1,
         modules=lambda: {"vae": klein_vae()["vae"]},
+    ),
+    "PRX with guidance": Run(
+        PRXPipeline, lambda: make("PRX"), EULER,
+        lambda: PICTURE | masked(prompt=5, negative=3) | {"use_resolution_binning": False},
+        {"1x16x17 + 3 exact"}, 1,
+        modules=lambda: {"vae": Stub({"latent_channels": 4}, spatial_compression_ratio=8)},
+    ),
+    "Nucleus-Image with guidance": Run(
+        NucleusMoEImagePipeline, lambda: make("NucleusMoEImage", in_channels=16, out_channels=4),
+        EULER, lambda: PICTURE | masked("embeds_mask", prompt=5, negative=3),
+        {"1x16x17 + 5 exact", "1x16x17 + 3 exact"}, 2,
     ),
     "Qwen-Image": Run(
         QwenImagePipeline, lambda: make("QwenImage", in_channels=16, out_channels=4), EULER,

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast")
 
 IMAGES = ("Flux", "Flux2", "QwenImage", "ZImage")
 IMAGES += ("OvisImage", "LongCatImage", "Bria", "BriaFibo", "Chroma", "Krea2", "ErnieImage")
-IMAGES += ("HunyuanImage", "JoyImageEdit")
+IMAGES += ("HunyuanImage", "JoyImageEdit", "NucleusMoEImage")
 
 
 @pytest.mark.parametrize("name", list(CASES))

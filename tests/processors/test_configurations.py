@@ -170,9 +170,9 @@ def test_chroma_masks():
     mask = torch.ones(2, 7 + 144, dtype=torch.bool)
     mask[0, 4:7] = False
     assert_equals_stock(transformer, inputs | {"attention_mask": mask})
-    assert_runs_dense(transformer, inputs | {"attention_mask": mask.float()}, "added to logits")
+    assert_runs_dense(transformer, inputs | {"attention_mask": mask.float()}, "adds it to logits")
     mask[1, 9] = False
-    assert_runs_dense(transformer, inputs | {"attention_mask": mask}, "other tokens than text")
+    assert_runs_dense(transformer, inputs | {"attention_mask": mask}, "other tokens than one")
 
 
 def test_krea2_padding_within_the_text():
