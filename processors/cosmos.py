@@ -1,7 +1,4 @@
-"""Cosmos 1, 2 and 2.5 (`CosmosTransformer3DModel`): video tokens only.
-
-Paper: https://arxiv.org/abs/2501.03575
-"""
+"""Cosmos 1 to 2.5 (`CosmosTransformer3DModel`): video tokens only (arXiv 2501.03575)."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class CosmosProcessor(SparseProcessor):
-    """Self-attention of the video; the stock code calls the dispatch without its backend."""
+    """Self-attention; the stock code calls the dispatch without its backend."""
 
     def run(
         self,
@@ -30,17 +27,15 @@ class CosmosProcessor(SparseProcessor):
     ) -> torch.Tensor:
         """Projections, attention, output projection; arguments and result are stock's.
 
-        In self-attention there is no `encoder_hidden_states` and no mask. `image_rotary_emb` holds
-        cosines and sines, (video tokens, head_dim) each, for pairs that are half a head apart.
+        Only `image_rotary_emb` is not None: cosines and sines, (video tokens, head_dim) each.
         """
         from diffusers.models.embeddings import apply_rotary_emb
 
         query, key, value = project(attn, hidden_states)
         if image_rotary_emb is not None:
-            query, key = (
-                apply_rotary_emb(x, image_rotary_emb, use_real_unbind_dim=-2, sequence_dim=1)
-                for x in (query, key)
-            )
+            options = {"use_real_unbind_dim": -2, "sequence_dim": 1}
+            query = apply_rotary_emb(query, image_rotary_emb, **options)
+            key = apply_rotary_emb(key, image_rotary_emb, **options)
         mixed = self.attend(query, key, value).flatten(2)
         return attn.to_out[1](attn.to_out[0](mixed))
 
@@ -63,7 +58,3 @@ class Cosmos(Wan):
         "CosmosVideoToWorldPipeline",
     )
     sparse: ClassVar[str] = "self-attention (`attn1`) of every block"
-    dense: ClassVar[tuple[str, ...]] = (
-        *Wan.dense,
-        "the blocks of a ControlNet: they belong to another model",
-    )
