@@ -71,11 +71,13 @@ class Layers:
             state.tables, state.rows, state.listeners = (), (), ()
             state.sparse, state.in_pass = False, in_pass
 
-    def begin(self, tokens: int, padding_end: int, masks_padding: bool) -> None:
+    def begin(
+        self, tokens: int, padding_end: int, masks_padding: bool, keys_alone: tuple[int, int]
+    ) -> None:
         """Tell all layers the sequence of the pass, see `LayerState`."""
         for index, state in enumerate(self._states):
             state.tokens, state.padding_end = tokens, padding_end
-            state.masks_padding = masks_padding
+            state.masks_padding, state.keys_alone = masks_padding, keys_alone
             state.listeners = tuple(partial(listener, index) for listener in self._listeners)
 
     def give(

@@ -278,7 +278,8 @@ class TransformerRuntime:
         if obstacle is not None and step != Step(DENSE):
             self.reports.fall_back(obstacle)
         if grids:
-            self.layers.begin(whole.seq_len, end, masks_padding=bool(padding))
+            alone = self.family.keys_alone(call, whole)
+            self.layers.begin(whole.seq_len, end, masks_padding=bool(padding), keys_alone=alone)
             if step.measures:
                 self._measure(index, state, run, grids)
             elif step.assignment != DENSE:

@@ -38,6 +38,7 @@ class Run:
         self.steps_done = 0
         self._scheduler = weakref.ref(scheduler)
         self._begin = begin
+        self._index: int | None = None
         self._ran: dict[int, str] = {}
 
     @property
@@ -69,7 +70,11 @@ class Run:
         return tuple(self._ran.get(index, DENSE) for index in done)
 
     def advance(self, scheduler: Any, timestep: Any) -> None:
-        """A step is done."""
+        """A step is done; one that is taken back and made again (Cosmos 1) counts once."""
+        index = getattr(scheduler, "step_index", None)
+        if index is not None and index == self._index:
+            return
+        self._index = index
         begins = getattr(scheduler, "begin_index", None) is not None
         if self.steps_done == 0 and timestep is not None and self._begin is None and not begins:
             place = _place(scheduler, timestep)

@@ -129,6 +129,10 @@ class Family(ABC):
         """Where the padding ends among all tokens: at the end, or where text before video ends."""
         return whole.seq_len
 
+    def keys_alone(self, call: Call, whole: TokenGrid) -> tuple[int, int]:
+        """How many of the first and of the last tokens have keys, but no queries."""
+        return 0, 0
+
     def heads(self, transformer: Any) -> int:
         """Heads of a layer."""
         return int(self.layers(transformer)[0].heads)

@@ -74,7 +74,7 @@ class CogVideoX(Family):
         _, frames, _, height, width = call["hidden_states"].shape
         config = call.config
         return TokenGrid(
-            frames // (config.patch_size_t or 1),
+            frames // (getattr(config, "patch_size_t", None) or 1),
             height // config.patch_size,
             width // config.patch_size,
             before=call["encoder_hidden_states"].shape[1],

@@ -57,6 +57,10 @@ class Flux(Family):
         """
         if (call["joint_attention_kwargs"] or {}).get("attention_mask") is not None:
             raise Obstacle("joint_attention_kwargs holds an attention_mask")
+        return self.text_and_image(call)
+
+    def text_and_image(self, call: Call) -> TokenGrid:
+        """The grid of a call, whatever its mask."""
         raster = image_raster(call["img_ids"])
         if raster is None:
             raise Obstacle("less than half the image tokens are one grid, going by img_ids")

@@ -59,3 +59,20 @@ def prefix_lengths(mask: torch.Tensor) -> tuple[int, ...] | None:
     if not torch.equal(kept, torch.arange(kept.shape[1], device="cpu") < lengths[:, None]):
         return None
     return tuple(int(length) for length in lengths)
+
+
+@read_once
+def hidden_runs(mask: torch.Tensor) -> tuple[tuple[int, int], ...] | None:
+    """Where the tokens that a mask hides start and end in each sample; None if they are not a run.
+
+    Args:
+        mask: (batch, ..., tokens), nonzero where a token is kept; the axes between have length 1.
+    """
+    runs = []
+    for kept in (mask != 0).flatten(1).cpu():
+        hidden = (~kept).nonzero().flatten().tolist()
+        start, end = (hidden[0], hidden[-1] + 1) if hidden else (0, 0)
+        if end - start != len(hidden):
+            return None
+        runs.append((start, end))
+    return tuple(runs)

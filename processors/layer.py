@@ -43,6 +43,7 @@ class LayerState:
         tokens: all tokens of a sample, text padding included.
         padding_end: where text padding ends among them; `tables` leave it out.
         masks_padding: whether a mask in this pass hides nothing but text padding.
+        keys_alone: how many of the first and of the last tokens have keys, but no queries.
         rows: captured level maps that the tables lack, because those of all layers are too big.
         backend: the operator's backend, or None to choose.
         listeners: called after each attention through the operator with q and k as attention sees
@@ -64,6 +65,7 @@ class LayerState:
     tokens: int = 0
     padding_end: int = 0
     masks_padding: bool = False
+    keys_alone: tuple[int, int] = (0, 0)
     rows: tuple[CapturedRows, ...] = ()
     backend: str | None = None
     listeners: tuple[Callable[..., None], ...] = ()
@@ -142,20 +144,28 @@ def attend_or_stock(
     Args:
         state: the layer.
         query: (batch, tokens, heads, head_dim).
-        key: same shape; for cross-attention another number of tokens, which runs stock.
+        key: same shape, with the tokens that are keys alone, and with fewer heads if several
+            heads of queries share one (`enable_gqa`). Cross-attention runs stock.
         value: same shape as `key`.
         mask: text padding, which the layer's tables leave out. Any other mask runs stock.
         prologue: see `attend`.
         args: for stock attention.
         kwargs: for stock attention.
     """
+    if kwargs.pop("enable_gqa", False):
+        key, value = (x.repeat_interleave(query.shape[2] // x.shape[2], 2) for x in (key, value))
     if torch.compiler.is_compiling() and not (args or any(kwargs.values())):
         query, key, value = in_autocast(query, key, value)
         parts = (prologue or Prologue()).parts()
         return attend_layer(query, key, value, mask, state.number, *parts)
-    sees_all = query.shape[1] == key.shape[1] == state.tokens
+    tokens, (first, last) = state.tokens, state.keys_alone
+    sees_all = key.shape[1] == tokens == query.shape[1] + first + last
+    sees_all = sees_all and not kwargs.get("is_causal", False)
     if sees_all and (mask is None or state.masks_padding):
-        return attend(state, query, key, value, prologue)
+        if not first and not last:
+            return attend(state, query, key, value, prologue)
+        query = torch.nn.functional.pad(query, (0, 0, 0, 0, first, last))  # exact rows, dropped
+        return attend(state, query, key, value, prologue)[:, first : tokens - last]
     if sees_all and state.report is not None:
         state.report(MASKED)
     if prologue is not None:

@@ -5,16 +5,33 @@ from __future__ import annotations
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
 
+from ajour.processors.anyflow import AnyFlow
+from ajour.processors.bria_fibo import BriaFibo
+from ajour.processors.chroma import Chroma
+from ajour.processors.chronoedit import ChronoEdit
 from ajour.processors.cogvideox import CogVideoX
+from ajour.processors.consisid import ConsisID
+from ajour.processors.cosmos import Cosmos
+from ajour.processors.cosmos3 import Cosmos3
+from ajour.processors.ernie_image import ErnieImage
 from ajour.processors.flux import Flux
 from ajour.processors.flux2 import Flux2
+from ajour.processors.flux_kin import Bria, LongCatImage, OvisImage
+from ajour.processors.hunyuan_image import HunyuanImage
 from ajour.processors.hunyuan_video import HunyuanVideo
 from ajour.processors.hunyuan_video15 import HunyuanVideo15
+from ajour.processors.hunyuan_video_framepack import HunyuanVideoFramepack
+from ajour.processors.joyimage import JoyImageEdit
 from ajour.processors.kandinsky5 import Kandinsky5
+from ajour.processors.kandinsky6 import Kandinsky6
+from ajour.processors.krea2 import Krea2
 from ajour.processors.ltx import LTX
 from ajour.processors.ltx2 import LTX2
 from ajour.processors.minimax_h3 import MiniMaxH3
 from ajour.processors.mochi import Mochi
+from ajour.processors.motif_video import MotifVideo
+from ajour.processors.nucleus_moe import NucleusMoEImage
+from ajour.processors.prx import PRX
 from ajour.processors.qwen_image import QwenImage
 from ajour.processors.refused import REFUSED
 from ajour.processors.skyreels_v2 import SkyReelsV2
@@ -33,18 +50,37 @@ FAMILIES: tuple[Family, ...] = (
     WanVACE(),
     WanAnimate(),
     SkyReelsV2(),
+    ChronoEdit(),
+    AnyFlow(),
+    Cosmos(),
+    Cosmos3(),
     HunyuanVideo(),
     HunyuanVideo15(),
+    HunyuanVideoFramepack(),
+    MotifVideo(),
     CogVideoX(),
+    ConsisID(),
     LTX(),
     LTX2(),
     Mochi(),
     Kandinsky5(),
+    Kandinsky6(),
     MiniMaxH3(),
     Flux(),
     Flux2(),
+    OvisImage(),
+    LongCatImage(),
+    Bria(),
+    BriaFibo(),
+    Chroma(),
     QwenImage(),
     ZImage(),
+    JoyImageEdit(),
+    HunyuanImage(),
+    Krea2(),
+    ErnieImage(),
+    PRX(),
+    NucleusMoEImage(),
 )
 
 

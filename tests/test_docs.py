@@ -15,7 +15,7 @@ import ajour.pipelines
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = "accel|processors|pipelines|search|demo|docs|tests|benchmarks|tools"
-EXAMPLES = {"accel/patterns/cross.py", "processors/chronoedit.py"}
+EXAMPLES = {"accel/patterns/cross.py"}
 """Files that the guides make."""
 RAISED = ("Obstacle", "UnknownStep", "fall_back", "report")
 """Calls whose first argument says why something runs dense."""

@@ -41,6 +41,12 @@ For all families:
 A model that is missing may need [20 to 40 lines](adding-a-model-family.md).
 """
 
+SHARES = """\
+These are all other transformers that diffusers exports. Where the released configuration is known,
+the sentence ends with attention's share of a block's FLOPs at a usual size. For N tokens of C
+channels the two products with the attention map take 4 N² C FLOPs, and linear layers with w C²
+weights take 2 N w C², so the share is 2 N / (2 N + w C). No sparsity saves more than that."""
+
 
 def page() -> str:
     """The whole page as Markdown."""
@@ -48,7 +54,14 @@ def page() -> str:
     refused = table(
         ("transformer", "why"), ((f"`{name}`", reason) for name, reason in REFUSED.items())
     )
-    parts = ["## Overview", overview, *map(section, FAMILIES), "## Not supported, and why", refused]
+    parts = [
+        "## Overview",
+        overview,
+        *map(section, FAMILIES),
+        "## Not supported, and why",
+        SHARES,
+        refused,
+    ]
     return "\n".join([INTRODUCTION, "\n\n".join(parts), ""])
 
 

@@ -11,6 +11,7 @@ from diffusers import (
     CogVideoXDPMScheduler,
     DDIMScheduler,
     DPMSolverMultistepScheduler,
+    EDMEulerScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     LTXEulerAncestralRFScheduler,
@@ -138,6 +139,22 @@ def test_left_out_timesteps_are_seen_in_the_first_step(scheduler):
         drive(scheduler, t, sample)
         assert watch.run.step == (5 + done if done < 5 else None)
     assert watch.run.steps == tuple(f"step {done}" for done in range(6))
+
+
+def test_a_step_that_is_taken_back_and_made_again_counts_once():
+    """As in the pipelines of Cosmos 1."""
+    scheduler = EDMEulerScheduler()
+    watch = Watch(scheduler)
+    scheduler.set_timesteps(3)
+    sample, seen = torch.zeros(1, 4), []
+    for t in scheduler.timesteps:
+        seen.append(watch.run.step)
+        scheduler.step(sample, t, sample)
+        scheduler._step_index -= 1
+        scheduler.step(sample, t, sample)
+    assert seen == [0, 1, 2]
+    assert watch.run.step is None
+    watch.release()
 
 
 def test_steps_are_watched_but_not_those_of_a_copy():

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.models.embeddings import TimestepEmbedding
 
 import ajour
 from ajour import Full, MultiDiagonal, Phase, Plan, Schedule, Stripe
@@ -23,6 +24,14 @@ CAST = (
     "control_hidden_states",
     "pose_hidden_states",
     "face_pixel_values",
+    "text_encoder_layers",
+    "text_bth",
+    "vision_tokens",
+    "sound_tokens",
+    "r_timestep",
+    "latents_clean",
+    "latents_history_2x",
+    "latents_history_4x",
     "image_embeds",
     "pooled_projections",
     "perturbation_mask",
@@ -31,12 +40,15 @@ CAST = (
 """Inputs that have the transformer's dtype."""
 
 
+NORMS = ("norm_q", "norm_k", "query_norm", "key_norm", "img_attn_q_norm", "img_attn_k_norm")
+
+
 def make(name, seed=0, **config):
     """A transformer with sharper attention than at random initialisation."""
     torch.manual_seed(seed)
     transformer = CASES[name].build(**config).eval().requires_grad_(False)
     for layer in family_of(transformer).layers(transformer):
-        for name in ("norm_q", "norm_k", "query_norm", "key_norm"):
+        for name in NORMS:
             if getattr(layer, name, None) is not None:
                 getattr(layer, name).weight.mul_(2)
     return transformer
@@ -65,13 +77,23 @@ def output(out):
 
 
 def cast(transformer, dtype):
-    """In another dtype, but for what Kandinsky's forward pass keeps in float32."""
+    """In another dtype, but for what Kandinsky's forward pass keeps in float32.
+
+    Sinusoids of the timestep are always float32, which not every model casts to float64.
+    """
     transformer = transformer.to(dtype)
     kept = ["time_embeddings"] + ["modulation"] * (dtype.itemsize < 4)
     for name, module in transformer.named_modules():
         if "Kandinsky" in type(transformer).__name__ and name.endswith(tuple(kept)):
             module.float()
+        if dtype == torch.float64 and isinstance(module, TimestepEmbedding):
+            module.register_forward_pre_hook(like_weights)
     return transformer
+
+
+def like_weights(module, args):
+    """The arguments of a timestep's embedding, in its own dtype."""
+    return args[0].to(module.linear_1.weight.dtype), *args[1:]
 
 
 @contextmanager

@@ -8,31 +8,53 @@ from types import SimpleNamespace
 
 import torch
 from diffusers import (
+    AnyFlowPipeline,
     AutoencoderKL,
     AutoencoderKLCogVideoX,
     AutoencoderKLLTXVideo,
     AutoencoderKLWan,
+    BriaFiboPipeline,
+    BriaPipeline,
+    ChromaPipeline,
+    ChronoEditPipeline,
     ClassifierFreeGuidance,
     CogVideoXDDIMScheduler,
     CogVideoXDPMScheduler,
     CogVideoXImageToVideoPipeline,
     CogVideoXPipeline,
     CogVideoXVideoToVideoPipeline,
+    ConsisIDPipeline,
+    Cosmos2TextToImagePipeline,
+    Cosmos3OmniPipeline,
+    CosmosTextToWorldPipeline,
+    EDMEulerScheduler,
+    ErnieImagePipeline,
+    FlowMapEulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
     Flux2Pipeline,
     FluxImg2ImgPipeline,
     FluxKontextPipeline,
     FluxPipeline,
+    HunyuanImagePipeline,
     HunyuanVideo15Pipeline,
+    HunyuanVideoFramepackPipeline,
     HunyuanVideoPipeline,
+    JoyImageEditPipeline,
     Kandinsky5T2VPipeline,
+    Kandinsky6TI2VAPipeline,
+    Krea2Pipeline,
+    LongCatImagePipeline,
     LTX2Pipeline,
     LTXConditionPipeline,
     LTXImageToVideoPipeline,
     LTXPipeline,
     MiniMaxH3Scheduler,
     MochiPipeline,
+    MotifVideoPipeline,
+    NucleusMoEImagePipeline,
+    OvisImagePipeline,
+    PRXPipeline,
     QwenImagePipeline,
     SkyReelsV2Pipeline,
     UniPCMultistepScheduler,
@@ -128,7 +150,7 @@ class Stub(torch.nn.Module):
 class ImageProcessor:
     """Stands in for CLIP's: nothing to give to the encoder."""
 
-    def __call__(self, images, return_tensors):
+    def __call__(self, images, return_tensors, **_):
         return BatchFeature({})
 
 
@@ -136,7 +158,8 @@ class ImageEncoder(Stub):
     """Stands in for CLIP's vision model: 5 tokens."""
 
     def forward(self, **_):
-        return SimpleNamespace(hidden_states=[torch.ones(1, 5, 8)] * 2)
+        tokens = torch.ones(1, 5, 8)
+        return SimpleNamespace(hidden_states=[tokens] * 2, last_hidden_state=tokens)
 
 
 def masked(suffix="attention_mask", **lengths):
@@ -289,6 +312,118 @@ def ltx2_modules():
     }  # fmt: skip
 
 
+def kandinsky6_prompts(*names):
+    return {f"{name}prompt_embeds": torch.randn(1, TEXT, TEXT_DIM) for name in names} | pooled(
+        *names
+    )
+
+
+class Encoder(Stub):
+    """Stands in for a VAE that encodes an image or a video."""
+
+    def encode(self, x):
+        batch, _, frames, height, width = x.shape
+        latents = torch.ones(batch, 4, (frames - 1) // 4 + 1, height // 8, width // 8)
+        return SimpleNamespace(
+            latent_dist=SimpleNamespace(sample=lambda **_: latents, mode=lambda: latents)
+        )
+
+
+def chronoedit_modules():
+    config = {
+        "z_dim": 4, "scale_factor_temporal": 4, "scale_factor_spatial": 8,
+        "latents_mean": [0.0] * 4, "latents_std": [1.0] * 4,
+    }  # fmt: skip
+    return {
+        "vae": Encoder(config), "image_encoder": ImageEncoder({}),
+        "image_processor": ImageProcessor(),
+    }  # fmt: skip
+
+
+class Framepack(HunyuanVideoFramepackPipeline):
+    """Its sections are a list; the tests compare one tensor."""
+
+    def __call__(self, **options):
+        return (torch.cat(super().__call__(**options).frames, dim=2),)
+
+
+class Cosmos3(Cosmos3OmniPipeline):
+    """Its prompts are numbers of words already."""
+
+    def tokenize_prompt(self, prompt, negative_prompt, **_):
+        return list(range(len(prompt))), list(range(len(negative_prompt)))
+
+
+def cosmos3_modules():
+    config = {
+        "z_dim": 4, "scale_factor_temporal": 4, "scale_factor_spatial": 8,
+        "latents_mean": [0.0] * 4, "latents_std": [1.0] * 4,
+    }  # fmt: skip
+    words = Stub({}, convert_tokens_to_ids=lambda _: 1, eos_token_id=2)
+    return {"vae": Encoder(config), "text_tokenizer": words, "enable_safety_checker": False}
+
+
+class LongCat(LongCatImagePipeline):
+    """Takes embeddings, which its own code counts as prompts that are not there."""
+
+    def encode_prompt(self, prompt, prompt_embeds, **_):
+        places = torch.arange(TEXT)
+        return prompt_embeds, torch.stack((0 * places, places, places), dim=1)
+
+
+def bria_modules():
+    return {"vae": Stub({"shift_factor": 0.0, "block_out_channels": (1,) * 4})}
+
+
+class Words(Stub):
+    """Stands in for a tokenizer and its text model: one token for every letter."""
+
+    def __call__(self, texts, attention_mask=None, **_):
+        if attention_mask is not None:
+            layer = texts[..., None].expand(-1, -1, 12).float().cos()
+            return SimpleNamespace(hidden_states=(layer,) * 3)
+        ids = torch.tensor([[ord(letter) for letter in text] for text in texts])
+        return SimpleNamespace(input_ids=ids, attention_mask=torch.ones_like(ids))
+
+
+def fibo_modules():
+    return {"tokenizer": Words({}), "text_encoder": Words({})}
+
+
+def framepack_modules():
+    ratios = {"temporal_compression_ratio": 4, "spatial_compression_ratio": 8}
+    return {
+        "vae": Encoder({"scaling_factor": 1.0}, **ratios),
+        "image_encoder": ImageEncoder({}),
+        "feature_extractor": ImageProcessor(),
+    }
+
+
+def kandinsky6_modules():
+    audio = Stub({"sample_rate": 16000}, latent_hop_length=1024)
+    return {"audio_vae": audio, "vocoder": Stub({})}
+
+
+def motif_video_modules():
+    return {
+        "vae": Stub({"z_dim": 4, "scale_factor_temporal": 4, "scale_factor_spatial": 8}),
+        "guider": ClassifierFreeGuidance(guidance_scale=3.0),
+    }
+
+
+class SafetyChecker:
+    """Stands in for the guardrail, which is another package: pictures pass as they are."""
+
+    def to(self, *_):
+        """Nowhere to go."""
+
+
+def cosmos_modules():
+    config = {"temporal_compression_ratio": 4, "spatial_compression_ratio": 8}
+    vae = Stub(config, temperal_downsample=[False, True, True])
+    return {"vae": vae, "safety_checker": SafetyChecker()}
+
+
 PIPELINES = {
     "Wan": Run(
         WanPipeline, lambda: make("Wan"), UNIPC, lambda: VIDEO | unmasked("", "negative_"),
@@ -333,6 +468,41 @@ PIPELINES = {
         SkyReelsV2Pipeline, lambda: make("SkyReelsV2"), UNIPC,
         lambda: VIDEO | unmasked("", "negative_"), {"3x8x9"},
     ),
+    "ChronoEdit": Run(
+        ChronoEditPipeline,
+        lambda: make("ChronoEdit", in_channels=12, image_dim=8, added_kv_proj_dim=32), UNIPC,
+        lambda: FRAME | {
+            "image": image(), "num_frames": 17, "prompt_embeds": torch.randn(1, 512, TEXT_DIM),
+            "guidance_scale": 1.0, "enable_temporal_reasoning": True,
+            "num_temporal_reasoning_steps": 1,
+        },
+        {"5x8x9", "2x8x9"}, modules=chronoedit_modules,
+    ),
+    "AnyFlow": Run(
+        AnyFlowPipeline, lambda: make("AnyFlow"), FlowMapEulerDiscreteScheduler,
+        lambda: VIDEO | unmasked("", "negative_"), {"3x8x9"},
+    ),
+    "Cosmos 3 with guidance": Run(
+        Cosmos3, lambda: make("Cosmos3", sound_gen=False), UNIPC,
+        lambda: VIDEO | {"prompt": "a red circle", "negative_prompt": "blur"},
+        {"3x8x9 + 12 exact", "3x8x9 + 4 exact"}, modules=cosmos3_modules,
+    ),
+    "Cosmos": Run(
+        CosmosTextToWorldPipeline, lambda: make("Cosmos", extra_pos_embed_type="learnable"),
+        EDMEulerScheduler, lambda: VIDEO | unmasked("", "negative_"), {"3x8x9"},
+        modules=cosmos_modules,
+    ),
+    "Cosmos 2 image": Run(
+        Cosmos2TextToImagePipeline, lambda: make("Cosmos"), partial(EULER, use_karras_sigmas=True),
+        lambda: PICTURE | unmasked("") | {"guidance_scale": 1.0}, {"1x16x17"},
+        modules=cosmos_modules,
+    ),
+    "FramePack": Run(
+        Framepack, lambda: make("Framepack", guidance_embeds=True), EULER,
+        lambda: FRAME | masked(prompt=5) | pooled("")
+        | {"image": image(), "num_frames": 26, "latent_window_size": 4},
+        {"4x8x9 + 198 exact"}, 1, modules=framepack_modules, steps=2 * STEPS,
+    ),
     "HunyuanVideo": Run(
         HunyuanVideoPipeline, lambda: make("HunyuanVideo"), EULER,
         lambda: VIDEO | masked(prompt=5) | pooled(""), {"3x8x9 + 5 exact"}, 1,
@@ -366,6 +536,11 @@ PIPELINES = {
         lambda: FRAME | unmasked("", "negative_") | {"video": [image()] * 9, "strength": 0.8},
         {"3x8x9 + 11 exact"}, modules=cogvideox_vae, steps=STEPS - 1,
     ),
+    "ConsisID": Run(
+        ConsisIDPipeline, lambda: make("ConsisID", in_channels=8), CogVideoXDDIMScheduler,
+        lambda: VIDEO | unmasked("", "negative_") | {"image": image()}, {"3x8x9 + 11 exact"},
+        modules=cogvideox_vae,
+    ),
     "LTX": Run(
         LTXPipeline, lambda: make("LTX"), EULER,
         lambda: LTX_VIDEO | masked(prompt=5, negative=2), {"3x8x9"},
@@ -394,6 +569,21 @@ PIPELINES = {
         Kandinsky5T2VPipeline, lambda: make("Kandinsky5", visual_cond=True), EULER,
         lambda: VIDEO | kandinsky_prompts("", "negative_"), {"3x8x9"},
     ),
+    "Kandinsky 6 with guidance": Run(
+        Kandinsky6TI2VAPipeline, lambda: make("Kandinsky6"), EULER,
+        lambda: VIDEO | kandinsky6_prompts("", "negative_"), {"3x8x9"},
+        modules=kandinsky6_modules,
+    ),
+    "Motif-Video with guidance": Run(
+        MotifVideoPipeline, lambda: make("MotifVideo", in_channels=9), EULER,
+        lambda: VIDEO | masked(prompt=5, negative=3), {"3x8x9 + 5 exact", "3x8x9 + 3 exact"}, 2,
+        modules=motif_video_modules,
+    ),
+    "JoyImage-Edit with guidance": Run(
+        JoyImageEditPipeline, lambda: make("JoyImageEdit"), EULER,
+        lambda: PICTURE | masked("embeds_mask", prompt=11, negative=11), {"1x20x21 + 11 exact"},
+        modules=lambda: {"vae": Stub({"scale_factor_temporal": 4, "scale_factor_spatial": 24})},
+    ),
     "Flux": Run(
         FluxPipeline, lambda: make("Flux", in_channels=16), EULER,
         lambda: PICTURE | unmasked("") | pooled(""), {"1x16x17 + 11 exact"}, 1,
@@ -417,6 +607,64 @@ PIPELINES = {
     "Flux2 Klein with guidance": Run(
         Flux2KleinPipeline, lambda: make("Flux2"), EULER,
         lambda: PICTURE | unmasked("", "negative_"), {"1x16x17 + 11 exact"}, 1, modules=klein_vae,
+    ),
+    "Ovis-Image with guidance": Run(
+        OvisImagePipeline, lambda: make("OvisImage", in_channels=16, out_channels=16), EULER,
+        lambda: PICTURE | unmasked("", "negative_") | {"negative_prompt": None},
+        {"1x16x17 + 11 exact"}, 1,
+    ),
+    "LongCat-Image with guidance": Run(
+        LongCat, lambda: make("LongCatImage", in_channels=64), EULER,
+        lambda: PICTURE | unmasked("", "negative_") | {"enable_prompt_rewrite": False},
+        {"1x16x17 + 11 exact"}, 1,
+    ),
+    "Bria with guidance": Run(
+        BriaPipeline, lambda: make("Bria", in_channels=16), EULER,
+        lambda: PICTURE | unmasked("", "negative_"), {"1x16x17 + 11 exact"}, 1,
+        modules=bria_modules,
+    ),
+    "Bria FIBO with guidance": Run(
+        BriaFiboPipeline, lambda: make("BriaFibo", text_encoder_dim=12), EULER,
+        lambda: PICTURE | {"prompt": "red circle", "negative_prompt": "blur"},
+        {"1x16x17 + 4 exact"}, 2, modules=fibo_modules,
+    ),
+    "Chroma with guidance": Run(
+        ChromaPipeline, lambda: make("Chroma", in_channels=16), EULER,
+        lambda: PICTURE | masked(prompt=5, negative=3),
+        {"1x16x17 + 5 exact", "1x16x17 + 3 exact"}, 3,
+    ),
+    "HunyuanImage with guidance": Run(
+        HunyuanImagePipeline, lambda: make("HunyuanImage", patch_size=(1, 1), rope_axes_dim=(8, 8)),
+        EULER, lambda: {"height": 512, "width": 544}
+        | masked("embeds_mask", prompt=5, negative=3) | glyphs("", "negative_"),
+        {"1x16x17 + 7 exact", "1x16x17 + 5 exact"}, 4,
+        modules=lambda: {"guider": ClassifierFreeGuidance(guidance_scale=3.0)},
+    ),
+    "Krea 2 with guidance": Run(
+        Krea2Pipeline, lambda: make("Krea2", in_channels=16), EULER,
+        lambda: PICTURE | {
+            f"{name}prompt_embeds{what}": value
+            for name, length in (("", 5), ("negative_", 11))
+            for what, value in (("", torch.randn(1, TEXT, 2, TEXT_DIM)),
+            ("_mask", (torch.arange(TEXT) < length)[None]))
+        },
+        {"1x16x17 + 5 exact", "1x16x17 + 11 exact"}, 3,
+    ),
+    "ERNIE-Image with guidance": Run(
+        ErnieImagePipeline, lambda: make("ErnieImage"), EULER,
+        lambda: PICTURE | texts(prompt=5, negative=11), {"1x16x17 + 11 exact"}, 1,
+        modules=lambda: {"vae": klein_vae()["vae"]},
+    ),
+    "PRX with guidance": Run(
+        PRXPipeline, lambda: make("PRX"), EULER,
+        lambda: PICTURE | masked(prompt=5, negative=3) | {"use_resolution_binning": False},
+        {"1x16x17 + 3 exact"}, 1,
+        modules=lambda: {"vae": Stub({"latent_channels": 4}, spatial_compression_ratio=8)},
+    ),
+    "Nucleus-Image with guidance": Run(
+        NucleusMoEImagePipeline, lambda: make("NucleusMoEImage", in_channels=16, out_channels=4),
+        EULER, lambda: PICTURE | masked("embeds_mask", prompt=5, negative=3),
+        {"1x16x17 + 5 exact", "1x16x17 + 3 exact"}, 2,
     ),
     "Qwen-Image": Run(
         QwenImagePipeline, lambda: make("QwenImage", in_channels=16, out_channels=4), EULER,

@@ -13,6 +13,8 @@ from tests.processors.models import CASES
 pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast")
 
 IMAGES = ("Flux", "Flux2", "QwenImage", "ZImage")
+IMAGES += ("OvisImage", "LongCatImage", "Bria", "BriaFibo", "Chroma", "Krea2", "ErnieImage")
+IMAGES += ("HunyuanImage", "JoyImageEdit", "NucleusMoEImage")
 
 
 @pytest.mark.parametrize("name", list(CASES))

@@ -10,7 +10,7 @@ from ajour import Auto, Captured, MultiDiagonal, Pyramid, Skip, Stripe
 from ajour.pipelines.session import session_of
 from ajour.processors import family_of, layer
 from tests.processors.families import FULL, SPARSE, call, make, sparse
-from tests.processors.models import CASES
+from tests.processors.models import CASES, FIRST_OF_KIN
 from tests.processors.test_text_padding import padded
 
 # Mochi turns autocast on in float32, of which torch warns on CPU.
@@ -37,7 +37,7 @@ def blocks(transformer, backend):
 
 
 @pytest.mark.parametrize("compile_", [whole, blocks])
-@pytest.mark.parametrize("name", [name for name in CASES if name != "WanTI2V"])  # is Wan
+@pytest.mark.parametrize("name", FIRST_OF_KIN)
 def test_plans_and_phases_add_no_graph(name, compile_):
     transformer, inputs = make(name), CASES[name].inputs(GRID, 7, 1)
     if compile_ is whole:  # a block of each list: all blocks are traced into the same graph

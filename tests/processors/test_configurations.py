@@ -114,6 +114,7 @@ class Adapter(torch.nn.Module):
 
 PROJECTIONS = ("to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 PROJECTIONS += ("to_query", "to_key", "to_value", "out_layer", "to_qkv_mlp_proj")
+PROJECTIONS += ("img_attn_qkv", "img_attn_proj", "txt_attn_qkv", "txt_attn_proj")
 
 
 @pytest.mark.parametrize("name", list(CASES))
@@ -161,6 +162,29 @@ def test_flux_ids_with_a_batch_dimension():
         expected = call(transformer, inputs)
         batched = inputs | {key: inputs[key][None] for key in ("img_ids", "txt_ids")}
         assert torch.equal(call(transformer, batched), expected)
+
+
+def test_chroma_masks():
+    """Diffusers adds a floating mask to logits, so that it hides nothing."""
+    transformer, inputs = make("Chroma"), CASES["Chroma"].inputs((1, 16, 9), 7, 2)
+    mask = torch.ones(2, 7 + 144, dtype=torch.bool)
+    mask[0, 4:7] = False
+    assert_equals_stock(transformer, inputs | {"attention_mask": mask})
+    assert_runs_dense(transformer, inputs | {"attention_mask": mask.float()}, "adds it to logits")
+    mask[1, 9] = False
+    assert_runs_dense(transformer, inputs | {"attention_mask": mask}, "other tokens than one")
+
+
+def test_krea2_padding_within_the_text():
+    transformer, inputs = make("Krea2"), CASES["Krea2"].inputs((1, 16, 9), 7, 2)
+    mask = inputs["encoder_attention_mask"]
+    mask[0, 2:5] = False
+    assert_equals_stock(transformer, inputs)
+    with sparse(transformer, SPARSE, strict=True):
+        call(transformer, inputs)
+        assert ajour.summary(transformer).grid == "1x16x9 + 4 exact"
+    mask[1, 3:6] = False
+    assert_runs_dense(transformer, inputs | {"encoder_attention_mask": mask.clone()}, "one stretch")
 
 
 def kontext(reference):

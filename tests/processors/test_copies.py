@@ -10,13 +10,13 @@ from ajour.pipelines.session import session_of
 from ajour.processors import family_of
 from tests.copies import by_pickle, by_torch
 from tests.processors.families import SPARSE, call, make, sparse
-from tests.processors.models import CASES
+from tests.processors.models import CASES, FIRST_OF_KIN
 
 # Mochi turns autocast on in float32, of which torch warns on CPU.
 pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast")
 
 GRID = (3, 7, 9)
-families = pytest.mark.parametrize("name", list(CASES))
+families = pytest.mark.parametrize("name", FIRST_OF_KIN)
 
 
 def processors_of(transformer):

@@ -15,11 +15,14 @@ from ajour.processors.host import read_once
 from tests.processors.families import FULL, SPARSE, make, sparse
 from tests.processors.pipelines import PIPELINES, STEPS, UNIPC, VIDEO, Run, unmasked
 
-# Mochi turns autocast on in float32, of which torch warns on CPU; diffusers hands numpy a tensor.
-pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast", "ignore:__array__")
+# Mochi turns autocast on in float32, of which torch warns on CPU; diffusers hands numpy a tensor,
+# and uses a mixin that it calls deprecated.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:In CPU autocast", "ignore:__array__", "ignore:.LoraLoaderMixin. is deprecated"
+)
 
 READERS = ("valid_lengths", "image_raster", "video_raster", "packed_raster", "prefix_lengths")
-READERS += ("any_nonzero",)
+READERS += ("any_nonzero", "hidden_runs", "text_lengths")
 
 
 @pytest.mark.parametrize("name", list(PIPELINES))
@@ -28,7 +31,8 @@ def test_pipelines(name, monkeypatch):
     pipe, reads = case.build(), []
     arguments = case.arguments()
     kinds = type(family_of(pipe.transformer)).__mro__
-    for reader, module in product(READERS, [sys.modules[kind.__module__] for kind in kinds]):
+    modules = [sys.modules[name] for name in {kind.__module__ for kind in kinds}]
+    for reader, module in product(READERS, modules):
         if hasattr(module, reader):
             function = getattr(module, reader).__wrapped__
 

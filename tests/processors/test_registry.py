@@ -1,23 +1,25 @@
 """The registry: which pipelines and transformers it names, what it refuses, and its page."""
 
 import inspect
+import re
 
 import diffusers
 import pytest
 import torch
 from diffusers import (
     CogView4Transformer2DModel,
-    ConsisIDTransformer3DModel,
     MiniMaxH3Transformer3DModel,
     ModularPipeline,
     SanaVideoTransformer3DModel,
     WanAnimate2Transformer3DModel,
     ZImageTransformer2DModel,
 )
+from diffusers.models.transformers.transformer_wan import WanAttnProcessor
+from torch.utils.flop_counter import FlopCounterMode
 
 import ajour
 from ajour.processors import family_of, supported_transformers
-from ajour.processors.refused import REFUSED
+from ajour.processors.refused import REFUSED, SIZES, Size
 from ajour.processors.registry import FAMILIES
 from tools.support import PAGE, page
 
@@ -44,6 +46,66 @@ def test_pipelines_take_the_transformers_of_their_family(family):
         assert transformer_names(name) & set(family.classes), name
 
 
+def test_every_transformer_of_diffusers_is_supported_or_refused_with_a_reason():
+    """A class that diffusers adds fails here: give it a family, or a reason in `refused.py`."""
+    kinds = {name: getattr(diffusers, name, None) for name in diffusers._import_structure["models"]}
+    place = "diffusers.models.transformers."
+    exported = {
+        name
+        for name, kind in kinds.items()
+        if isinstance(kind, type) and kind.__module__.startswith(place)
+    }
+    assert len(exported) >= 75
+    assert exported == {*supported_transformers(), *REFUSED}
+    assert list(REFUSED) == sorted(REFUSED)
+    text = PAGE.read_text()
+    assert [name for name in exported if f"`{name}`" not in text] == []
+
+
+CONFIGURATIONS = {
+    "AllegroTransformer3DModel": {"num_layers": 1},
+    "AuraFlowTransformer2DModel": {"num_mmdit_layers": 0, "num_single_dit_layers": 1},
+    "BriaFibo2Transformer2DModel": {"n_layers": 1},
+    "CogView3PlusTransformer2DModel": {"num_layers": 1},
+    "DiTTransformer2DModel": {"num_layers": 1},
+    "Ideogram4Transformer2DModel": {"num_layers": 1},
+    "Lumina2Transformer2DModel": {"num_layers": 1},
+    "PixArtTransformer2DModel": {"num_layers": 1},
+}
+"""Released ones but for the number of layers; the rest are the defaults of diffusers."""
+BLOCKS = ("transformer_blocks", "single_transformer_blocks", "layers")
+PER_SAMPLE = re.compile("norm1|adaln|adaLN|attn2.to_[kv]")
+"""Linear layers that work on timesteps and on text, not on every token."""
+
+
+@pytest.mark.parametrize("name", list(CONFIGURATIONS))
+def test_shares_of_attention_follow_from_the_configuration(name):
+    with torch.device("meta"):
+        transformer = getattr(diffusers, name)(**CONFIGURATIONS[name])
+    block = next(
+        getattr(transformer, name)[-1] for name in BLOCKS if getattr(transformer, name, ())
+    )
+    layers = [
+        (key, layer) for key, layer in block.named_modules() if isinstance(layer, torch.nn.Linear)
+    ]
+    weights = sum(layer.weight.numel() for key, layer in layers if not PER_SAMPLE.match(key))
+    size = SIZES[name]
+    assert next(layer.out_features for key, layer in layers if "to_q" in key) == size.channels
+    assert weights / size.channels**2 == pytest.approx(size.weights, rel=0.01)
+
+
+def test_the_share_of_attention_is_that_of_its_flops():
+    size = Size("", 64, 32, 12)
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        x = torch.empty(64, 32)
+        for inputs, outputs in [(32, 32)] * 4 + [(32, 128), (128, 32)]:
+            torch.empty(64, inputs) @ torch.empty(inputs, outputs)
+        linear = counter.get_total_flops()
+        (x @ x.T) @ x
+    total = counter.get_total_flops()
+    assert (total - linear) / total == pytest.approx(size.share)
+
+
 def test_no_pipeline_is_forgotten():
     named = {n for family in FAMILIES for n in (*family.pipelines, *family.dense_pipelines)}
     supported = set(supported_transformers())
@@ -61,11 +123,11 @@ def test_no_pipeline_is_forgotten():
 
 @families
 def test_classes_and_processors_exist(family):
-    for name in family.classes:
-        module = inspect.getmodule(getattr(diffusers, name))
-        for processor in family.known_processors():
-            everywhere = (module, diffusers.models.attention_processor)
-            assert any(hasattr(place, processor) for place in everywhere), processor
+    kin = {name for kind in type(family).__mro__ for name in getattr(kind, "classes", ())}
+    modules = [inspect.getmodule(getattr(diffusers, name)) for name in kin]
+    for processor in family.known_processors():
+        everywhere = (*modules, diffusers.models.attention_processor)
+        assert any(hasattr(place, processor) for place in everywhere), processor
 
 
 @families
@@ -102,12 +164,7 @@ def test_names_belong_to_one_family():
             ["attention is linear", "nearest", "WanTransformer3DModel"],
         ),
         (WanAnimate2Transformer3DModel, {}, ["cached reference", "WanAnimateTransformer3DModel"]),
-        (CogView4Transformer2DModel, {}, ["nearest by name is", "of its own", "be needed"]),
-        (
-            ConsisIDTransformer3DModel,
-            {},
-            ["uses CogVideoXAttnProcessor2_0 like CogVideoXTransformer3DModel", "be needed"],
-        ),
+        (CogView4Transformer2DModel, {}, ["calls PyTorch's attention itself", "be needed", "40%"]),
     ],
 )
 def test_a_refusal_names_the_nearest_and_what_is_needed(kind, config, words):
@@ -117,6 +174,23 @@ def test_a_refusal_names_the_nearest_and_what_is_needed(kind, config, words):
         family_of(transformer)
     for word in (kind.__name__, *words, "supported transformers are", "WanTransformer3DModel"):
         assert word in str(caught.value)
+
+
+def test_an_unknown_class_is_told_what_is_nearest():
+    class MochiLikeTransformer(torch.nn.Module):
+        pass
+
+    with pytest.raises(
+        TypeError, match="nearest by name is MochiTransformer3DModel; a family with"
+    ):
+        family_of(MochiLikeTransformer())
+    other = MochiLikeTransformer()
+    other.attention = torch.nn.Identity()
+    other.attention.processor = WanAttnProcessor()
+    with pytest.raises(
+        TypeError, match="uses WanAttnProcessor like WanTransformer3DModel, so a fam"
+    ):
+        family_of(other)
 
 
 def test_the_page_is_what_the_registry_says():

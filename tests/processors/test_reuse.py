@@ -20,13 +20,14 @@ def test_every_family_reuses_steps(name, return_dict):
     transformer, scheduler = make(name), FlowMatchEulerDiscreteScheduler(shift=1.0)
     inputs = CASES[name].inputs((3, 7, 9), 7, 1)
     inputs |= {key: to(inputs[key], transformer.dtype) for key in CAST if key in inputs}
+    latents = next(key for key in ("hidden_states", "x", "vision_tokens") if key in inputs)
     outputs, ran, sample = [], [], torch.zeros(1, 4)
     for module in list(transformer.modules())[1:]:
         module.register_forward_pre_hook(lambda *_: ran.append(None))
     with sparse(transformer, SPARSE, SCHEDULE, scheduler=scheduler, strict=True):
         scheduler.set_timesteps(4)
         for step in range(4):
-            inputs["hidden_states" if "hidden_states" in inputs else "x"] = _moved(inputs)
+            inputs[latents] = _moved(inputs[latents])
             ran.clear()
             with torch.no_grad():
                 outputs.append(transformer(**inputs, return_dict=return_dict))
@@ -44,7 +45,6 @@ def test_every_family_reuses_steps(name, return_dict):
         torch.testing.assert_close(c, b + weight * (b - a), rtol=1e-4, atol=1e-5)
 
 
-def _moved(inputs):
+def _moved(value):
     """The latents of the next step."""
-    value = inputs.get("hidden_states", inputs.get("x"))
     return [part * 0.9 for part in value] if isinstance(value, list) else value * 0.9

@@ -85,6 +85,30 @@ def test_z_image_texts_of_different_lengths(grid, lengths):
             torch.testing.assert_close(together[sample], out[0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("lengths", [(5,), (3, 8)], ids=str)
+@pytest.mark.parametrize("name", ["Framepack", "MotifVideo"])
+def test_kin_of_hunyuan_video(name, lengths):
+    """They read the same mask; Framepack's stock code leaves out one sample's padding itself."""
+    transformer, inputs = make(name), padded(name, lengths)
+    if name == "MotifVideo":
+        transformer = make(name, image_embed_dim=8)
+        inputs["image_embeds"] = torch.randn(len(lengths), 3, 8)
+    assert_equals_stock(transformer, inputs)
+    with sparse(transformer, SPARSE, strict=True):
+        together = call(transformer, inputs)
+        exact = CASES[name].grid((2, 8, 9), lengths[0] + 3 * (name == "MotifVideo"))
+        assert ajour.summary(transformer).grid == str(exact)
+        for sample, length in enumerate(lengths):
+            alone = {
+                key: value if key.startswith("indices") else value[sample : sample + 1]
+                for key, value in inputs.items()
+            }
+            alone["encoder_hidden_states"] = alone["encoder_hidden_states"][:, :length]
+            alone["encoder_attention_mask"] = alone["encoder_attention_mask"][:, :length]
+            out = call(transformer, alone)
+            torch.testing.assert_close(together[sample], out[0], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("image", [False, True])
 @pytest.mark.parametrize(("texts", "glyphs"), [((5,), (0,)), ((1, 4), (3, 0)), ((2, 2), (1, 1))])
 def test_hunyuan_video15_leaves_out_the_padding_of_all_three(image, texts, glyphs):
