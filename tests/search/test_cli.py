@@ -22,6 +22,9 @@ SIZES = [
     "--text-length", "32", "--device", "cpu",
 ]  # fmt: skip
 
+HALF = ("--target-mean-density", "0.5")
+ONE = ("--verification-prompts", "1")
+
 
 @pytest.fixture
 def folder(make_pipe, tmp_path):
@@ -142,10 +145,10 @@ def test_bench_repeats_the_verification(folder, capsys):
     [
         ["search"],
         ["search", "mini"],
-        ["search", "mini", "--target-mean-density", "0.5", "--target-psnr", "30"],
+        ["search", "mini", *HALF, "--target-psnr", "30"],
         ["search", "mini", "--target-mean-density", "dense"],
-        ["search", "mini", "--target-mean-density", "0.5", "--steps", "0"],
-        ["search", "mini", "--target-mean-density", "0.5", "--backend", "cuda"],
+        ["search", "mini", *HALF, "--steps", "0"],
+        ["search", "mini", *HALF, "--backend", "cuda"],
         ["bench"],
     ],
     ids=" ".join,
@@ -165,23 +168,23 @@ def test_bad_usage_exits_with_2(words, capsys):
         (["--target-psnr", "-3"], "target psnr is over 5 up to 100, got -3"),
         (["--target-speedup", "0.5"], "target speedup is over 1 up to 100, got 0.5"),
         (
-            ["--target-mean-density", "0.5", "--max-banding", "9"],
+            [*HALF, "--max-banding", "9"],
             "bound of banding is over 0 up to 7, got 9",
         ),
         (
-            ["--target-mean-density", "0.5", "--max-flicker", "1"],
+            [*HALF, "--max-flicker", "1"],
             "bound of flicker is over 1 up to 99, got 1",
         ),
-        (["--target-mean-density", "0.5", "--prompts", "{}/none.txt"], "cannot read prompts"),
-        (["--target-mean-density", "0.5", "--prompts", "{}"], "cannot read prompts"),
+        ([*HALF, "--prompts", "{}/none.txt"], "cannot read prompts"),
+        ([*HALF, "--prompts", "{}"], "cannot read prompts"),
         (
-            ["--target-mean-density", "0.5", "--prompts", "{}/one.txt"],
+            [*HALF, "--prompts", "{}/one.txt"],
             "at least 2 different prompts",
         ),
-        (["--target-mean-density", "0.5", "--prompts", "{}/latin.txt"], "must be UTF-8 text"),
-        (["--target-mean-density", "0.5", "--costs", "{}/none.json"], "cannot read costs"),
-        (["--target-mean-density", "0.5", "--costs", "{}/one.txt"], "is not JSON"),
-        (["--target-mean-density", "0.5", "--costs", "{}/empty.json"], "not a table of costs"),
+        ([*HALF, "--prompts", "{}/latin.txt"], "must be UTF-8 text"),
+        ([*HALF, "--costs", "{}/none.json"], "cannot read costs"),
+        ([*HALF, "--costs", "{}/one.txt"], "is not JSON"),
+        ([*HALF, "--costs", "{}/empty.json"], "not a table of costs"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -211,7 +214,7 @@ def test_a_useless_out_is_said_before_any_work(tmp_path, capsys, out, said, comm
     (tmp_path / "one.txt").write_text("")
     LATE.save(tmp_path / "late.json")
     words = {
-        "search": ["search", "nowhere", "--target-mean-density", "0.5"],
+        "search": ["search", "nowhere", *HALF],
         "bench": ["bench", str(tmp_path / "late.json"), "--model", "nowhere"],
     }[command]
     assert main([*words, "--out", str(tmp_path / out)]) == 2
@@ -225,7 +228,7 @@ def test_names_beside_a_plan_keep_its_dots():
 
 
 def test_costs_of_another_grid_are_refused_before_any_measurement(folder, capsys):
-    assert search(folder, "--target-mean-density", "0.5", "--height", "144") == 1
+    assert search(folder, *HALF, "--height", "144") == 1
     err = capsys.readouterr().err
     assert "grid: 3x8x7 there, 3x9x7 here" in err
     assert "leave out --costs" in err
@@ -253,7 +256,7 @@ def test_costs_of_other_conditions_are_refused(folder, capsys, change, said):
     else:
         costs["conditions"] |= change
     (folder / "costs.json").write_text(json.dumps(costs))
-    assert search(folder, "--target-mean-density", "0.5") == 1
+    assert search(folder, *HALF) == 1
     assert said in capsys.readouterr().err
 
 
@@ -317,16 +320,16 @@ def test_a_pipeline_that_needs_an_image_gets_one(from_image, capsys):
 
 
 def test_an_image_that_is_none_and_one_that_is_not_taken_are_said(folder, capsys):
-    words = ["--target-mean-density", "0.5", "--image", str(folder / "prompts.txt")]
+    words = [*HALF, "--image", str(folder / "prompts.txt")]
     assert search(folder, *words) == 1
     assert "cannot read image" in capsys.readouterr().err
     Image.new("RGB", (8, 8)).save(folder / "image.png")
-    assert search(folder, "--target-mean-density", "0.5", "--image", str(folder / "image.png")) == 1
+    assert search(folder, *HALF, "--image", str(folder / "image.png")) == 1
     assert "WanPipeline takes no image" in capsys.readouterr().err
 
 
 def test_a_dtype_is_loaded(folder, capsys):
-    assert search(folder, "--target-mean-density", "0.5", "--dtype", "bfloat16") == 1
+    assert search(folder, *HALF, "--dtype", "bfloat16") == 1
     assert "dtype: float32 there, bfloat16 here" in capsys.readouterr().err
 
 
@@ -336,7 +339,7 @@ def test_a_lora_is_loaded_and_said(folder, capsys, monkeypatch):
     assert search(folder, "--target-speedup", "1.2", "--lora", "some/lora") == 0
     assert Plan.load(folder / "plan.json").provenance["lora"] == "some/lora"
     assert "--lora some/lora" in (folder / "plan.html").read_text()
-    words = ["bench", str(folder / "plan.json"), "--device", "cpu", "--verification-prompts", "1"]
+    words = ["bench", str(folder / "plan.json"), "--device", "cpu", *ONE]
     words += ["--prompts", str(folder / "prompts.txt"), "--out", str(folder / "bench.json")]
     words += ["--model", str(folder / "model")]
     assert main(words) == 1
@@ -350,7 +353,7 @@ def test_bench_and_inspect_take_a_plan_of_two_transformers(make_pipe, folder, ca
     pipe.save_pretrained(folder / "model")
     assert search(folder, "--target-mean-density", "0.7", "--steps", "6") == 0
     capsys.readouterr()
-    words = ["bench", str(folder / "plan.json"), "--device", "cpu", "--verification-prompts", "1"]
+    words = ["bench", str(folder / "plan.json"), "--device", "cpu", *ONE]
     words += ["--prompts", str(folder / "prompts.txt"), "--out", str(folder / "bench.json")]
     words += ["--model", str(folder / "model")]
     assert main([*words, "--json"]) == 0
