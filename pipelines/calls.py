@@ -85,6 +85,21 @@ def _first(pipe: Any, names: tuple[str, ...]) -> int:
     return next((value for value in values if isinstance(value, int)), 0)
 
 
+def resized(call: Mapping[str, Any], made: tuple[int, ...]) -> str:
+    """A sentence if a video has another size than was asked for; otherwise empty.
+
+    Args:
+        call: arguments of the pipeline's call.
+        made: shape of the video, (F,H,W,3).
+    """
+    asked = [call.get(name) for name in ("num_frames", "height", "width")]
+    if all(size in (None, there) for size, there in zip(asked, made[:3], strict=True)):
+        return ""
+    texts = (" x ".join("?" if size is None else str(size) for size in sizes)
+             for sizes in (asked, made[:3]))  # fmt: skip
+    return "the pipeline changed the size: {} were asked for, {} were made".format(*texts)
+
+
 def whole_call(pipe: Any, call: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments that `ajour` can set, with the pipeline's own where none is given, as JSON."""
     parameters = call_parameters(pipe)

@@ -141,7 +141,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def _generate(args: argparse.Namespace) -> None:
     from ajour.pipelines.bundled import bundled_plan, load_pipeline
-    from ajour.pipelines.calls import explaining, fit_call
+    from ajour.pipelines.calls import explaining, fit_call, resized
     from ajour.pipelines.devices import check_device
     from ajour.pipelines.enable import resolve_plan
     from ajour.pipelines.generate import compare
@@ -164,6 +164,8 @@ def _generate(args: argparse.Namespace) -> None:
             pipe, plan, args.prompt, args.seed, args.backend, progress.step, args.compile,
             args.repeats, progress.stage, **call,
         )  # fmt: skip
+    if text := resized(call, result.dense.video.shape):
+        progress.stage(text)
     progress.stage(f"writing to {args.out}")
     _write(args, pipe, call, result, files)
 

@@ -205,6 +205,8 @@ def load(args: argparse.Namespace, device: str | None) -> Any:
 
 def _search(args: argparse.Namespace) -> None:
     from ajour.pipelines.devices import check_device
+    from ajour.pipelines.memory import warn_of_memory
+    from ajour.pipelines.progress import Progress
     from ajour.search.engine import Search
     from ajour.search.results import missed
     from ajour.search.workers import Workers
@@ -222,9 +224,12 @@ def _search(args: argparse.Namespace) -> None:
         f"give another --out, --force to replace files, or --resume to go on with the search whose "
         f"work is in {folder}",
     )  # fmt: skip
-    with Workers.connected() as workers:
+    progress = Progress()
+    with Workers.connected(progress.stage) as workers:
+        progress.stage("loading the model")
         pipe = load(args, workers.place(args.device))
         settings = _fitted(settings, pipe)
+        warn_of_memory(settings.call)
         with closing(workers.open(folder, settings.identity(), args.resume)) as work:
             try:
                 search = Search(pipe, settings, work, workers)
@@ -323,6 +328,7 @@ def _bench(args: argparse.Namespace) -> None:
     from ajour.pipelines.compiling import compiled
     from ajour.pipelines.devices import check_device
     from ajour.pipelines.printing import print_meanings, print_table
+    from ajour.pipelines.progress import Progress
     from ajour.plan import Plan
     from ajour.search.bench import bench, bench_rows, searched_call
     from ajour.search.settings import prompts_of
@@ -354,7 +360,9 @@ def _bench(args: argparse.Namespace) -> None:
         [] if is_made_by(args.out, MADE_BY) else [args.out], args.force,
         "it is no result of an earlier bench. Give another --out, or --force to replace it",
     )  # fmt: skip
-    with Workers.connected() as workers:
+    progress = Progress()
+    with Workers.connected(progress.stage) as workers:
+        progress.stage("loading the model")
         pipe = load(args, workers.place(args.device))
         setup = Setup(pipe, fit_call(pipe, call), args.backend)
         with compiled(setup.pipe, args.compile):
