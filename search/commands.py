@@ -184,10 +184,12 @@ def _settings(args: argparse.Namespace) -> Settings:
 
 
 def _fitted(settings: Settings, pipe: Any) -> Settings:
-    """Settings whose call is checked against a pipeline."""
+    """Settings whose call is checked against a pipeline, and against the machine's memory."""
     from ajour.pipelines.calls import fit_call
+    from ajour.pipelines.memory import warn_of_memory
 
     assert not callable(settings.call)
+    warn_of_memory(settings.call)
     return replace(settings, call=fit_call(pipe, settings.call))
 
 
@@ -205,7 +207,6 @@ def load(args: argparse.Namespace, device: str | None) -> Any:
 
 def _search(args: argparse.Namespace) -> None:
     from ajour.pipelines.devices import check_device
-    from ajour.pipelines.memory import warn_of_memory
     from ajour.pipelines.progress import Progress
     from ajour.search.engine import Search
     from ajour.search.results import missed
@@ -229,7 +230,6 @@ def _search(args: argparse.Namespace) -> None:
         progress.stage("loading the model")
         pipe = load(args, workers.place(args.device))
         settings = _fitted(settings, pipe)
-        warn_of_memory(settings.call)
         with closing(workers.open(folder, settings.identity(), args.resume)) as work:
             try:
                 search = Search(pipe, settings, work, workers)
