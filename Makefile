@@ -10,10 +10,14 @@ install: $(STAMP)
 # torch first and by its exact version, so that the rest finds it there. PyPI's build for Linux brings
 # gigabytes of CUDA; PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu leads to a CPU build.
 $(STAMP): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	touch $@
+	@echo "1 of 3: an environment in $(VENV)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "2 of 3: PyTorch; with CUDA, as PyPI has it for Linux, these are gigabytes"
+	@$(BIN)/pip install --quiet --progress-bar on --constraint constraints.txt torch
+	@echo "3 of 3: ajour and what it needs, about 1 GB"
+	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+	@echo "installed"
 
 # The main job on the bundled model: dense.mp4, sparse.mp4, compare.mp4 and report.json in out/.
 generate: $(STAMP)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ajour.backends import BACKENDS, backend_reason, load_backend, on_device
+from ajour.backends import backend_reason, load_backend, on_device
+from ajour.names import BACKENDS
 
 if TYPE_CHECKING:
     from ajour.prologue import Prologue

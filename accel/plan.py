@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ajour.files import check_json, read_json, write_json
 from ajour.patterns import KINDS, Captured, Pattern
+from ajour.plan_text import plan_text
 from ajour.quoting import listed, quoted
 from ajour.schedule import DENSE, REUSE, Phase, Schedule
 
@@ -81,6 +82,9 @@ class Plan:
                     f"{listed([*RESERVED, *self.assignments])}"
                 )
         self._check_provenance()
+
+    def __str__(self) -> str:
+        return plan_text(self)
 
     def layer(self, assignment: str, layer: int) -> list[Pattern]:
         """The pattern of each head of a layer under an assignment."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ajour.plan import Plan
+from ajour.quoting import quoted
+
+if TYPE_CHECKING:
+    from ajour.plan import Plan
 
 FOLDER = Path(__file__).parent / "mini"
 
@@ -17,6 +20,19 @@ SIZES = {
     "real": (81, 480, 832),
 }
 """Frames, height and width by name. `real` is a size that people run: 32,760 tokens."""
+
+
+CALL_NAMES = {
+    "frames": "num_frames",
+    "height": "height",
+    "width": "width",
+    "steps": "num_inference_steps",
+    "guidance": "guidance_scale",
+    "text_length": "max_sequence_length",
+    "negative_prompt": "negative_prompt",
+    "image": "image",
+}
+"""Options of the command line, and their names in the call of a diffusers pipeline."""
 
 
 @dataclass(frozen=True)
@@ -51,17 +67,7 @@ class Defaults:
 
 def call_arguments(options: dict[str, Any]) -> dict[str, Any]:
     """Options such as `Defaults` has, by the names of a diffusers pipeline's call."""
-    names = {
-        "frames": "num_frames",
-        "height": "height",
-        "width": "width",
-        "steps": "num_inference_steps",
-        "guidance": "guidance_scale",
-        "text_length": "max_sequence_length",
-        "negative_prompt": "negative_prompt",
-        "image": "image",
-    }
-    return {names[key]: value for key, value in options.items() if key in names}
+    return {CALL_NAMES[key]: value for key, value in options.items() if key in CALL_NAMES}
 
 
 def load_pipeline(
@@ -83,15 +89,21 @@ def load_pipeline(
         The pipeline.
 
     Raises:
-        FileNotFoundError: if the bundled model is missing from the installation.
+        FileNotFoundError: if the bundled model is missing from the installation, or a path names no
+            folder.
+        BadUsage: if the device is not there.
         OSError: if the pipeline has no safetensors.
         TypeError: if the pipeline takes no LoRA.
     """
     import torch
     from diffusers import DiffusionPipeline
 
+    from ajour.pipelines.devices import check_device
+
     if path is None and not (FOLDER / "model" / "model_index.json").is_file():
         raise FileNotFoundError(f"the bundled model is missing: no {FOLDER / 'model'}; reinstall")
+    check_model(path)
+    check_device(device)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if dtype is None:
         dtype = torch.float32 if path is None or device == "cpu" else torch.bfloat16
@@ -108,6 +120,18 @@ def load_pipeline(
     return pipe
 
 
+def check_model(path: str | Path | None) -> None:
+    """Raise FileNotFoundError if a model is named by a path that is no folder, not by a Hub id."""
+    named = path is not None and (str(path).startswith((".", "/", "~")) or str(path).count("/") > 1)
+    if path is not None and named and not Path(path).is_dir():
+        raise FileNotFoundError(
+            f"no model at {quoted(str(path))}: no such folder; a model is a pipeline's folder or a "
+            "Hub id such as owner/name"
+        )
+
+
 def bundled_plan() -> Plan:
     """The bundled model's plan."""
+    from ajour.plan import Plan
+
     return Plan.load(FOLDER / "plan.json")

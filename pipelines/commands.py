@@ -4,21 +4,41 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ajour.files import finite, write_json
-from ajour.quoting import quoted
+from ajour.pipelines.bundled import Defaults
+from ajour.pipelines.options import (
+    add_backend,
+    add_call_arguments,
+    add_compile,
+    add_force,
+    add_model_arguments,
+    add_seed,
+    call_options,
+    command_line,
+    number,
+    positive,
+)
+from ajour.pipelines.outputs import (
+    check_unclaimed,
+    check_writable,
+    digests,
+    is_made_by,
+    own_files,
+)
+from ajour.pipelines.usage import BadUsage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from ajour.pipelines.generate import Comparison
 
-MOST = 10**6
-"""Largest size or number that an option takes."""
+VIDEOS = ("dense.mp4", "sparse.mp4", "compare.mp4")
+PLAN, REPORT = "plan.json", "report.json"
+"""Files that `ajour generate` writes."""
 
-DTYPES = ("float32", "bfloat16", "float16")
-"""Names of dtypes that a pipeline can be loaded in."""
+MADE_BY = "ajour generate"
+"""Says in a report which command wrote it."""
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -26,9 +46,6 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
     Each sets `run`, which takes the parsed arguments and returns None or raises.
     """
-    from ajour.backends import BACKENDS
-    from ajour.pipelines.bundled import Defaults
-
     own = Defaults()
     usual = (
         f"{own.frames} frames of {own.height} x {own.width}, {own.steps} steps, guidance "
@@ -37,42 +54,84 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     make = commands.add_parser(
         "generate",
         help="make a video twice, dense and sparse, and compare",
-        description="Writes dense.mp4, sparse.mp4, compare.mp4, report.json and plan.json. Size, "
-        "steps and guidance are the pipeline's own if left out; the bundled model's are "
-        f"{usual}.",
+        description=f"Writes {', '.join(VIDEOS)}, {REPORT} and {PLAN}. Size, steps and guidance "
+        f"are the pipeline's own if left out; the bundled model's are {usual}. Files that an "
+        "earlier generate wrote to the same folder are replaced, any others only with --force.",
     )
     make.add_argument("--prompt", default=own.prompt, help="default: %(default)s")
-    make.add_argument("--seed", type=seed, default=0, help="of the initial noise (default: 0)")
+    add_seed(make, "seed of the initial noise")
     add_call_arguments(make)
-    make.add_argument("--fps", type=positive, default=own.fps, help="default: %(default)s")
+    make.add_argument(
+        "--fps",
+        type=positive,
+        default=own.fps,
+        metavar="N",
+        help="frames per second of the written videos (default: %(default)s)",
+    )
+    make.add_argument(
+        "--repeats",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="pairs of a dense and a sparse run; times are medians (default: 1)",
+    )
     make.add_argument(
         "--model",
+        metavar="PATH_OR_ID",
         help="folder or Hub id of a pipeline; the bundled model if left out",
     )
     make.add_argument(
         "--plan",
+        metavar="PLAN",
         help="plan file, Hub repository, or auto; if left out, the bundled model's own, or auto",
     )
-    make.add_argument("--density", type=number, help="of an automatic plan, in sparse steps")
-    make.add_argument("--backend", choices=BACKENDS, help="the fastest that can run if left out")
+    make.add_argument(
+        "--density",
+        type=number,
+        metavar="D",
+        help="density of the sparse steps, for an automatic plan: the share of attention they keep",
+    )
+    add_backend(make)
     add_compile(make)
     add_model_arguments(make)
     make.add_argument(
-        "--out", type=Path, default=Path("out"), help="folder for the results (default: out)"
+        "--out",
+        type=Path,
+        default=Path("out"),
+        metavar="FOLDER",
+        help="folder for the results (default: %(default)s)",
     )
+    add_force(make)
     make.add_argument("--json", action="store_true", help="print the report as JSON")
     make.set_defaults(run=_generate)
 
     look = commands.add_parser(
         "inspect",
         help="draw a plan and its patterns",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description="Prints a plan in short, and draws it as a picture that fits a screen. A "
+        "picture of an earlier inspect is replaced, any other file only with --force.",
     )
     look.add_argument(
         "plan", nargs="?", help="plan file or Hub repository; the bundled model's if left out"
     )
-    look.add_argument("--grid", type=_grid, default="13x16x16", help="frames x height x width")
-    look.add_argument("--out", type=Path, default=Path("out/plan.png"), help="PNG file")
+    look.add_argument(
+        "--grid",
+        type=_grid,
+        default="13x16x16",
+        metavar="FxHxW",
+        help="token grid to draw on: frames x height x width (default: %(default)s)",
+    )
+    look.add_argument(
+        "--pattern", metavar="NAME", help="draw this pattern of the plan alone, and larger"
+    )
+    look.add_argument(
+        "--out",
+        type=Path,
+        default=Path("out/plan.png"),
+        metavar="FILE",
+        help="PNG file (default: %(default)s)",
+    )
+    add_force(look)
     look.set_defaults(run=_inspect)
 
     check = commands.add_parser("doctor", help="what can run here, and why not")
@@ -82,53 +141,135 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def _generate(args: argparse.Namespace) -> None:
     from ajour.pipelines.bundled import bundled_plan, load_pipeline
-    from ajour.pipelines.calls import explaining, fit_call
+    from ajour.pipelines.calls import explaining, fit_call, resized
+    from ajour.pipelines.devices import check_device
     from ajour.pipelines.enable import resolve_plan
     from ajour.pipelines.generate import compare
-    from ajour.pipelines.video import side_by_side, write_mp4
+    from ajour.pipelines.memory import warn_of_memory
+    from ajour.pipelines.progress import Progress, plain_loading
 
     bundled = args.plan is None and args.model is None and args.density is None
+    check_device(args.device)
+    files = _outputs(args)
     plan = bundled_plan() if bundled else resolve_plan(args.plan or "auto", args.density)
-    args.out.mkdir(parents=True, exist_ok=True)
     given = call_options(args, own=args.model is None)
+    progress = Progress(given.get("num_inference_steps", 0))
+    progress.stage("loading the model")
+    plain_loading()
     pipe = load_pipeline(args.model, args.device, args.dtype, args.lora)
     call = fit_call(pipe, given)
+    warn_of_memory(call)
     with explaining(pipe, call):
         result = compare(
-            pipe, plan, args.prompt, args.seed, args.backend, compile=args.compile, **call
-        )
+            pipe, plan, args.prompt, args.seed, args.backend, progress.step, args.compile,
+            args.repeats, progress.stage, **call,
+        )  # fmt: skip
+    if text := resized(call, result.dense.video.shape):
+        progress.stage(text)
+    progress.stage(f"writing to {args.out}")
+    _write(args, pipe, call, result, files)
+
+
+def _outputs(args: argparse.Namespace) -> list[Path]:
+    """The files that `generate` will write, checked; the plan's file is not replaced by itself."""
+    source = None if args.plan is None else Path(args.plan).absolute()
+    names = [args.out / name for name in (*VIDEOS, PLAN)]
+    files = [file for file in names if file.absolute() != source]
+    for file in (*files, args.out / REPORT):
+        check_writable(file)
+    report = args.out / REPORT
+    own = own_files(report, files) | ({report} if is_made_by(report, MADE_BY) else set())
+    check_unclaimed(
+        [file for file in (*files, report) if file not in own], args.force,
+        "generate replaces only files that an earlier generate wrote and nobody changed since. "
+        "Give another --out, or --force to replace them",
+    )  # fmt: skip
+    return files
+
+
+def _write(
+    args: argparse.Namespace, pipe: Any, call: dict[str, Any], result: Comparison, files: list[Path]
+) -> None:
+    """Write the files of `generate`, and print its report."""
+    from ajour.pipelines.calls import whole_call
+    from ajour.pipelines.measures import MEASURES
+    from ajour.pipelines.printing import (
+        print_meanings,
+        print_table,
+        report_rows,
+        rough,
+        verdict,
+    )
+    from ajour.pipelines.video import side_by_side, write_mp4
+
     report = result.report
     dense, sparse = result.dense.video, result.sparse.video
     labels = [
-        f"dense, {report.dense_seconds:.1f} s",
-        f"sparse, {report.sparse_seconds:.1f} s, {report.psnr_db:.1f} dB",
+        f"dense, {rough(report.dense_seconds)} s",
+        f"sparse, {rough(report.sparse_seconds)} s, {MEASURES['psnr_db'].show(report.psnr_db)}",
     ]
-    write_mp4(args.out / "dense.mp4", dense, args.fps)
-    write_mp4(args.out / "sparse.mp4", sparse, args.fps)
-    write_mp4(args.out / "compare.mp4", side_by_side([dense, sparse], labels), args.fps)
-    result.plan.save(args.out / "plan.json")
-    write_json(args.out / "report.json", report.to_dict())
+    args.out.mkdir(parents=True, exist_ok=True)
+    pair = side_by_side([dense, sparse], labels)
+    for name, video in zip(VIDEOS, (dense, sparse, pair), strict=True):
+        write_mp4(args.out / name, video, args.fps)
+    if args.out / PLAN in files:
+        result.plan.save(args.out / PLAN)
+    automatic = result.plan.provenance.get("made_by") == "auto" and args.plan in (None, "auto")
+    figures = report.to_dict() | {
+        "made_by": MADE_BY,
+        "command": command_line(args, *([] if args.model is None else ["--model", args.model])),
+        "model": args.model or "mini",
+        "plan": args.plan or ("auto" if automatic else "bundled"),
+        "call": whole_call(pipe, call) | ({} if args.image is None else {"image": str(args.image)}),
+        "lora": args.lora,
+        "dtype": str(pipe.transformer.dtype).removeprefix("torch."),
+        "fps": args.fps,
+        "frames": len(dense),
+        "height": dense.shape[1],
+        "width": dense.shape[2],
+        "files": digests(files),
+    }
+    write_json(args.out / REPORT, figures)
     if args.json:
-        print(json.dumps(finite(report.to_dict()), indent=1))
-    else:
-        print_figures(f"videos and report in {args.out}", report.to_dict())
+        print(json.dumps(finite(figures), indent=1))
+        return
+    print_table("ajour generate", ("", ""), [("results", str(args.out)), *report_rows(report)])
+    print_meanings(figures)
+    if text := verdict(report, automatic):
+        print(f"\n{text}")
 
 
 def _inspect(args: argparse.Namespace) -> None:
     from ajour.pipelines.bundled import bundled_plan
-    from ajour.pipelines.draw import draw_plan
+    from ajour.pipelines.draw import draw_pattern, draw_plan, is_drawn
     from ajour.pipelines.hub import load_plan
 
     plan = bundled_plan() if args.plan is None else load_plan(args.plan)
+    if args.out.suffix.lower() != ".png":
+        raise BadUsage(f"--out {args.out} names a picture; give {args.out.with_suffix('.png')}")
+    check_writable(args.out)
+    drawn = args.out.exists() and is_drawn(args.out)
+    check_unclaimed(
+        [] if drawn else [args.out], args.force,
+        "it is no picture of an earlier inspect. Give another --out, or --force to replace it",
+    )  # fmt: skip
+    if args.pattern is not None and args.pattern not in plan.patterns:
+        raise BadUsage(f"--pattern is one of {', '.join(plan.patterns)}, got {args.pattern}")
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    draw_plan(plan, args.grid, args.out)
-    print(args.out)
+    if args.pattern is None:
+        draw_plan(plan, args.grid, args.out)
+        print(plan)
+    else:
+        draw_pattern(args.pattern, plan.patterns[args.pattern], args.grid, args.out)
+        print(f"{args.pattern}: {plan.patterns[args.pattern]}")
+    print(f"drawn on grid {args.grid}: {args.out}")
 
 
 def _doctor(args: argparse.Namespace) -> None:
     from dataclasses import asdict
 
     from ajour.pipelines.doctor import diagnose
+    from ajour.pipelines.printing import print_table
 
     findings = diagnose()
     if args.json:
@@ -136,143 +277,6 @@ def _doctor(args: argparse.Namespace) -> None:
         return
     rows = [(f.subject, "yes" if f.works else "no", f.detail) for f in findings]
     print_table("ajour doctor", ("subject", "works", "detail"), rows)
-
-
-def add_compile(parser: argparse.ArgumentParser) -> None:
-    """Add `--compile`."""
-    parser.add_argument(
-        "--compile",
-        action="store_true",
-        help="compile the transformer's blocks with torch.compile, dense and sparse alike",
-    )
-
-
-def add_call_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what `call_options` reads."""
-    from ajour.pipelines.bundled import SIZES
-
-    sizes = ", ".join(f"{name} {f} x {h} x {w}" for name, (f, h, w) in SIZES.items())
-    parser.add_argument(
-        "--size",
-        choices=SIZES,
-        help=f"frames, height and width together: {sizes}; --frames, --height and --width "
-        "override theirs",
-    )
-    parser.add_argument("--steps", type=positive, help="denoising steps")
-    parser.add_argument("--frames", type=positive, help="of a video")
-    parser.add_argument("--height", type=positive, help="in pixels")
-    parser.add_argument("--width", type=positive, help="in pixels")
-    parser.add_argument("--guidance", type=number, help="classifier-free guidance scale")
-    parser.add_argument("--text-length", type=positive, help="tokens that prompts are padded to")
-    parser.add_argument("--negative-prompt", metavar="TEXT", help="what pictures should not show")
-    parser.add_argument(
-        "--image", type=Path, metavar="FILE", help="for pipelines that begin with an image"
-    )
-
-
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add how a pipeline is loaded."""
-    parser.add_argument(
-        "--lora", metavar="PATH_OR_ID", help="folder, file or Hub id of a LoRA to load"
-    )
-    parser.add_argument(
-        "--dtype",
-        choices=DTYPES,
-        help="of the weights; if left out, bfloat16 on a GPU, but float32 for the bundled model",
-    )
-    parser.add_argument("--device", help="such as cuda; if left out, a GPU if there is one")
-
-
-def call_options(args: argparse.Namespace, own: bool = False) -> dict[str, Any]:
-    """Arguments of a pipeline's call: those given, over the bundled model's if it is the `own`.
-
-    Raises:
-        ValueError: if an image cannot be read.
-    """
-    from ajour.pipelines.bundled import SIZES, Defaults, call_arguments
-    from ajour.pipelines.calls import read_image
-
-    given = {name: value for name, value in vars(args).items() if value is not None}
-    if "size" in given:
-        sides = zip(("frames", "height", "width"), SIZES[given["size"]], strict=True)
-        given = dict(sides) | given
-    if "image" in given:
-        given["image"] = read_image(given["image"])
-    return (Defaults().call() if own else {}) | call_arguments(given)
-
-
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; without a header if all columns are unnamed."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, show_header=any(columns))
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
-
-
-def print_figures(title: str, figures: Mapping[str, Any]) -> None:
-    """Print a table of figures, and below it what those of quality mean."""
-    from ajour.pipelines.measures import MEASURES
-
-    rows: list[tuple[str, str]] = []
-    for key, value in figures.items():
-        if key == "measures":
-            continue
-        if key in MEASURES:
-            value = MEASURES[key].show(value)
-        elif isinstance(value, float):
-            value = f"{value:.4g}"
-        elif isinstance(value, dict):
-            value = ", ".join(f"{name} {number}" for name, number in value.items())
-        elif isinstance(value, list):
-            value = "; ".join(value) or "none"
-        rows.append((key, str(value)))
-    print_table(title, ("", ""), rows)
-    for key, measure in MEASURES.items():
-        if key in figures:
-            print(f"{key}: {measure.meaning}")
-
-
-def positive(text: str) -> int:
-    """An integer from 1 to a million, for argparse."""
-    return _between(text, 1, MOST)
-
-
-def seed(text: str) -> int:
-    """A seed of PyTorch's generators, for argparse; a search adds to it for further prompts."""
-    return _between(text, 0, 2**62)
-
-
-def port(text: str) -> int:
-    """A port of TCP, for argparse."""
-    return _between(text, 1, 2**16 - 1)
-
-
-def number(text: str) -> float:
-    """A finite number, for argparse."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"must be a finite number, got {quoted(text)}")
-    return value
-
-
-def _between(text: str, least: int, most: int) -> int:
-    try:
-        value = int(text)
-    except ValueError:  # thousands of digits too
-        value = least - 1
-    if not least <= value <= most:
-        raise argparse.ArgumentTypeError(
-            f"must be an integer from {least} to {most}, got {quoted(text)}"
-        )
-    return value
 
 
 def _grid(text: str) -> Any:

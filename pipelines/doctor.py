@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ajour.backends import BACKENDS, backend_reason
+from ajour.backends import backend_reason
+from ajour.names import BACKENDS
 from ajour.pipelines.dense_backends import DENSE_BACKENDS, dense_backend_reason
 from ajour.pipelines.machine import PACKAGES, device_name, versions
 

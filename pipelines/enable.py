@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ajour.backends import BACKENDS
+from ajour.names import BACKENDS
 from ajour.pipelines.auto import SPEEDS, Auto, model_of
 from ajour.pipelines.compiling import CompiledBlocks
 from ajour.pipelines.hub import load_plan

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +16,7 @@ from ajour.pipelines.enable import current_plan, is_enabled, sparse
 from ajour.pipelines.machine import device_name, versions
 from ajour.pipelines.measures import explain
 from ajour.pipelines.pictures import pictures
-from ajour.pipelines.quality import BEST_DB, perceptual, psnr, ssim
+from ajour.pipelines.quality import perceptual, psnr, reported, ssim
 from ajour.pipelines.session import session_of
 from ajour.pipelines.steps import watch_steps
 from ajour.pipelines.stopwatch import now
@@ -60,8 +61,9 @@ class Report:
         grid: token grid, for example 13x16x16.
         density: kept share of dense attention's tiles, mean over layers and sparse steps.
         mean_density: the same over all steps; dense steps count as 1, reused steps as 0.
-        dense_seconds: denoising time without the plan.
-        sparse_seconds: denoising time with it.
+        dense_seconds: denoising time without the plan, median over the pairs of runs.
+        sparse_seconds: denoising time with it, same.
+        speedup: their ratio.
         psnr_db: of the sparse video against the dense video, 99 if they are equal.
         ssim: same as `psnr_db`.
         perceptual: perceptual distance of the sparse video from the dense video, 0 to 1.
@@ -69,6 +71,8 @@ class Report:
         backend: of the sparse attention.
         compiled: whether the transformer's blocks were compiled, in both runs.
         fallbacks: why layers ran dense against the plan, if any did.
+        dense_seconds_each: denoising time without the plan in each pair of runs.
+        sparse_seconds_each: denoising time with it, same.
     """
 
     prompt: str
@@ -91,10 +95,13 @@ class Report:
     device: str
     fallbacks: tuple[str, ...]
     versions: dict[str, str]
+    dense_seconds_each: tuple[float, ...]
+    sparse_seconds_each: tuple[float, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types; `measures` explains the figures of quality."""
-        figures = asdict(self) | {"fallbacks": list(self.fallbacks)}
+        figures = asdict(self)
+        figures |= {name: list(value) for name, value in figures.items() if type(value) is tuple}
         return figures | {"measures": explain(figures)}
 
 
@@ -213,12 +220,14 @@ def compare(
     backend: str | None = None,
     on_step: OnStep | None = None,
     compile: bool = False,
+    repeats: int = 1,
+    on_run: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Comparison:
     """Run a pipeline without and with a plan at the same seed.
 
-    On a GPU and with `compile` both arms run once untimed first, so that nothing is compiled in the
-    timing.
+    On a GPU and with `compile` each run is preceded by an untimed one, so that nothing is compiled
+    in the timing.
 
     Args:
         pipe: a supported diffusers pipeline, not enabled.
@@ -228,17 +237,32 @@ def compare(
         backend: the operator's backend; None chooses.
         on_step: see `sample`; called with the labels `dense` and `sparse`.
         compile: compile the transformer's blocks in both arms.
+        repeats: pairs of a dense and a sparse run, for medians of the times.
+        on_run: called with a line about each run, before it.
         options: further arguments of the pipeline's call.
     """
     device = pipeline_device(pipe)
-    runs = 2 if device.type == "cuda" or compile else 1
+    warm = device.type == "cuda" or compile
+
+    def run(label: str, number: int) -> Sample:
+        of = f" {number} of {repeats}" if repeats > 1 else ""
+        for name in [f"{label} run to warm up"] * warm + [f"{label} run{of}"]:
+            if on_run is not None:
+                on_run(name)
+            made = sample(pipe, prompt, seed, label, on_step, **options)
+        return made
+
+    dense_runs, sparse_runs = [], []
     with compiled(pipe, compile):
-        for _ in range(runs):
-            dense = sample(pipe, prompt, seed, "dense", on_step, **options)
-        with sparse(pipe, plan, backend=backend):
-            for _ in range(runs):
-                sparse_run = sample(pipe, prompt, seed, "sparse", on_step, **options)
-            state, chosen_plan = summary(pipe), current_plan(pipe)
+        for number in range(1, repeats + 1):
+            dense_runs.append(run("dense", number))
+            with sparse(pipe, plan, backend=backend):
+                sparse_runs.append(run("sparse", number))
+                state, chosen_plan = summary(pipe), current_plan(pipe)
+    dense, sparse_run = dense_runs[-1], sparse_runs[-1]
+    dense_seconds, sparse_seconds = (
+        tuple(one.seconds for one in runs) for runs in (dense_runs, sparse_runs)
+    )
     sparse_steps = [name for name in sparse_run.phases if name not in (DENSE, REUSE)]
     report = Report(
         prompt=prompt,
@@ -249,10 +273,10 @@ def compare(
         mean_density=state.mean_density(sparse_run.phases),
         sparse_steps=len(sparse_steps),
         reused_steps=sparse_run.phases.count(REUSE),
-        dense_seconds=dense.seconds,
-        sparse_seconds=sparse_run.seconds,
-        speedup=dense.seconds / sparse_run.seconds,
-        psnr_db=min(psnr(sparse_run.video, dense.video), BEST_DB),
+        dense_seconds=median(dense_seconds),
+        sparse_seconds=median(sparse_seconds),
+        speedup=median(dense_seconds) / median(sparse_seconds),
+        psnr_db=reported(psnr(sparse_run.video, dense.video)),
         ssim=ssim(sparse_run.video, dense.video),
         perceptual=perceptual(sparse_run.video, dense.video),
         banding=banding(sparse_run.video, dense.video),
@@ -261,5 +285,7 @@ def compare(
         device=device_name(device),
         fallbacks=state.fallbacks,
         versions=versions(),
+        dense_seconds_each=dense_seconds,
+        sparse_seconds_each=sparse_seconds,
     )
     return Comparison(dense, sparse_run, report, chosen_plan)

@@ -8,23 +8,36 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+EQUAL_DB = 99.0
+"""Written as the PSNR of equal videos, which is infinite, which JSON cannot say."""
+
+
 class Measure(NamedTuple):
-    """A measure: its title, the format of a value, its unit in full, and what a value means."""
+    """A measure.
+
+    Attributes:
+        title: for people.
+        form: of a value.
+        unit: in full.
+        meaning: of a value.
+        equal: the value that stands for equal videos, if it is no real figure.
+    """
 
     title: str
     form: str
     unit: str
     meaning: str
+    equal: float | None = None
 
     def show(self, value: float) -> str:
         """A value with its unit, in short."""
-        return self.form.format(value)
+        return "equal videos" if value == self.equal else self.form.format(value)
 
 
 MEASURES = {
     "psnr_db": Measure(
         "PSNR", "{:.2f} dB", "dB", "difference pixel by pixel, in decibels; higher is better, 99 "
-        "means equal videos",
+        "means equal videos", EQUAL_DB,
     ),
     "ssim": Measure(
         "SSIM", "{:.4f}", "up to 1", "similarity of local structure; 1 means equal videos"

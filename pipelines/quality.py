@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ajour.pipelines.drawing import spread
+from ajour.pipelines.measures import EQUAL_DB
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-BEST_DB = 99.0
-"""Written for equal videos, whose PSNR is infinite, which JSON cannot say."""
+BEST_DB = EQUAL_DB
+"""PSNR of equal videos in reports."""
+
+MOST_DB = 98.99
+"""Largest PSNR of videos that differ in reports."""
 
 PERCEPTUAL_FRAMES = 8
 """Frames of a video whose perceptual distance is computed. With twice as many, the mean changes by
@@ -33,6 +37,11 @@ def psnr(video: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
     check_shapes(video, reference)
     error = float(np.square(video.astype(np.float64) - reference).mean())
     return float("inf") if error == 0 else -10 * float(np.log10(error))
+
+
+def reported(decibels: float) -> float:
+    """A PSNR as reports have it: 99 for equal videos, less for all others."""
+    return BEST_DB if decibels == float("inf") else min(decibels, MOST_DB)
 
 
 def ssim(video: NDArray[np.float32], reference: NDArray[np.float32]) -> float:

@@ -9,10 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from ajour.dispatch import choose
 from ajour.pipelines.session import session_of
+from ajour.plan_text import schedule_text, step_counts, verified_text
 from ajour.schedule import DENSE, REUSE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+MOST_ROWS = 12
+"""Most rows of the printed table, if there are not more assignments."""
+
+WIDTH = 80
+"""Columns of the printed text."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,33 @@ class LayerSummary:
 
 
 @dataclass(frozen=True)
+class LayerGroup:
+    """Neighbouring layers of an assignment: their mean density, and their heads by kind."""
+
+    transformer: int
+    assignment: str
+    layers: str
+    density: float | None
+    kinds: str
+
+    @classmethod
+    def of(cls, transformer: int, assignment: str, rows: Sequence[LayerSummary]) -> LayerGroup:
+        """The group of some layers; its density is None if that of a layer is not known."""
+        kinds: Counter[str] = Counter()
+        for row in rows:
+            kinds.update(row.kinds)
+        known = [row.density for row in rows if row.density is not None]
+        first, last = rows[0].layer, rows[-1].layer
+        return cls(
+            transformer,
+            assignment,
+            str(first) if first == last else f"{first}-{last}",
+            sum(known) / len(known) if len(known) == len(rows) else None,
+            ", ".join(f"{count} {kind}" for kind, count in kinds.most_common()),
+        )
+
+
+@dataclass(frozen=True)
 class Summary:
     """What runs where.
 
@@ -44,6 +78,7 @@ class Summary:
         fallbacks: reasons for which layers ran dense.
         notes: what a searched plan was not verified on.
         steps: what ran in every step of the latest run, see `Session.steps`.
+        verified: what a search verified of the plan, in words; empty if it was not searched.
     """
 
     layers: tuple[LayerSummary, ...]
@@ -53,6 +88,7 @@ class Summary:
     fallbacks: tuple[str, ...]
     notes: tuple[str, ...] = ()
     steps: tuple[str, ...] = ()
+    verified: str = ""
 
     def density(self, assignment: str) -> float | None:
         """Mean density of an assignment over its layers; None before a pass.
@@ -76,30 +112,57 @@ class Summary:
         known = [self.density(use) for use in phases]
         return sum(1.0 if d is None else d for d in known) / len(known) if known else 1.0
 
+    @property
+    def outline(self) -> str:
+        """What the latest run did; before a run, what the next run will do."""
+        if not self.steps:
+            return f"no run yet; the next run uses: {schedule_text(self.schedule)}"
+        mean = self.mean_density(self.steps)
+        text = f"latest run, {step_counts(self.steps)}; mean density {mean:.2f}"
+        if all(use == DENSE for use in self.steps):
+            text += ". Nothing ran sparse"
+        return text
+
+    def groups(self) -> list[LayerGroup]:
+        """The layers of every assignment in a few groups, so that all of them fit a screen."""
+        each: dict[tuple[int, str], list[LayerSummary]] = {}
+        for row in self.layers:
+            each.setdefault((row.transformer, row.assignment), []).append(row)
+        most = max(1, MOST_ROWS // max(1, len(each)))
+        groups = []
+        for (transformer, assignment), rows in each.items():
+            size = -(-len(rows) // most)
+            for start in range(0, len(rows), size):
+                groups.append(LayerGroup.of(transformer, assignment, rows[start : start + size]))
+        return groups
+
     def __str__(self) -> str:
         from rich.console import Console
         from rich.table import Table
 
-        table = Table(title=f"ajour: grid {self.grid or 'unknown yet'}, backend {self.backend}")
-        for title in ("transformer", "assignment", "layer", "density", "patterns"):
-            table.add_column(title)
-        for row in self.layers:
-            density = "?" if row.density is None else f"{row.density:.3f}"
-            kinds = ", ".join(f"{count} {name}" for name, count in row.kinds.items())
-            cells = (str(row.transformer), row.assignment, str(row.layer), density, kinds)
-            table.add_row(*cells)
-        console = Console(file=io.StringIO(), width=100)
-        console.print(table)
-        for below, use in self.schedule:
-            console.print(f"noise level <= {below:g}: {use}")
+        console = Console(file=io.StringIO(), width=WIDTH, highlight=False)
+        console.print(f"ajour: {self.outline}")
+        console.print(f"grid {self.grid or 'unknown yet'}, backend {self.backend}")
         if self.steps:
-            counts = Counter(use if use in (DENSE, REUSE) else "sparse" for use in self.steps)
-            each = ", ".join(f"{count} {kind}" for kind, count in counts.items())
-            console.print(f"steps of the latest run: {each}")
+            console.print(f"schedule: {schedule_text(self.schedule)}")
+        if self.verified:
+            console.print(f"verified in the plan's search: {self.verified}")
         for reason in self.fallbacks:
             console.print(f"ran dense: {reason}")
         for note in self.notes:
             console.print(f"note: {note}")
+        groups = self.groups()
+        several = len({group.transformer for group in groups}) > 1
+        table = Table()
+        titles = ("assignment", "layers", "density", "heads by kind of pattern")
+        for title in (*(("transformer",) if several else ()), *titles):
+            table.add_column(title)
+        for group in groups:
+            density = "?" if group.density is None else f"{group.density:.2f}"
+            cells = (group.assignment, group.layers, density, group.kinds)
+            table.add_row(*((str(group.transformer),) if several else ()), *cells)
+        if groups:
+            console.print(table)
         text: str = console.file.getvalue()  # type: ignore[attr-defined]
         return text
 
@@ -138,4 +201,5 @@ def summary(pipe: Any) -> Summary:
         fallbacks=tuple(reason for runtime in session.runtimes for reason in runtime.fallbacks),
         notes=tuple(note for runtime in session.runtimes for note in runtime.notes),
         steps=session.steps,
+        verified=next((verified_text(r.plan) for r in session.runtimes if r.plan), ""),
     )

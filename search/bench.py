@@ -7,7 +7,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from ajour.pipelines.measures import explain
+from ajour.pipelines.measures import MEASURES, explain
+from ajour.pipelines.printing import rough
+from ajour.schedule import DENSE
 from ajour.search.provenance import origin
 from ajour.search.settings import described, is_described
 from ajour.search.shape import run_shape
@@ -16,7 +18,7 @@ from ajour.search.verify.runs import Verifier
 from ajour.search.work import Work
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ajour.plan import Plan
     from ajour.search.setup import Setup
@@ -44,6 +46,41 @@ def bench(
     figures = quality.to_dict() | asdict(times)
     figures |= {"measures": explain(figures), "searched": searched}
     return figures | origin(setup) | call
+
+
+def bench_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The rows that `ajour bench` prints of a result, each with its unit."""
+    runs, each = len(result["prompts"]), result["psnr_db_each"]
+    dense = result["pass_seconds"][DENSE]
+    rows = [
+        (
+            "speed-up of whole runs",
+            f"{rough(result['run_speedup'])}x: {rough(result['dense_run_seconds'])} s dense, "
+            f"{rough(result['run_seconds'])} s with the plan, medians of {count_of(runs)}",
+        ),
+        (
+            "speed-up by passes",
+            f"{rough(result['speedup'])}x: single passes timed in turns, which other work on the "
+            "machine disturbs less",
+        ),
+        ("a dense pass", f"{rough(1e3 * dense)} ms"),
+    ]
+    for name, seconds in result["pass_seconds"].items():
+        if name != DENSE:
+            rows.append((f"a pass of {name}", f"{rough(1e3 * seconds)} ms"))
+    rows += [
+        (measure.title, measure.show(result[key]))
+        for key, measure in MEASURES.items()
+        if key in result
+    ]
+    if runs > 1:
+        rows.append(("PSNR of each prompt", ", ".join(f"{value:.1f} dB" for value in each)))
+    return rows
+
+
+def count_of(runs: int) -> str:
+    """For example `1 pair of runs`."""
+    return f"{runs} pair{'s' if runs > 1 else ''} of runs"
 
 
 def searched_call(plan: Plan) -> dict[str, Any]:

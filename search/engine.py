@@ -10,7 +10,7 @@ import numpy as np
 
 from ajour.lowering import density
 from ajour.schedule import DENSE, REUSE
-from ajour.search.bands import Bands, steps_of
+from ajour.search.bands import steps_of
 from ajour.search.calibrate.prompt import (
     Calibration,
     Calibrator,
@@ -21,7 +21,7 @@ from ajour.search.calibrate.prompt import (
 from ajour.search.provenance import origin, provenance
 from ajour.search.results import Outcome, VerifiedPlan
 from ajour.search.setup import Setup
-from ajour.search.shape import RunShape, run_shape
+from ajour.search.shape import RunShape, bands_of, run_shape
 from ajour.search.solve.candidates import default_candidates
 from ajour.search.solve.joint import RunChoice, RunProblem
 from ajour.search.solve.plan import build_plan, single_patterns
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from ajour.patterns import Pattern
     from ajour.plan import Plan
+    from ajour.search.bands import Bands
     from ajour.search.settings import Settings
     from ajour.search.solve.problem import Choice
     from ajour.search.work import Work
@@ -87,7 +88,7 @@ class Search:
         prompt = settings.calibration[0]
         workers.first_only(work, "probe", lambda: asdict(run_shape(self.setup, prompt)))
         self.shape = work.read("probe", RunShape.from_dict)
-        self.bands = Bands(self.shape.noise_levels, settings.bands, self.shape.cuts)
+        self.bands = bands_of(settings, self.shape)
         self.candidates = dict(candidates or default_candidates(self.shape.grid))
         patterns = {name: pattern.to_dict() for name, pattern in self.candidates.items()}
         workers.claim(work, "identity/candidates", {"candidates": patterns})

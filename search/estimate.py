@@ -10,11 +10,10 @@ import torch
 
 from ajour.patterns import Skip
 from ajour.pipelines.stopwatch import timed
-from ajour.search.bands import Bands
 from ajour.search.calibrate.errors import score
 from ajour.search.calibrate.prompt import layer_groups, probed_steps
 from ajour.search.setup import Setup, uniform_plan
-from ajour.search.shape import run_shape
+from ajour.search.shape import bands_of, run_shape
 from ajour.search.solve.candidates import default_candidates
 from ajour.search.solve.plan import COMPARED
 from ajour.search.timing.layers import layer_rows
@@ -58,7 +57,7 @@ def estimate(pipe: Any, settings: Settings, processes: int = 1) -> list[Stage]:
     )
     call = partial(score, q, k, v, grid, list(candidates.values()), None)
     scoring = min(timed(call, setup.device)[1] for _ in range(2))
-    divided = Bands(run.noise_levels, settings.bands, run.cuts)
+    divided = bands_of(settings, run)
     bands = len(divided.starts)
     sparse_pass = skip_pass + SPARSE_SHARE * max(0.0, dense_pass - skip_pass)
     dense_run = steps * passes * dense_pass

@@ -6,6 +6,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from ajour.files import write_json
+from ajour.pipelines.outputs import check_writable
+from ajour.pipelines.usage import BadUsage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,15 +54,17 @@ def beside(out: Path, suffix: str) -> Path:
     return out.with_name(out.name.removesuffix(".json") + suffix)
 
 
+def results(out: Path) -> list[Path]:
+    """The files of `write_results`."""
+    return [out, *(beside(out, suffix) for suffix in (".costs.json", ".figures.json", ".html"))]
+
+
 def check_out(out: Path) -> None:
     """Check that JSON can be written to a file, before any work.
 
     Raises:
-        ValueError: if the name is that of a folder or of an HTML file, or its folder is a file.
+        BadUsage: if the name is that of a folder or of an HTML file, or it cannot be written.
     """
-    if out.is_dir():
-        raise ValueError(f"--out {out} is a folder; name a file, such as {out / 'plan.json'}")
     if out.suffix == ".html":
-        raise ValueError(f"--out {out} names a JSON file; give {out.with_suffix('.json')}")
-    if not out.parent.is_dir() and out.parent.exists():
-        raise ValueError(f"--out {out} cannot be written: {out.parent} is no folder")
+        raise BadUsage(f"--out {out} names a JSON file; give {out.with_suffix('.json')}")
+    check_writable(out)

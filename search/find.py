@@ -12,7 +12,14 @@ from ajour.pipelines.calls import fit_call
 from ajour.search.engine import Search
 from ajour.search.files import beside, write_results
 from ajour.search.results import missed
-from ajour.search.settings import Settings, Target, prompts_of, split
+from ajour.search.settings import (
+    CALIBRATION,
+    VERIFICATION,
+    Settings,
+    Target,
+    prompts_of,
+    split,
+)
 from ajour.search.setup import takes_embeddings
 from ajour.search.workers import Workers
 
@@ -33,10 +40,10 @@ def find_plan(
     *,
     prompts: Sequence[str] | None = None,
     folder: str | Path | None = None,
-    calibrate: int = 2,
-    verify: int = 3,
+    calibrate: int | None = None,
+    verify: int | None = None,
     seed: int = 0,
-    bands: int = 5,
+    bands: int | None = None,
     reuse: bool = True,
     backend: str | None = None,
     costs: Costs | None = None,
@@ -57,10 +64,11 @@ def find_plan(
             prompts if there is none. A single prompt is used throughout, with different seeds.
         folder: keeps finished work, so that an interrupted search goes on from there, and gets
             `plan.json` and a report. Nothing is kept if left out.
-        calibrate: number of prompts to measure errors on.
-        verify: number of prompts to verify plans on.
+        calibrate: number of prompts to measure errors on; 2 if left out, or fewer of few prompts.
+        verify: number of prompts to verify plans on; 3 if left out, or fewer of few prompts.
         seed: of the first prompt's noise; each further prompt has the next seed.
-        bands: bands of steps that may get different assignments.
+        bands: bands of steps that may get different assignments; 5 if left out, or the number of
+            steps if it is less.
         reuse: whether steps may be reused.
         backend: one of `ajour.BACKENDS`; None chooses the fastest that can run.
         costs: times of an earlier search on this device; None measures them.
@@ -72,7 +80,8 @@ def find_plan(
 
     Raises:
         TypeError: if the pipeline cannot be searched, or does not take the call.
-        ValueError: if the target or a prompt is none, or the folder holds other work.
+        ValueError: if the target or a prompt is none, there are fewer prompts or steps than were
+            asked for, or the folder holds other work.
     """
     arguments: PipelineCall
     if callable(call):
@@ -142,13 +151,12 @@ def _arguments(pipe: Any, call: Mapping[str, Any]) -> tuple[dict[str, Any], tupl
 
 
 def _divided(
-    prompts: Sequence[str] | None, calibrate: int, verify: int
+    prompts: Sequence[str] | None, calibrate: int | None, verify: int | None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Prompts to calibrate on and to verify on; built-in prompts if None."""
     if isinstance(prompts, str) or (prompts is not None and not prompts):
         raise ValueError(f"prompts are a list of at least one text, got {prompts!r:.40}")
     texts = prompts_of(None, None) if prompts is None else tuple(prompts)
     if len(texts) == 1:
-        return texts * calibrate, texts * verify
-    calibration, verification = split(texts, calibrate)
-    return calibration, verification[:verify]
+        return texts * (calibrate or CALIBRATION), texts * (verify or VERIFICATION)
+    return split(texts, calibrate, verify)

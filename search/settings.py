@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from ajour.search.setup import PipelineCall
     from ajour.search.timing.costs import Costs
 
+CALIBRATION, VERIFICATION, BANDS = 2, 3, 5
+"""Prompts to measure on, prompts to verify on, and bands of steps, where a search is not told."""
+
 KINDS = {
     "psnr": ("{:g} dB", 5, 100),
     "speedup": ("{:g}x", 1, 100),
-    "density": ("density {:g}", 0, 1),
+    "density": ("mean density {:g}", 0, 1),
 }
 """Kinds of targets: in words, above which value, and up to which."""
 
@@ -78,7 +81,8 @@ class Settings:
         lora: folder, file or Hub id of a LoRA that the pipeline has loaded.
         dtype: that the pipeline was loaded in; None for the usual one.
         seed: the first seed.
-        bands: bands of steps that may get different assignments.
+        bands: bands of steps that may get different assignments; None for 5, or the number of
+            steps if it is less.
         reuse: whether steps may be reused.
         backend: the operator's backend; None chooses.
         costs: the cost model to use; None measures it.
@@ -92,7 +96,7 @@ class Settings:
     lora: str | None = None
     dtype: str | None = None
     seed: int = 0
-    bands: int = 5
+    bands: int | None = None
     reuse: bool = True
     backend: str | None = None
     costs: Costs | None = None
@@ -154,17 +158,17 @@ def digest(data: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def prompts_of(path: Path | None, model: Any) -> tuple[str, ...]:
+def prompts_of(path: Path | None, model: Any, least: int = 1) -> tuple[str, ...]:
     """The prompts of a file, see `read_prompts`; without one, the built-in prompts of a model."""
     name = "mini" if model == "mini" else "general"
-    return read_prompts(path or Path(__file__).parent / "prompts" / f"{name}.txt")
+    return read_prompts(path or Path(__file__).parent / "prompts" / f"{name}.txt", least)
 
 
-def read_prompts(path: Path) -> tuple[str, ...]:
+def read_prompts(path: Path, least: int = 1) -> tuple[str, ...]:
     """The prompts of a text file, one per line; empty lines and lines from `#` on are skipped.
 
     Raises:
-        ValueError: if the file cannot be read or is no UTF-8 text, or holds fewer than two
+        ValueError: if the file cannot be read or is no UTF-8 text, or holds fewer than `least`
             different prompts.
     """
     try:
@@ -175,15 +179,35 @@ def read_prompts(path: Path) -> tuple[str, ...]:
         raise ValueError(f"prompts {str(path)!r} must be UTF-8 text: {error.reason}") from error
     lines = (line.strip() for line in text.splitlines())
     prompts = tuple(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
-    if len(prompts) < 2:
+    if len(prompts) < least:
+        many = f"{least} different prompts" if least > 1 else "1 prompt"
+        why = " (some to measure on, others to verify on)" if least > 1 else ""
         raise ValueError(
-            f"prompts {str(path)!r} must hold at least 2 different prompts, one per line (some to "
-            f"measure on, others to verify on), got {len(prompts)}"
+            f"prompts {str(path)!r} must hold at least {many}, one per line{why}, got "
+            f"{len(prompts)}"
         )
     return prompts
 
 
-def split(prompts: tuple[str, ...], calibration: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The first prompts to calibrate on, the others to verify on; one of each at least."""
-    calibration = max(1, min(calibration, len(prompts) - 1))
-    return prompts[:calibration], prompts[calibration:]
+def split(
+    prompts: tuple[str, ...], calibration: int | None = None, verification: int | None = None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The first prompts to calibrate on, the next to verify on; one of each at least.
+
+    Args:
+        prompts: at least two.
+        calibration: how many to calibrate on; None for 2, or all but one if they are fewer.
+        verification: how many to verify on; None for 3, or all others if they are fewer.
+
+    Raises:
+        ValueError: if there are fewer prompts than were asked for.
+    """
+    most = len(prompts) - (verification or 1)
+    if most < (calibration or 1):
+        raise ValueError(
+            f"{calibration or 'some'} calibration prompts and {verification or 'some'} "
+            f"verification prompts were asked for, but there are {len(prompts)} prompts; no prompt "
+            "is used for both. Ask for fewer, or give a file with more prompts to --prompts"
+        )
+    first = calibration or min(CALIBRATION, most)
+    return prompts[:first], prompts[first:][: verification or VERIFICATION]

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 from ajour.grid import TokenGrid
 from ajour.patterns import Skip
 from ajour.pipelines.steps import watch_steps
+from ajour.pipelines.usage import BadUsage
 from ajour.quoting import quoted
+from ajour.search.bands import Bands
 from ajour.search.running import answering
+from ajour.search.settings import BANDS
 from ajour.search.setup import uniform_plan
 from ajour.search.units import count, entries, number
 from ajour.search.work import rounded
@@ -18,6 +21,7 @@ from ajour.search.work import rounded
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ajour.search.settings import Settings
     from ajour.search.setup import Setup
 
 
@@ -58,6 +62,20 @@ class RunShape:
             raise ValueError(f"noise levels are from 0 to 1, got {quoted(levels)}")
         cuts = tuple(map(count, data["cuts"]))
         return cls(TokenGrid(**grid), levels, count(data["passes"]), cuts)
+
+
+def bands_of(settings: Settings, run: RunShape) -> Bands:
+    """The bands of a search's runs.
+
+    Raises:
+        BadUsage: if more bands were asked for than a run has steps.
+    """
+    if settings.bands is not None and settings.bands > run.steps:
+        raise BadUsage(
+            f"a run of {run.steps} steps has at most {run.steps} bands, got {settings.bands}; ask "
+            "for fewer bands, or for more steps"
+        )
+    return Bands(run.noise_levels, settings.bands or BANDS, run.cuts)
 
 
 def run_shape(setup: Setup, prompt: str, decode: bool = False) -> RunShape:

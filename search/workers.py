@@ -24,29 +24,44 @@ PATIENCE = timedelta(days=1)
 processes when one fails."""
 
 
+STAGES = {
+    "probe": "probing one step, for the grid and the steps of a run",
+    "prompt": "calibrating on a prompt",
+    "costs": "timing layers and passes",
+    "dense": "running a verification prompt densely",
+    "plan": "verifying a plan on a prompt",
+    "passes": "timing the passes of a plan",
+}
+"""What a unit of work does, by a word of its key."""
+
+
 class Workers:
     """The processes of a search: a single process, or the processes of a launcher.
 
     Results are joined in the order of the units, so a sum over them does not depend on which
-    process computed which unit. `rank` is the number of this process, from 0.
+    process computed which unit. `rank` is the number of this process, from 0. `say` is called with
+    a line before each unit of the first process.
     """
 
-    def __init__(self, rank: int = 0, count: int = 1) -> None:
+    def __init__(
+        self, rank: int = 0, count: int = 1, say: Callable[[str], None] | None = None
+    ) -> None:
         self.rank = rank
         self.count = count
+        self.say = say
 
     @classmethod
     @contextmanager
-    def connected(cls) -> Iterator[Workers]:
+    def connected(cls, say: Callable[[str], None] | None = None) -> Iterator[Workers]:
         """The processes of the launcher that set WORLD_SIZE, connected over gloo, or just one."""
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-            yield cls()
+            yield cls(say=say)
             return
         own = not dist.is_initialized()
         if own:
             dist.init_process_group("gloo", timeout=PATIENCE)
         try:
-            yield cls(dist.get_rank(), dist.get_world_size())
+            yield cls(dist.get_rank(), dist.get_world_size(), say)
         finally:
             if own:
                 dist.destroy_process_group()
@@ -124,7 +139,8 @@ class Workers:
         numbers = missing[self.rank :: self.count]
         label, hidden = key.split("/")[0], None if numbers and self.first else True
         with tqdm(total=len(numbers) * parts, desc=label, unit="run", disable=hidden) as bar:
-            for number in numbers:
+            for done, number in enumerate(numbers, 1):
+                self._announce(label, f", {done} of {len(numbers)}")
                 work.once(keys[number], partial(compute, number, bar.update))
         values: dict[str, Any] = {}
         for gathered in self._gather({key: work.done[key] for key in keys if key in work.done}):
@@ -133,9 +149,15 @@ class Workers:
 
     def first_only(self, work: Work, key: str, compute: Callable[[], Any]) -> Any:
         """The value of a unit that only the first process computes, such as a timing."""
+        if key not in work.done:
+            self._announce(key.split("/")[-1])
         value = work.once(key, compute) if self.first else None
         value = self._gather(value)[0]
         return work.once(key, lambda: value)
+
+    def _announce(self, stage: str, place: str = "") -> None:
+        if self.first and self.say is not None:
+            self.say(STAGES[stage] + place)
 
     def _gather(self, value: Any) -> list[Any]:
         """The value of every process, by rank."""

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import ajour
+
 ROOT = Path(__file__).parents[1]
 FOLDERS = {
     "accel": "ajour",
@@ -37,6 +39,44 @@ def test_the_package_list_is_the_tree():
         for path in (ROOT / folder).rglob("__init__.py")
     }
     assert set(listed) == found | set(DATA)
+
+
+def test_the_metadata_say_who_made_it_and_what_it_runs_on():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["authors"]
+    assert project["keywords"]
+    assert project["version"] == ajour.__version__
+    least = project["requires-python"].removeprefix(">=")
+    assert f"Programming Language :: Python :: {least}" in project["classifiers"]
+
+
+def test_the_source_distribution_has_docs_and_tests():
+    manifest = (ROOT / "MANIFEST.in").read_text().splitlines()
+    assert {"graft docs", "graft tests", "graft benchmarks", "graft tools"} <= set(manifest)
+    files = next(line.split()[1:] for line in manifest if line.startswith("include "))
+    assert all((ROOT / name).is_file() for name in files)
+
+
+def test_the_wheel_is_under_30_mb_even_if_nothing_is_compressed():
+    setup = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    data = {
+        file
+        for package, patterns in setup["package-data"].items()
+        for pattern in patterns
+        for file in _folder(package).glob(pattern)
+    }
+    code = {file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py")}
+    assert sum(file.stat().st_size for file in data | code if file.is_file()) < 30e6
+
+
+def _folder(package):
+    """The folder of a package in the tree."""
+    if package in DATA:
+        return ROOT / DATA[package]
+    folder = max((f for f, name in FOLDERS.items() if f"{package}.".startswith(f"{name}.")),
+                 key=lambda f: len(FOLDERS[f]))  # fmt: skip
+    rest = package.removeprefix(FOLDERS[folder]).strip(".")
+    return (ROOT / folder).joinpath(*rest.split(".") if rest else ())
 
 
 def _layer(module):
@@ -86,7 +126,7 @@ def test_files_stay_small(folder):
 
 def test_import_is_light():
     code = (
-        "import sys, torch; before = set(sys.modules); import ajour; "
+        "import sys, torch; before = set(sys.modules); import ajour; ajour.Plan, ajour.attention; "
         "assert not torch.cuda.is_initialized(); "
         "print({name.partition('.')[0] for name in set(sys.modules) - before})"
     )

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
         tuple[torch.Tensor, torch.Tensor],
     ]
 
-BACKENDS = ("hopper", "triton", "cpu", "reference")
-"""Every backend, in the order in which `backend=None` tries them."""
-
 KERNEL_BACKENDS = ("hopper", "triton")
 """Backends with Triton kernels: they launch on a GPU, or in Triton's interpreter."""
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ajour.pipelines.quality import MOST_DB
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -33,15 +35,22 @@ def frontier_figure(outcome: Outcome) -> str:
     """Speed-up against quality: the predicted frontier, verified plans, single patterns."""
     chosen, rejected, target = outcome.chosen, outcome.rejected, outcome.settings.target
     single = outcome.baselines
-    predicted, measured = (chosen.seconds, chosen.decibels), (chosen.speedup, chosen.psnr_db)
-    curve = np.array(fitted(outcome.frontier, predicted, measured))
+    known = (plan for plan in (chosen, *rejected, *single) if plan.psnr_db < MOST_DB)
+    anchor = next((plan for plan in known if np.isfinite(plan.decibels)), None)
+    curve = np.empty((0, 2))
+    if anchor is not None:  # a dense plan has no error that a prediction could be fitted to
+        predicted, measured = (anchor.seconds, anchor.decibels), (anchor.speedup, anchor.psnr_db)
+        curve = np.array(fitted(outcome.frontier, predicted, measured))
     qualities = [plan.psnr_db for plan in (chosen, *rejected, *single)]
+    if target.kind == "psnr":
+        qualities.append(target.value)
     low = min(qualities) - 3
     high = min(max(50.0, chosen.psnr_db + 5), max(qualities) + 5)
 
     def draw(axes: Any) -> None:
         shown = (curve[:, 1] < high + 5) & (curve[:, 1] > low - 5)
-        axes.plot(*curve[shown].T, color=BLUE, lw=1.6, label="predicted frontier")
+        if shown.any():
+            axes.plot(*curve[shown].T, color=BLUE, lw=1.6, label="predicted frontier")
         if target.kind == "psnr":
             axes.axhline(target.value, color=GRAY, lw=0.8, ls=":")
         if target.kind == "speedup":

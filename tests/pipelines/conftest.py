@@ -35,15 +35,17 @@ def make_transformer(seed=0, **config):
 @pytest.fixture(scope="session")
 def _parts():
     torch.manual_seed(0)
-    vae = AutoencoderKLWan(  # 8 x 8 pixels and 4 frames a latent, as Wan's, at a quarter of the work
-        base_dim=8,
-        z_dim=16,
-        dim_mult=[1, 1, 1],
-        num_res_blocks=1,
-        temperal_downsample=[True, True],
-        in_channels=12,
-        out_channels=12,
-        patch_size=2,
+    vae = (
+        AutoencoderKLWan(  # 8 x 8 pixels and 4 frames a latent, as Wan's, at a quarter of the work
+            base_dim=8,
+            z_dim=16,
+            dim_mult=[1, 1, 1],
+            num_res_blocks=1,
+            temperal_downsample=[True, True],
+            in_channels=12,
+            out_channels=12,
+            patch_size=2,
+        )
     )
     tokenizer = model.build_tokenizer(["a red circle moves left on a black background"])
     return vae.eval(), model.build_text_encoder().eval(), tokenizer

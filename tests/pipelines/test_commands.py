@@ -12,7 +12,7 @@ from diffusers import WanPipeline
 from PIL import Image
 
 from ajour import Plan
-from ajour.pipelines.commands import add_call_arguments, call_options
+from ajour.pipelines.options import add_call_arguments, call_options
 from ajour.search.cli import main
 from tests.pipelines.conftest import LATE
 
@@ -40,7 +40,8 @@ def test_generate_writes_videos_and_report(folder, capsys):
     report = json.loads((out / "report.json").read_text())
     wanted = {
         "prompt", "seed", "steps", "grid", "density", "dense_seconds", "sparse_seconds", "speedup",
-        "psnr_db", "ssim", "perceptual", "banding", "backend", "versions",
+        "psnr_db", "ssim", "perceptual", "banding", "backend", "versions", "command", "made_by",
+        "model", "plan", "call", "dtype", "fps", "frames", "height", "width", "files",
     }  # fmt: skip
     assert wanted <= set(report)
     assert (report["prompt"], report["seed"], report["steps"]) == ("a blue star", 3, 3)
@@ -48,12 +49,19 @@ def test_generate_writes_videos_and_report(folder, capsys):
     assert report["speedup"] == pytest.approx(report["dense_seconds"] / report["sparse_seconds"])
     assert 0 < report["sparse_steps"] < 3
     printed = capsys.readouterr().out
-    assert all(key in printed for key in wanted)
+    assert "measured on one pair of runs" in " ".join(printed.replace("│", " ").split())
+    assert (report["frames"], report["height"], report["width"]) == (9, 96, 112)
+    assert report["call"]["guidance_scale"] == 5.0  # the pipeline's own
+    assert report["call"]["max_sequence_length"] == 512
+    assert report["command"].startswith("ajour generate --model ")
+    assert "--seed 3" in report["command"]
+    assert report["plan"] == str(folder / "plan.json")
+    assert len(report["dense_seconds_each"]) == 1
     assert set(report["measures"]) == {"psnr_db", "ssim", "perceptual", "banding"}
     assert report["measures"]["banding"]["unit"] == "levels of 255"
     assert f"{report['banding']:.2f} levels" in printed
-    for key, measure in report["measures"].items():
-        assert f"{key}: {measure['meaning']}" in printed.splitlines()
+    for measure in report["measures"].values():
+        assert f"{measure['title']}: {measure['meaning']}" in printed.splitlines()
     dense, pair = imageio.imread(out / "dense.mp4"), imageio.imread(out / "compare.mp4")
     assert dense.shape == (9, 96, 112, 3)
     assert pair.shape == (9, 96 + 28, 2 * 112 + 8, 3)
@@ -194,8 +202,13 @@ def test_inspect_draws_a_plan(folder, capsys):
     picture = folder / "drawn" / "plan.png"
     words = ["inspect", str(folder / "plan.json"), "--grid", "3x9x10", "--out", str(picture)]
     assert main(words) == 0
-    assert capsys.readouterr().out.strip() == str(picture)
-    assert imageio.imread(picture).std() > 10
+    printed = capsys.readouterr().out
+    assert printed.endswith(f"drawn on grid 3x9x10: {picture}\n")
+    assert str(LATE) in printed
+    pixels = imageio.imread(picture)
+    assert pixels.std() > 10
+    assert pixels.shape[0] <= 900  # of a screen
+    assert pixels.shape[1] <= 1440
 
 
 def test_doctor_names_every_backend(capsys):

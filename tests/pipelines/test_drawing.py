@@ -6,11 +6,13 @@ import zipfile
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from ajour import Captured, Full, Phase, Pyramid, Schedule, Skip, TokenGrid, Window
+from ajour import Captured, Full, Phase, Plan, Pyramid, Schedule, Skip, TokenGrid, Window
 from ajour.lowering import level_map
 from ajour.orders import order
 from ajour.patterns import KINDS
+from ajour.pipelines.draw import draw_pattern, draw_plan, is_drawn
 from ajour.pipelines.drawing import (
     DENSE_COLOUR,
     KIND_COLOURS,
@@ -154,3 +156,24 @@ def test_many_reused_steps_are_told_in_one_phrase():
     assert in_words(spans(many)) == (
         "dense from 1; a from 0.8; b from 0.2; reused steps in 2 places from 0.6 to 0.2"
     )
+
+
+def test_a_plan_of_many_patterns_is_drawn_on_one_screen(tmp_path):
+    patterns = [Window(1 + i % 5, 1 + i % 7, 1 + i) for i in range(40)]
+    path = tmp_path / "plan.png"
+    names = {f"window-{i}": pattern for i, pattern in enumerate(patterns)}
+    rows = tuple(tuple(f"window-{(4 * layer + i) % 40}" for i in range(4)) for layer in range(10))
+    model = {"transformer": "Many", "layers": 10, "heads": 4, "head_dim": 64}
+    phases = tuple(Phase(1 - i / 10, f"a{i}") for i in range(8))
+    plan = Plan(model, names, {f"a{i}": rows for i in range(8)}, Schedule(phases))
+    draw_plan(plan, TokenGrid(3, 8, 8), path)
+    with Image.open(path) as picture:
+        assert picture.size == (1400, 840)
+    assert is_drawn(path)
+
+
+def test_a_pattern_alone_is_drawn_larger_and_a_captured_one_only_in_words(tmp_path):
+    for name, pattern in (("w", Window(1, 2, 2)), ("c", Captured((0.2, 0.2, 0.2, 1.0)))):
+        draw_pattern(name, pattern, GRID, tmp_path / f"{name}.png")
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            assert picture.size == (1400, 840)

@@ -315,7 +315,7 @@ def test_summary_tells_density_patterns_and_backend(pipe):
     assert state.density("dense") == 1
     assert (state.grid, state.backend) == ("3x8x7", "cpu")
     text = str(state)
-    assert all(word in text for word in ("1 diagonal, 1 stripe", "3x8x7", "noise level <= 0.9"))
+    assert all(word in text for word in ("1 diagonal, 1 stripe", "3x8x7", "sparse from 0.9"))
 
 
 def test_supported_pipelines_exist():

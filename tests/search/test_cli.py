@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,9 @@ SIZES = [
     "--frames", "9", "--height", "128", "--width", "112", "--steps", "4", "--guidance", "1",
     "--text-length", "32", "--device", "cpu",
 ]  # fmt: skip
+
+HALF = ("--target-mean-density", "0.5")
+ONE = ("--verification-prompts", "1")
 
 
 @pytest.fixture
@@ -46,12 +50,14 @@ def test_a_search_writes_plan_report_figures_and_costs(folder, capsys):
     assert json.loads((folder / "plan.figures.json").read_text())["met"] is True
     assert json.loads((folder / "plan.costs.json").read_text()) == given_costs()
     out = capsys.readouterr().out
-    assert "speedup 1.2, met by prediction (1." in out
+    assert "1.2x, met by prediction (1." in out
     assert "met by prediction" in (folder / "plan.html").read_text()
     assert plan.provenance["target_met_by"] == "prediction"
     assert f"ajour.enable(pipe, '{folder / 'plan.json'}')" in out
-    # Again without --resume: the work is not thrown away by accident.
-    assert search(folder, "--target-speedup", "1.2") == 1
+    # Again without --resume: neither files nor work are thrown away by accident.
+    assert search(folder, "--target-speedup", "1.2") == 2
+    assert "would be replaced; give another --out" in capsys.readouterr().err
+    assert search(folder, "--target-speedup", "1.2", "--force") == 1
     assert "holds the work of an earlier search" in capsys.readouterr().err
     assert search(folder, "--target-speedup", "1.2", "--resume", "--json") == 0
     assert json.loads(capsys.readouterr().out)["target_met"] is True
@@ -111,14 +117,14 @@ def test_ctrl_c_keeps_the_work_and_says_how_to_resume(folder, monkeypatch, capsy
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Work, "put", interrupt)
-    assert search(folder, "--density", "0.7") == 130
+    assert search(folder, "--target-mean-density", "0.7") == 130
     assert "--resume" in capsys.readouterr().err
     monkeypatch.setattr(Work, "put", put)
-    assert search(folder, "--density", "0.7", "--resume") == 0
+    assert search(folder, "--target-mean-density", "0.7", "--resume") == 0
 
 
 def test_bench_repeats_the_verification(folder, capsys):
-    assert search(folder, "--density", "0.7") == 0
+    assert search(folder, "--target-mean-density", "0.7") == 0
     capsys.readouterr()
     words = ["bench", str(folder / "plan.json"), "--seed", "0", "--device", "cpu"]
     words += ["--model", str(folder / "model")]
@@ -126,6 +132,7 @@ def test_bench_repeats_the_verification(folder, capsys):
     assert main([*words, "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
     assert figures == json.loads((folder / "bench.json").read_text())
+    assert figures["made_by"] == "ajour bench"
     assert len(figures["psnr_db_each"]) == 2
     assert {"perceptual", "banding", "flicker"} <= set(figures["measures"]) <= set(figures)
     verified = json.loads((folder / "plan.json").read_text())["provenance"]["verified"]
@@ -138,10 +145,10 @@ def test_bench_repeats_the_verification(folder, capsys):
     [
         ["search"],
         ["search", "mini"],
-        ["search", "mini", "--density", "0.5", "--target-psnr", "30"],
-        ["search", "mini", "--density", "dense"],
-        ["search", "mini", "--density", "0.5", "--steps", "0"],
-        ["search", "mini", "--density", "0.5", "--backend", "cuda"],
+        ["search", "mini", *HALF, "--target-psnr", "30"],
+        ["search", "mini", "--target-mean-density", "dense"],
+        ["search", "mini", *HALF, "--steps", "0"],
+        ["search", "mini", *HALF, "--backend", "cuda"],
         ["bench"],
     ],
     ids=" ".join,
@@ -156,19 +163,28 @@ def test_bad_usage_exits_with_2(words, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--density", "1.5"], "target density is over 0 up to 1, got 1.5"),
-        (["--density", "0"], "target density is over 0 up to 1, got 0"),
+        (["--target-mean-density", "1.5"], "target density is over 0 up to 1, got 1.5"),
+        (["--target-mean-density", "0"], "target density is over 0 up to 1, got 0"),
         (["--target-psnr", "-3"], "target psnr is over 5 up to 100, got -3"),
         (["--target-speedup", "0.5"], "target speedup is over 1 up to 100, got 0.5"),
-        (["--density", "0.5", "--max-banding", "9"], "bound of banding is over 0 up to 7, got 9"),
-        (["--density", "0.5", "--max-flicker", "1"], "bound of flicker is over 1 up to 99, got 1"),
-        (["--density", "0.5", "--prompts", "{}/none.txt"], "cannot read prompts"),
-        (["--density", "0.5", "--prompts", "{}"], "cannot read prompts"),
-        (["--density", "0.5", "--prompts", "{}/one.txt"], "at least 2 different prompts"),
-        (["--density", "0.5", "--prompts", "{}/latin.txt"], "must be UTF-8 text"),
-        (["--density", "0.5", "--costs", "{}/none.json"], "cannot read costs"),
-        (["--density", "0.5", "--costs", "{}/one.txt"], "is not JSON"),
-        (["--density", "0.5", "--costs", "{}/empty.json"], "not a table of costs"),
+        (
+            [*HALF, "--max-banding", "9"],
+            "bound of banding is over 0 up to 7, got 9",
+        ),
+        (
+            [*HALF, "--max-flicker", "1"],
+            "bound of flicker is over 1 up to 99, got 1",
+        ),
+        ([*HALF, "--prompts", "{}/none.txt"], "cannot read prompts"),
+        ([*HALF, "--prompts", "{}"], "cannot read prompts"),
+        (
+            [*HALF, "--prompts", "{}/one.txt"],
+            "at least 2 different prompts",
+        ),
+        ([*HALF, "--prompts", "{}/latin.txt"], "must be UTF-8 text"),
+        ([*HALF, "--costs", "{}/none.json"], "cannot read costs"),
+        ([*HALF, "--costs", "{}/one.txt"], "is not JSON"),
+        ([*HALF, "--costs", "{}/empty.json"], "not a table of costs"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -177,7 +193,8 @@ def test_bad_values_are_said_before_any_work(tmp_path, capsys, words, said):
     (tmp_path / "latin.txt").write_bytes("caf\xe9\n".encode("latin-1"))
     (tmp_path / "empty.json").write_text("{}")
     words = [word.format(tmp_path) for word in words]
-    assert main(["search", "nowhere", "--out", str(tmp_path / "plan.json"), *words]) == 1
+    code = 2 if re.search("target|bound", said) else 1
+    assert main(["search", "nowhere", "--out", str(tmp_path / "plan.json"), *words]) == code
     err = capsys.readouterr().err
     assert err.startswith("ajour search: ")
     assert said in err
@@ -187,7 +204,7 @@ def test_bad_values_are_said_before_any_work(tmp_path, capsys, words, said):
 @pytest.mark.parametrize(
     ("out", "said"),
     [
-        ("", "is a folder; name a file, such as"),
+        ("", "is a folder; name a file"),
         ("plan.html", "names a JSON file; give"),
         ("one.txt/plan.json", "is no folder"),
     ],
@@ -197,10 +214,10 @@ def test_a_useless_out_is_said_before_any_work(tmp_path, capsys, out, said, comm
     (tmp_path / "one.txt").write_text("")
     LATE.save(tmp_path / "late.json")
     words = {
-        "search": ["search", "nowhere", "--density", "0.5"],
+        "search": ["search", "nowhere", *HALF],
         "bench": ["bench", str(tmp_path / "late.json"), "--model", "nowhere"],
     }[command]
-    assert main([*words, "--out", str(tmp_path / out)]) == 1
+    assert main([*words, "--out", str(tmp_path / out)]) == 2
     assert said in capsys.readouterr().err
 
 
@@ -211,7 +228,7 @@ def test_names_beside_a_plan_keep_its_dots():
 
 
 def test_costs_of_another_grid_are_refused_before_any_measurement(folder, capsys):
-    assert search(folder, "--density", "0.5", "--height", "144") == 1
+    assert search(folder, *HALF, "--height", "144") == 1
     err = capsys.readouterr().err
     assert "grid: 3x8x7 there, 3x9x7 here" in err
     assert "leave out --costs" in err
@@ -239,14 +256,21 @@ def test_costs_of_other_conditions_are_refused(folder, capsys, change, said):
     else:
         costs["conditions"] |= change
     (folder / "costs.json").write_text(json.dumps(costs))
-    assert search(folder, "--density", "0.5") == 1
+    assert search(folder, *HALF) == 1
     assert said in capsys.readouterr().err
 
 
 def test_costs_of_absurd_size_are_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("ajour.search.timing.costs.MAX_BYTES", 2**20)
     (tmp_path / "costs.json").write_bytes(b" " * (2**20 + 1))
-    words = ["search", "mini", "--density", "0.5", "--costs", str(tmp_path / "costs.json")]
+    words = [
+        "search",
+        "mini",
+        "--target-mean-density",
+        "0.5",
+        "--costs",
+        str(tmp_path / "costs.json"),
+    ]
     assert main([*words, "--out", str(tmp_path / "plan.json")]) == 1
     assert "is larger than 1 MiB" in capsys.readouterr().err
 
@@ -279,7 +303,14 @@ def test_a_pipeline_that_needs_an_image_gets_one(from_image, capsys):
     assert call["negative_prompt"] == "a ring"
     assert call["image"].startswith("<Image 128x112x3 ")
     capsys.readouterr()
-    again = ["bench", str(from_image / "plan.json"), "--device", "cpu", "--verify", "1"]
+    again = [
+        "bench",
+        str(from_image / "plan.json"),
+        "--device",
+        "cpu",
+        "--verification-prompts",
+        "1",
+    ]
     again += ["--prompts", str(from_image / "prompts.txt"), "--out", str(from_image / "b.json")]
     again += ["--model", str(from_image / "model")]
     assert main(again) == 1
@@ -289,16 +320,16 @@ def test_a_pipeline_that_needs_an_image_gets_one(from_image, capsys):
 
 
 def test_an_image_that_is_none_and_one_that_is_not_taken_are_said(folder, capsys):
-    words = ["--density", "0.5", "--image", str(folder / "prompts.txt")]
+    words = [*HALF, "--image", str(folder / "prompts.txt")]
     assert search(folder, *words) == 1
     assert "cannot read image" in capsys.readouterr().err
     Image.new("RGB", (8, 8)).save(folder / "image.png")
-    assert search(folder, "--density", "0.5", "--image", str(folder / "image.png")) == 1
+    assert search(folder, *HALF, "--image", str(folder / "image.png")) == 1
     assert "WanPipeline takes no image" in capsys.readouterr().err
 
 
 def test_a_dtype_is_loaded(folder, capsys):
-    assert search(folder, "--density", "0.5", "--dtype", "bfloat16") == 1
+    assert search(folder, *HALF, "--dtype", "bfloat16") == 1
     assert "dtype: float32 there, bfloat16 here" in capsys.readouterr().err
 
 
@@ -308,7 +339,7 @@ def test_a_lora_is_loaded_and_said(folder, capsys, monkeypatch):
     assert search(folder, "--target-speedup", "1.2", "--lora", "some/lora") == 0
     assert Plan.load(folder / "plan.json").provenance["lora"] == "some/lora"
     assert "--lora some/lora" in (folder / "plan.html").read_text()
-    words = ["bench", str(folder / "plan.json"), "--device", "cpu", "--verify", "1"]
+    words = ["bench", str(folder / "plan.json"), "--device", "cpu", *ONE]
     words += ["--prompts", str(folder / "prompts.txt"), "--out", str(folder / "bench.json")]
     words += ["--model", str(folder / "model")]
     assert main(words) == 1
@@ -320,9 +351,9 @@ def test_a_lora_is_loaded_and_said(folder, capsys, monkeypatch):
 def test_bench_and_inspect_take_a_plan_of_two_transformers(make_pipe, folder, capsys):
     pipe = two_transformers(make_pipe)
     pipe.save_pretrained(folder / "model")
-    assert search(folder, "--density", "0.7", "--steps", "6") == 0
+    assert search(folder, "--target-mean-density", "0.7", "--steps", "6") == 0
     capsys.readouterr()
-    words = ["bench", str(folder / "plan.json"), "--device", "cpu", "--verify", "1"]
+    words = ["bench", str(folder / "plan.json"), "--device", "cpu", *ONE]
     words += ["--prompts", str(folder / "prompts.txt"), "--out", str(folder / "bench.json")]
     words += ["--model", str(folder / "model")]
     assert main([*words, "--json"]) == 0
@@ -336,7 +367,7 @@ def test_a_missing_model_is_said(tmp_path, capsys):
     words = [
         "search",
         str(tmp_path / "none"),
-        "--density",
+        "--target-mean-density",
         "0.5",
         "--out",
         str(tmp_path / "p.json"),

@@ -101,10 +101,11 @@ def test_a_grid_too_large_to_draw_is_said(tmp_path, capsys):
 
 
 def test_a_file_that_cannot_be_drawn_to_is_named(tmp_path, capsys):
-    assert main(["inspect", "--grid", "3x8x8", "--out", str(tmp_path)]) == 1
+    (tmp_path / "folder.png").mkdir()
+    assert main(["inspect", "--grid", "3x8x8", "--out", str(tmp_path / "folder.png")]) == 2
     assert str(tmp_path) in said(capsys)
     (tmp_path / "file").write_text("")
-    assert main(["inspect", "--grid", "3x8x8", "--out", str(tmp_path / "file" / "a.png")]) == 1
+    assert main(["inspect", "--grid", "3x8x8", "--out", str(tmp_path / "file" / "a.png")]) == 2
     assert str(tmp_path / "file") in said(capsys)
 
 
@@ -119,9 +120,9 @@ NUMBERS = [
     ["generate", "--density", "nan"],
     ["generate", "--seed", "9" * 30],
     ["generate", "--seed", "-1"],
-    ["search", "mini", "--density", "nan"],
+    ["search", "mini", "--target-mean-density", "nan"],
     ["search", "mini", "--target-psnr", "inf"],
-    ["search", "mini", "--density", "0.5", "--bands", "9999999"],
+    ["search", "mini", "--target-mean-density", "0.5", "--bands", "9999999"],
     ["bench", "plan.json", "--seed", "x"],
     ["demo", "--port", "99999999"],
     ["demo", "--port", "0"],
@@ -143,33 +144,33 @@ NO_NAME = "no file can have this name"
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("words", "code", "message"),
     [
-        (["inspect", "./none.json"], MISSING),
-        (["inspect", "out/plan.json"], MISSING),
-        (["inspect", "none\0.json"], NO_NAME),
-        (["inspect", "\ud800.json"], ""),
-        (["inspect", "x" * 5000], "File name too long"),
-        (["bench", "none\0.json"], NO_NAME),
-        (["bench", "."], "it is a folder; name the plan file in it"),
-        (["generate", "--plan", "../none/plan.json"], MISSING),
-        (["search", "none\0", "--density", "0.5", "--out", "{}/plan.json"], ""),
-        (["search", "mini", "--density", "0.5", "--out", "{}/p\0.json"], ""),
-        (["search", "mini", "--density", "0.5", "--out", "{}/" + "x" * 400], ""),
-        (["search", "mini", "--density", "0.5", "--prompts", "a\0b"], ""),
-        (["search", "mini", "--density", "0.5", "--costs", "a\0b"], ""),
-        (["generate", "--model", "x" * 300], ""),
-        (["generate", "--model", "./none"], ""),
-        (["generate", "--device", "nowhere"], ""),
-        (["demo", "--plan", "./none.json"], MISSING),
-        (["demo", "--host", "no.such.host.invalid", "--plan", "./none.json"], MISSING),
+        (["inspect", "./none.json"], 1, MISSING),
+        (["inspect", "out/plan.json"], 1, MISSING),
+        (["inspect", "none\0.json"], 1, NO_NAME),
+        (["inspect", "\ud800.json"], 1, ""),
+        (["inspect", "x" * 5000], 1, "File name too long"),
+        (["bench", "none\0.json"], 1, NO_NAME),
+        (["bench", "."], 1, "it is a folder; name the plan file in it"),
+        (["generate", "--plan", "../none/plan.json"], 1, MISSING),
+        (["search", "none\0", "--target-mean-density", "0.5", "--out", "{}/plan.json"], 1, ""),
+        (["search", "mini", "--target-mean-density", "0.5", "--out", "{}/p\0.json"], 2, ""),
+        (["search", "mini", "--target-mean-density", "0.5", "--out", "{}/" + "x" * 400], 2, ""),
+        (["search", "mini", "--target-mean-density", "0.5", "--prompts", "a\0b"], 1, ""),
+        (["search", "mini", "--target-mean-density", "0.5", "--costs", "a\0b"], 1, ""),
+        (["generate", "--model", "x" * 300], 1, ""),
+        (["generate", "--model", "./none"], 1, ""),
+        (["generate", "--device", "nowhere"], 2, ""),
+        (["demo", "--plan", "./none.json"], 1, MISSING),
+        (["demo", "--host", "no.such.host.invalid"], 1, "cannot listen on no.such.host.invalid"),
     ],
     ids=lambda value: ascii(" ".join(value))[:50] if isinstance(value, list) else "",
 )
-def test_odd_names_are_one_sentence(words, message, tmp_path, monkeypatch, capsys):
+def test_odd_names_are_one_sentence(words, code, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     out = ["--out", str(tmp_path / "out")] if words[0] == "generate" else []
-    assert main([word.format(tmp_path) for word in words] + out) == 1
+    assert main([word.format(tmp_path) for word in words] + out) == code
     err = said(capsys)
     err.encode()
     assert message in err

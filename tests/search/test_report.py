@@ -6,6 +6,7 @@ import pytest
 
 from ajour.pipelines.measures import MEASURES
 from ajour.search.bounds import Bounds
+from ajour.search.report.figures import frontier_figure
 from ajour.search.report.page import write_report
 
 
@@ -46,6 +47,18 @@ def test_it_shows_and_explains_all_measures(plain, page):
         assert f"<td>{measure.show(getattr(quality, key))}</td>" in page
         assert f'title="{measure.meaning}">{measure.title}</th>' in page
         assert f"<dd>{measure.meaning}" in page
+
+
+def test_a_dense_plan_is_drawn_with_a_frontier_where_another_plan_places_it(plain):
+    """A dense plan has no error, so the frontier is placed by another plan that was verified."""
+    outcome, _ = plain
+    quality = replace(outcome.chosen.quality, psnr_db=99.0, psnr_db_each=(99.0,))
+    dense = replace(outcome.chosen, key="dense", quality=quality, decibels=120.0)
+    drawn = frontier_figure(replace(outcome, chosen=dense, verified=(outcome.chosen, dense)))
+    assert "predicted frontier" in drawn
+    assert "nan" not in drawn
+    alone = frontier_figure(replace(outcome, chosen=dense, verified=(dense,), baselines=()))
+    assert "predicted frontier" not in alone
 
 
 def test_it_says_which_bounds_are_held(plain, tmp_path):

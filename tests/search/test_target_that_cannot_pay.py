@@ -20,7 +20,7 @@ def slow_sparse():
 def test_dense_is_the_answer_in_words_and_no_plan_is_written(folder, capsys):
     (folder / "costs.json").write_text(json.dumps(slow_sparse()))
     (folder / "plan.json").write_text("of an earlier search")
-    words = ["--target-psnr", "50", "--no-reuse"]
+    words = ["--target-psnr", "50", "--no-reuse", "--force"]
     assert search(folder, *words) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "dense attention is the answer" in out

@@ -1,4 +1,6 @@
-"""Which device a process works on. What processes share is in test_engine."""
+"""Which device a process works on, and what it announces. What is shared is in test_engine."""
+
+from contextlib import closing
 
 import pytest
 import torch
@@ -37,3 +39,20 @@ def test_without_a_gpu_none_is_touched(current, monkeypatch, asked):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert Workers(1, 2).place(asked) == asked
     assert current == []
+
+
+def test_each_unit_is_announced_before_it_runs_and_finished_units_are_not(tmp_path):
+    said = []
+    workers = Workers(say=said.append)
+    with closing(workers.open(tmp_path / "work", {}, False)) as work:
+        work.put("prompt/1", 1)
+        workers.share(work, "prompt", 3, lambda number, tick: said.append(number) or number)
+        workers.first_only(work, "costs", lambda: 7)
+        workers.first_only(work, "costs", lambda: 8)
+        workers.first_only(work, "plan/0/passes", lambda: 9)
+    assert said == [
+        "calibrating on a prompt, 1 of 2", 0,
+        "calibrating on a prompt, 2 of 2", 2,
+        "timing layers and passes",
+        "timing the passes of a plan",
+    ]  # fmt: skip
