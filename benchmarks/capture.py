@@ -18,7 +18,8 @@ from tqdm import tqdm
 from ajour import Captured, TokenGrid, attention, lower
 from ajour.capture import CapturedRows, PackedLevels, capture, expand
 from ajour.lists import tile_shares
-from ajour.pipelines.auto import Auto, AutoPlanner
+from ajour.pipelines.auto import Auto
+from ajour.pipelines.choosing import AutoPlanner
 from benchmarks.record import save
 
 if TYPE_CHECKING:

@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ajour.pipelines.machine import device_name
+
+if TYPE_CHECKING:
+    import torch
+
+    from ajour.grid import TokenGrid
+    from ajour.plan import Plan
 
 logger = logging.getLogger("ajour")
 
@@ -15,7 +25,7 @@ class Reports:
 
     Attributes:
         fallbacks: why attention ran dense although the plan says otherwise.
-        notes: what differs from what a plan was verified on.
+        notes: what else to know, such as what differs from what a plan was verified on.
     """
 
     def __init__(self, strict: bool) -> None:
@@ -40,3 +50,14 @@ class Reports:
         if text not in self.notes:
             self.notes.append(text)
             logger.warning(text)
+
+    def note_unverified(self, plan: Plan | None, grid: TokenGrid, device: torch.device) -> None:
+        """Say once what a searched plan was verified on that is different here."""
+        made = {} if plan is None else plan.provenance
+        if "verified" not in made:
+            return
+        shape = str(replace(grid, before=0, after=0))
+        for key, value in (("grid", shape), ("device", device_name(device))):
+            there = str(made.get(key)).split(" + ")[0]  # a grid may have any exact tokens
+            if key in made and there != value:
+                self.note(f"the plan was verified on {key} {there}, not on {value}")

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from ajour.capture import expand
 from ajour.patterns import Full
-from ajour.pipelines.auto import Auto, AutoPlanner, model_of
+from ajour.pipelines.auto import Auto, dense_plan, model_of, small_grid
+from ajour.pipelines.choosing import AutoPlanner
 from ajour.pipelines.devices import check_devices, execution_device
 from ajour.pipelines.hooks import Hook
 from ajour.pipelines.layers import Layers
 from ajour.pipelines.locate import StepLocator, UnknownStep
-from ajour.pipelines.machine import device_name
 from ajour.pipelines.measuring import CapturedMaps
 from ajour.pipelines.reports import Reports
 from ajour.pipelines.reuse import Reuse, cache_of
@@ -152,8 +151,8 @@ class TransformerRuntime:
             assert self.plan is not None
             return self.plan.schedule
         levels = run.noise_levels if run is not None else (1.0,)
-        state = self._state
-        return self.auto.schedule(levels, (state.in_a_row or 0) if state is not None else 0)
+        in_a_row = self._state.in_a_row if self._state is not None else None
+        return self.auto.on(self.grid).schedule(levels, in_a_row or 0)
 
     @contextmanager
     def run_as(self, assignment: str, measure: bool = False) -> Iterator[None]:
@@ -259,7 +258,11 @@ class TransformerRuntime:
             obstacle = str(reason)
         if run is None or index is None:
             return
-        fixed = None if self.auto is not None else self.plan
+        fixed = self.plan if self.auto is None else None
+        if self.auto is not None and isinstance(run, Run):
+            fixed = dense_plan(self.auto, self.transformer, self.grid, run.noise_levels)
+            if self.grid is not None and (small := small_grid(self.grid)) is not None:
+                self.reports.note(small)
         self._state = state = self._states.of(run, self.grid, index, fixed)
         self.plan = state.plan or self.plan
         if self._reuse is not None and self._forced is None:
@@ -284,7 +287,7 @@ class TransformerRuntime:
                 self._measure(index, state, run, grids)
             elif step.assignment != DENSE:
                 self.assignment = step.assignment
-                self._note_unverified(grids[0])
+                self.reports.note_unverified(self.plan, grids[0], self.device)
                 self.layers.give_sparse(self._prepared(state, step.assignment, grids))
             elif self.trim and set(grids) != {whole}:
                 self.layers.give_dense(self._prepared(state, DENSE, grids))
@@ -319,7 +322,8 @@ class TransformerRuntime:
             in_a_row = self.auto.in_a_row(state.outputs.missed())
         else:
             self.reports.note(f"a cache of diffusers is on ({cache}), so no step is reused")
-        state.decide_reuse(in_a_row, self.auto.schedule(run.noise_levels, in_a_row))
+        here = self.auto.on(self.grid)
+        state.decide_reuse(in_a_row, here.schedule(run.noise_levels, in_a_row))
         self.plan = state.plan or self.plan
 
     def _can_reuse(self) -> bool:
@@ -386,15 +390,3 @@ class TransformerRuntime:
     def _rows(self, assignment: str, layer: int) -> tuple[CapturedRows, ...] | None:
         """A layer's captured rows in the last pass; None if some are missing."""
         return (self._state or RunState(0, self.plan)).rows(assignment, layer)
-
-    def _note_unverified(self, grid: TokenGrid) -> None:
-        """Say once what a searched plan was verified on that is different here."""
-        assert self.device is not None
-        made = {} if self.plan is None else self.plan.provenance
-        if "verified" not in made:
-            return
-        shape = str(replace(grid, before=0, after=0))
-        for key, value in (("grid", shape), ("device", device_name(self.device))):
-            there = str(made.get(key)).split(" + ")[0]  # a grid may have any exact tokens
-            if key in made and there != value:
-                self.reports.note(f"the plan was verified on {key} {there}, not on {value}")

@@ -21,6 +21,12 @@ def _seed():
     np.random.seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _tiny_grids_are_chosen_for(monkeypatch):
+    """Automatic plans choose patterns on the tiny grids of tests too."""
+    monkeypatch.setattr("ajour.pipelines.auto.LEAST_BLOCKS", 0)
+
+
 def random_table(
     grid: TokenGrid, heads: int, seed: int, levels: int = 4, rows: int = 3
 ) -> BlockTable:

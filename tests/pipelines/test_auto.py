@@ -9,7 +9,8 @@ from diffusers import FirstBlockCacheConfig
 
 import ajour
 from ajour import Captured, Full, Plan, TokenGrid
-from ajour.pipelines.auto import SPEEDS, Auto, AutoPlanner, choose
+from ajour.pipelines.auto import SPEEDS, Auto
+from ajour.pipelines.choosing import AutoPlanner, choose
 from ajour.pipelines.session import session_of
 from tests.pipelines.conftest import HEADS, SPARSE, latents, make_plan, make_transformer, run
 
@@ -41,7 +42,7 @@ def test_the_density_is_the_one_asked_for(pipe, density):
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 20, 50])
-@pytest.mark.parametrize("density", [0.05, 0.2, 0.6, 1.0])
+@pytest.mark.parametrize("density", [0.05, 0.2, 0.6])
 def test_later_steps_get_less_and_the_mean_is_what_was_asked(steps, density):
     levels = [3 * s / (1 + 2 * s) for s in (1 - i / steps for i in range(steps))]
     auto = Auto(density)
@@ -289,6 +290,35 @@ def test_automatic_plans_reuse_steps_and_are_saved_with_them(pipe, tmp_path):
         with ajour.sparse(pipe, **options, reuse=False):
             run(pipe, steps=8, size=SIZE)
             assert "reuse" not in session_of(pipe).steps
+
+
+def assert_dense_steps_alone(pipe, auto, tmp_path):
+    """Steps are dense as in stock or reused, also by the saved plan."""
+    dense = run(pipe, steps=8, size=SIZE)
+    with ajour.sparse(pipe, auto, reuse=False, strict=True):
+        assert torch.equal(run(pipe, steps=8, size=SIZE), dense)
+        assert set(session_of(pipe).steps) == {"dense"}
+    with ajour.sparse(pipe, auto, strict=True):
+        chosen = run(pipe, steps=8, size=SIZE)
+        assert set(session_of(pipe).steps) == {"dense", "reuse"}
+        assert session_of(pipe).steps[-1] == "dense"
+        notes = ajour.summary(pipe).notes
+        ajour.current_plan(pipe).save(tmp_path / "plan.json")
+    with ajour.sparse(pipe, str(tmp_path / "plan.json"), strict=True):
+        assert torch.equal(run(pipe, steps=8, size=SIZE), chosen)
+    return notes
+
+
+def test_a_small_grid_stays_dense_and_the_reason_is_said(pipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("ajour.pipelines.auto.LEAST_BLOCKS", 16)
+    notes = assert_dense_steps_alone(pipe, Auto(0.3, reuse=1.0), tmp_path)
+    assert notes == (
+        "grid 9x12x11 has 10 blocks of 128 tokens: automatic plans run fewer than 16 blocks dense",
+    )
+
+
+def test_a_density_of_one_reuses_dense_steps(pipe, tmp_path):
+    assert assert_dense_steps_alone(pipe, Auto(1.0, reuse=1.0), tmp_path) == ()
 
 
 def test_nothing_is_reused_where_outputs_change_at_random(pipe):
