@@ -116,11 +116,23 @@ class Result:
         return cls(folder, report, Plan.load(folder / "plan.json"), maps, errors)
 
     def frames(self, indices: Sequence[int]) -> NDArray[np.uint8]:
-        """Frames of the sparse video, (n,H,W,3)."""
-        import imageio.v3 as imageio
+        """Frames of the sparse video, (n,H,W,3).
 
-        video = np.asarray(imageio.imread(self.folder / "sparse.mp4"))
-        return video[list(indices)]
+        Raises:
+            ValueError: if the video has fewer frames.
+        """
+        import cv2
+
+        video = cv2.VideoCapture(str(self.folder / "sparse.mp4"))
+        frames = []
+        for index in range(max(indices) + 1):
+            read, frame = video.read()
+            if not read:
+                raise ValueError(f"the video of the run has {index} frames, not {max(indices) + 1}")
+            if index in indices:
+                frames.append(frame[..., ::-1])
+        video.release()
+        return np.stack(frames)
 
 
 def save(

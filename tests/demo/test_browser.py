@@ -379,7 +379,9 @@ def test_every_tab_fits_the_width(open_page, width, scheme):
     finished(page)
     if width == 390:  # the result comes before the long part of the form
         down = "e => e.getBoundingClientRect().top + scrollY"
-        result = page.locator("#cards .aj-verdict").evaluate(down)
+        verdict = page.locator("#cards .aj-verdict")
+        assert verdict.bounding_box()["width"] > 300  # one column
+        result = verdict.evaluate(down)
         assert result < min(900, page.get_by_label("Tiny").first.evaluate(down))
     for name in ("Side by side", "Wipe", "Difference"):
         page.locator("ajour-compare").get_by_role("button", name=name).click()

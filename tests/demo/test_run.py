@@ -171,6 +171,8 @@ def test_the_stored_example_is_what_generate_makes_at_first(tmp_path):
     assert set(example.errors.by_assignment) == set(example.plan.schedule.assignments)
     shown = ShownPlan.of_result(example, "stored")
     assert shown.frames.shape[0] == SHOWN
+    with pytest.raises(ValueError, match="has 25 frames, not 26"):
+        example.frames([0, 25])
     for name in example.plan.schedule.assignments:
         text = map_page(shown, name, "error")
         assert "not measured" not in text
