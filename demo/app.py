@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 # Before gradio is imported, so that it sends nothing.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -21,21 +21,18 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from ajour.demo import results_page
 from ajour.demo.device import Device
 from ajour.demo.door import Door
+from ajour.demo.exchange import wire_found, wire_uploads
 from ajour.demo.guard import Guard, KnownHost, host_names
-from ajour.demo.heads import ShownPlan  # noqa: TC001 - gradio reads annotations at run time
 from ajour.demo.model import sizes_of, steps_of
 from ajour.demo.preview import Colours
-from ajour.demo.render import note, render
+from ajour.demo.render import render
 from ajour.demo.run import Runner
 from ajour.demo.server import Site
 from ajour.demo.store import EXAMPLE, Store
-from ajour.demo.tab_generate import SHOWN, GenerateTab, about_shown
+from ajour.demo.tab_generate import GenerateTab
 from ajour.demo.tab_plan import PlanTab
 from ajour.demo.tab_search import SearchTab
-from ajour.demo.tabs import DRAWING, QUICK
-from ajour.demo.uploading import uploaded
 from ajour.pipelines.drawing import KIND_COLOURS, LEVEL_COLOURS
-from ajour.plan import PlanError
 
 if TYPE_CHECKING:
     from ajour.demo.model import Model
@@ -78,7 +75,7 @@ def build(site: Site) -> gr.Blocks:
     with gr.Blocks(title="ajour", analytics_enabled=False, fill_width=False) as page:
         gr.HTML(render("header"))
         state = gr.HTML(site.state(), elem_id="model-state", elem_classes="aj-live")
-        shown = gr.State(site.first_plan())
+        shown = gr.State(site.first_plan)
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Generate", id="generate"):
                 generate = GenerateTab(site)
@@ -90,27 +87,13 @@ def build(site: Site) -> gr.Blocks:
                 gr.HTML(results_page.page(results_page.results_folder()), elem_id="results")
         plan.wire(shown, generate.form)
 
-        def upload(before: ShownPlan | None, event: gr.EventData) -> list[Any]:
-            try:
-                plan, text = site.read_upload(*uploaded(event))
-            except PlanError as error:
-                text = note(str(error), "bad")
-                return [before, text, text, about_shown(before), gr.skip()]
-            return [plan, text, text, about_shown(plan), SHOWN]
-
-        outputs = [shown, generate.note, plan.note, generate.shown_line, generate.kind]
+        wire_uploads(site, shown, generate, plan)
         for event in (
             generate.wire(shown),
             search.wire(shown, generate.form, generate.shown_line),
-            *(button.upload(upload, shown, outputs, **DRAWING)
-              for button in (generate.upload, plan.upload)),
-        ):  # fmt: skip
+        ):
             plan.refresh_after(event, shown)
-        search.use.click(
-            lambda: (gr.Tabs(selected="generate"), SHOWN), None,
-            [tabs, generate.kind], **QUICK,
-        )  # fmt: skip
-        search.look.click(lambda: gr.Tabs(selected="plan"), None, tabs, **QUICK)
+        wire_found(site, shown, tabs, generate, plan, search)
 
         def loading() -> Iterator[str]:
             yield site.state()

@@ -27,12 +27,14 @@ class Series:
         points: (x, y) each.
         kind: `line`, `dots` or `stars`.
         labels: of the points, shown on hover; the name if empty.
+        named: whether the labels are also written beside the points.
     """
 
     name: str
     points: Sequence[tuple[float, float]]
     kind: str = "dots"
     labels: Sequence[str] = ()
+    named: bool = False
 
 
 def chart(

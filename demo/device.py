@@ -42,6 +42,7 @@ class Job:
         result: what the work returned.
         error: why it failed, in words.
         started: when the work began, by `time.monotonic`.
+        timed_out: whether it had to end because its time was up.
     """
 
     owner: str
@@ -53,6 +54,7 @@ class Job:
     result: Any = None
     error: str = ""
     started: float = 0.0
+    timed_out: bool = False
     _stop: threading.Event = field(default_factory=threading.Event)
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _version: int = 0
@@ -81,6 +83,7 @@ class Job:
         if self._stop.is_set():
             raise Stopped("stopped")
         if self.seconds is not None and time.monotonic() - self.started > self.seconds:
+            self.timed_out = True
             raise Stopped("the time is up")
 
     def report(self, progress: Any) -> None:

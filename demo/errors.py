@@ -1,4 +1,4 @@
-"""The error of every head under a plan, measured on the model in one dense step."""
+"""The error of every head under a plan, measured on the model in one dense step of each phase."""
 
 from __future__ import annotations
 
@@ -33,11 +33,13 @@ MOST_MEASURED = 32
 
 
 class _Enough(Exception):
-    """Ends a run once its middle step is done."""
+    """Ends a run once its last measured step is done."""
 
 
 def measure(pipe: Any, job: Job, shown: ShownPlan, request: Request, model: Model) -> ShownPlan:
-    """Measure the error of every head's pattern in the middle step of a dense run.
+    """Measure the error of every head's pattern in a dense run.
+
+    The patterns of an assignment are measured in a step that uses it.
 
     Args:
         pipe: the pipeline, not enabled.
@@ -52,22 +54,26 @@ def measure(pipe: Any, job: Job, shown: ShownPlan, request: Request, model: Mode
     Raises:
         TypeError: if the pipeline has two transformers.
         PlanError: if the plan is for another model.
-        ValueError: if the plan uses too many patterns.
+        ValueError: if the plan uses no patterns, or too many.
     """
     if len(transformers_of(pipe)) > 1:
         raise TypeError("errors are measured on pipelines with one transformer; this one has two")
     plan, dense = shown.plan, uniform_plan(pipe.transformer, Full())
     plan.check_model(**dense.model)
-    assignments = shown_assignments(plan)
-    names = sorted({name for key in assignments for row in plan.assignments[key] for name in row})
+    names = sorted(
+        {name for key in shown_assignments(plan) for row in plan.assignments[key] for name in row}
+    )
+    if not names:
+        raise ValueError("every step of this plan is dense: there is nothing to measure")
     if len(names) > MOST_MEASURED:
         raise ValueError(
             f"errors are measured of at most {MOST_MEASURED} patterns, the plan uses {len(names)}"
         )
-    last = request.steps // 2
+    steps: dict[str, int] = {}  # of each assignment; known once the run has begun
 
     def on_step(_label: str, step: int, _latents: Any) -> None:
         job.check()
+        last = max(steps.values())
         job.report((step + 1, last + 1))
         if step == last:
             raise _Enough
@@ -76,20 +82,44 @@ def measure(pipe: Any, job: Job, shown: ShownPlan, request: Request, model: Mode
     setup = Setup(pipe, call, model.backend)
     with setup.enabled(dense) as session:
         measured = [plan.patterns[name] for name in names]
-        meter = ErrorMeter(session, measured, steps=[last])
+        chosen: list[int] = []
+        meter = ErrorMeter(session, measured, steps=chosen)
 
         def listen(*layer: Any) -> None:
             job.check()
+            if not steps:
+                steps.update(measured_steps(plan, session.noise_levels))
+                chosen.extend(sorted(set(steps.values())))
             meter(*layer)
 
         with session.runtimes[0].listen(listen), suppress(_Enough):
             sample(pipe, request.prompt, request.seed, "dense", on_step, **call)
-        scores = meter.errors()[0]
-        level, grid = session.noise_levels[last], session.runtimes[0].grid
+        scores, grid = meter.errors(), session.runtimes[0].grid
     assert grid is not None
-    errors = {key: _of_heads(scores, plan, key, names) for key in assignments}
-    text = f"Errors measured at noise level {level:.2f}, seed {request.seed}: {request.prompt}"
-    return replace(shown, grid=replace(grid, before=0, after=0), errors=errors, measured=text)
+    errors = {
+        key: _of_heads(scores[chosen.index(step)], plan, key, names) for key, step in steps.items()
+    }
+    text = (
+        f"Errors measured at {request.size}, {request.steps} steps, seed {request.seed}, each "
+        f"phase in a step that uses it: {request.prompt}"
+    )
+    grid = replace(grid, before=0, after=0)
+    frames = shown.frames if grid.shape == shown.grid.shape else None
+    return replace(shown, grid=grid, errors=errors, measured=text, frames=frames)
+
+
+def measured_steps(plan: Plan, noise_levels: Sequence[float]) -> dict[str, int]:
+    """The step in which each shown assignment is measured.
+
+    It is the middle step of those that use the assignment. Where none does, as in a short run, it
+    is the middle step of the run.
+    """
+    phases = plan.schedule.steps(noise_levels)
+    steps = {}
+    for name in shown_assignments(plan):
+        used = [step for step, phase in enumerate(phases) if phase == name]
+        steps[name] = used[len(used) // 2] if used else len(phases) // 2
+    return steps
 
 
 def searched_errors(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from markupsafe import Markup  # noqa: TC002 - gradio reads annotations at run time
 
+from ajour.demo.attended import SHOWN, frames_of, over_frames, small, standing_out
 from ajour.demo.render import note, render
 from ajour.grid import BLOCK, TokenGrid
 from ajour.lowering import density
@@ -57,6 +58,8 @@ class ShownPlan:
         source: where it came from, in words.
         grid: the grid to draw patterns on.
         grid_note: why it is not the grid that the plan names; empty if it is.
+        frames: of the last run's video, at the frames of the grid that are shown, (n,H,W,3); None
+            if no run has this grid.
         errors: by assignment, (layers, heads): measured squared error of each head's output, over
             the squared norm of its layer's.
         measured: how the errors were measured, in words.
@@ -70,6 +73,7 @@ class ShownPlan:
     measured: str = ""
     maps: Maps = field(default_factory=dict)
     grid_note: str = ""
+    frames: NDArray[np.uint8] | None = None
 
     @classmethod
     def of(cls, plan: Plan, source: str, grid: str | None = None) -> ShownPlan:
@@ -84,8 +88,34 @@ class ShownPlan:
 
     @classmethod
     def of_result(cls, result: Result, source: str) -> ShownPlan:
-        """The plan of a run, on the run's grid and with its captured maps."""
-        return replace(cls.of(result.plan, source, result.report["grid"]), maps=result.maps)
+        """The plan of a run, on the run's grid, with its captured maps and its video's frames."""
+        shown = replace(cls.of(result.plan, source, result.report["grid"]), maps=result.maps)
+        if result.errors is not None:
+            errors, measured = result.errors.by_assignment, result.errors.measured
+            shown = replace(shown, errors=errors, measured=measured)
+        if shown.grid_note:
+            return shown
+        picked = frames_of(shown.grid, result.report["size"][0])
+        return replace(shown, frames=small(result.frames(picked)))
+
+    def after(self, before: ShownPlan | None) -> ShownPlan:
+        """With what is known from the plan that was shown before.
+
+        The frames of a video fit a grid of the same shape, and errors fit the same plan.
+        """
+        shown = self
+        if before is None:
+            return shown
+        if shown.frames is None and before.grid.shape == shown.grid.shape:
+            shown = replace(shown, frames=before.frames)
+        if not shown.errors and before.runs_as(shown.plan):
+            shown = replace(shown, errors=before.errors, measured=before.measured)
+        return shown
+
+    def runs_as(self, plan: Plan) -> bool:
+        """Whether another plan gives the same patterns to the same heads."""
+        mine = self.plan
+        return (mine.patterns, mine.assignments) == (plan.patterns, plan.assignments)
 
 
 def parse_grid(text: str | None) -> TokenGrid | None:
@@ -116,22 +146,29 @@ def first_assignment(plan: Plan) -> str | None:
     return used[-1] if used else next(iter(shown_assignments(plan)), None)
 
 
-def schedule_page(plan: Plan) -> Markup:
-    """The schedule as a strip."""
+def schedule_page(plan: Plan, assignment: str | None = None) -> Markup:
+    """The schedule as a strip, with the phases of an assignment marked."""
     phases = len(plan.schedule.phases)
     if phases > MOST_PHASES:
         return note(f"{phases} phases are too many to draw: at most {MOST_PHASES} are drawn.")
     stretches = spans(plan.schedule)
-    return render("schedule", spans=stretches, text=in_words(stretches))
+    marked = assignment if len(shown_assignments(plan)) > 1 else None
+    return render("schedule", spans=stretches, text=in_words(stretches), marked=marked)
 
 
-def map_page(shown: ShownPlan | None, assignment: str | None, colour: str = "kind") -> Markup | str:
+def map_page(
+    shown: ShownPlan | None,
+    assignment: str | None,
+    colour: str = "kind",
+    selected: tuple[int, int] | None = None,
+) -> Markup | str:
     """The map of an assignment: a table of buttons, layers down, heads across.
 
     Args:
         shown: the plan.
         assignment: of the plan.
         colour: what a cell shows: `kind`, `density` or `error`.
+        selected: layer and head that are shown in detail.
     """
     if shown is None:
         return ""
@@ -152,7 +189,10 @@ def map_page(shown: ShownPlan | None, assignment: str | None, colour: str = "kin
     elif colour == "error":
         values = shown.errors.get(assignment)
     heat = None if values is None else np.sqrt(values / (values.max() or 1.0))
-    return render("heads", map=head_map(plan, assignment), colour=colour, values=values, heat=heat)
+    return render(
+        "heads", map=head_map(plan, assignment), colour=colour, values=values, heat=heat,
+        selected=selected or (), start=selected or (0, 0),
+    )  # fmt: skip
 
 
 def head_page(shown: ShownPlan, assignment: str, layer: int, head: int) -> Markup:
@@ -169,13 +209,20 @@ def head_page(shown: ShownPlan, assignment: str, layer: int, head: int) -> Marku
     pattern = plan.patterns[name]
     errors = shown.errors.get(assignment)
     check_lowering(shown.grid, 1)
-    view = pattern_view(pattern, shown.grid, shown.maps.get((assignment, layer, head)))
+    levels = shown.maps.get((assignment, layer, head))
+    query = None if shown.frames is None else standing_out(shown.frames, shown.grid)
+    view = pattern_view(pattern, shown.grid, levels, query, SHOWN)
+    keys = None
+    if view is not None:
+        frames = shown.frames
+        keys = key_pixels(view) if frames is None else over_frames(view, frames)
     return render(
-        "head", layer=layer, head=head, name=name, pattern=pattern, settings=pattern.to_dict(),
+        "head", layer=layer, head=head, assignment=assignment, name=name,
+        many=len(shown_assignments(plan)) > 1, pattern=pattern, settings=pattern.to_dict(),
         density=density(pattern, shown.grid), view=view, grid=shown.grid, tokens=BLOCK,
         error=None if errors is None else errors[layer, head], measured=shown.measured,
         blocks=image_url(level_pixels(view.blocks)) if view else "",
-        keys=image_url(key_pixels(view)) if view else "",
+        keys="" if keys is None else image_url(keys), video=shown.frames is not None,
         captured=not isinstance(pattern, GeometricPattern), levels=LEVEL_NAMES,
     )  # fmt: skip
 

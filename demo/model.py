@@ -30,7 +30,8 @@ class Model:
         plan: the plan that comes with it, if any.
         device: for example `cuda`; None for a CUDA device if there is one, else the CPU.
         backend: the operator's backend; None chooses.
-        sizes: offered sizes by name, the default first.
+        sizes: offered sizes by name.
+        size: name of the default size; the first if None.
         steps: denoising steps by default.
         guidance: classifier-free guidance scale by default.
         prompts: example prompts.
@@ -47,14 +48,24 @@ class Model:
             "Full": Size(*SIZES["default"]),
         }
     )
-    steps: int = 10
+    size: str | None = "Medium"
+    steps: int = BUNDLED.steps
     guidance: float = BUNDLED.guidance
-    prompts: tuple[str, ...] = prompts_of(None, "mini")
+    prompts: tuple[str, ...] = (BUNDLED.prompt, *prompts_of(None, "mini"))
 
     @property
     def name(self) -> str:
         """The name to show."""
         return "bundled mini model" if self.path is None else self.path.rstrip("/").split("/")[-1]
+
+    @property
+    def usual_size(self) -> str:
+        """The name of the default size."""
+        return next(iter(self.sizes)) if self.size is None else self.size
+
+    def name_of(self, size: Size) -> str | None:
+        """The name of a size; None if it has none."""
+        return next((name for name, other in self.sizes.items() if other == size), None)
 
     def load(self) -> Any:
         """The pipeline.
@@ -95,7 +106,7 @@ def find_model(
     """
     loaded = None if plan is None else load_plan(plan)
     if path is not None:
-        return Model(path, loaded, device, backend, prompts=prompts_of(None, path))
+        return Model(path, loaded, device, backend, size=None, prompts=prompts_of(None, path))
     if loaded is None and (FOLDER / "plan.json").is_file():
         loaded = bundled_plan()
     return Model(plan=loaded, device=device, backend=backend)

@@ -6,18 +6,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import UndefinedError
-from markupsafe import Markup
 
 from ajour.demo.charts import table
 from ajour.demo.render import note, render
 from ajour.demo.result_kinds import KINDS, OTHER, kind_of, rows_of
+from ajour.demo.story import story
 from ajour.files import read_json
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
+
     from ajour.demo.result_kinds import Row, Rows
 
 PACKED = Path(__file__).parent / "results"
 TREE = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
+
+BROKEN = (LookupError, AttributeError, ArithmeticError, TypeError, ValueError, UndefinedError)
+"""What a file raises that is no result file, or has a value of another type."""
 
 MOST_BYTES = 4 * 2**20
 MOST_ROWS = 200
@@ -29,24 +34,34 @@ def results_folder() -> Path:
 
 
 def page(folder: Path) -> Markup:
-    """All result files of a folder, by kind, and by number of rows within a kind.
+    """Three pictures of the result files of a folder; behind a link, all files with their rows.
 
     Args:
         folder: of JSON files that `benchmarks.record` wrote, and of searches' figures; other
             files are left out.
     """
-    parts = []
+    parts, files = [], {}
     for path in sorted(folder.glob("*.json")):
         try:
             data = read_json(path, MOST_BYTES, "results")
             rows = rows_of(data)
             place = [*KINDS, OTHER].index(kind_of(rows))
             parts.append((place, len(rows), path.name, section(path.name, data)))
-        except (LookupError, AttributeError, TypeError, ValueError, UndefinedError):
+            story({path.name: data})
+        except (
+            LookupError,
+            AttributeError,
+            ArithmeticError,
+            TypeError,
+            ValueError,
+            UndefinedError,
+        ):
             continue
-    if not parts:
+        files[path.name] = data
+    sections = [text for *_, name, text in sorted(parts) if name in files]
+    if not sections:
         return note("No stored results come with this installation.")
-    return Markup("").join(text for *_, text in sorted(parts))
+    return render("benchmark", story=story(files), sections=sections)
 
 
 def section(name: str, data: Row) -> Markup:

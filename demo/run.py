@@ -113,8 +113,7 @@ class Runner:
         job.report(replace(now, left=0.0))
         if preview.latents is not None:
             self.colours = Colours.fit(preview.latents, comparison.sparse.video)
-        shares = {arm: clock.share(arm) for arm in ARMS}
-        return save(self.store.new(), comparison, shares, maps)
+        return save(self.store.new(), comparison, {arm: clock.steps(arm) for arm in ARMS}, maps)
 
 
 def captured_maps(pipe: Any) -> Maps:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import time
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ajour.demo.device import Stopped
 from ajour.demo.errors import searched_errors
 from ajour.demo.heads import ShownPlan
+from ajour.search.calibrate.prompt import probed_steps
 from ajour.search.engine import Progress, Search
 from ajour.search.report.figures import fitted
 from ajour.search.settings import Settings, Target
-from ajour.search.solve.target import USUAL_OFFSET_DB, best_of, meets
+from ajour.search.solve.target import TRIES, USUAL_OFFSET_DB, best_of, meets
 from ajour.search.work import Work
 from ajour.search.workers import Workers
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from ajour.demo.device import Job
     from ajour.demo.model import Model
     from ajour.demo.request import Request
+    from ajour.search.bands import Bands
     from ajour.search.results import VerifiedPlan
 
     Points = tuple[tuple[float, float], ...]
@@ -34,15 +37,30 @@ BANDS = 3
 BEST_SHOWN, SPAN_SHOWN = 60.0, 20.0
 """Decibels: a prediction is not drawn above 60 dB, unless it is at most 20 dB above the lowest."""
 
+MEASURING, TIMING, COMPARING = "errors", "times", "dense"
+TRYING, AGAINST = "plans", "simple plans"
 STAGES = {
-    "identity": "Reading the model",
-    "probe": "Measuring the error of every pattern on every head",
-    "prompt": "Measuring the error of every pattern on every head",
-    "costs": "Generating dense videos to compare with",
-    "dense": "Verifying plans",
-    "plan": "Verifying plans",
-}
+    "identity": MEASURING, "probe": MEASURING, "prompt": MEASURING, "costs": COMPARING,
+    "dense": TRYING, "plan": TRYING,
+}  # fmt: skip
 """The stage after a unit of work, by the first part of its key."""
+
+MOST_PLANS = {"psnr": TRIES, "speedup": 1, "density": 1}
+"""Plans that are verified at most, by the kind of target."""
+
+
+class Point(NamedTuple):
+    """A verified plan, measured.
+
+    Attributes:
+        name: of the pattern that all its heads have; empty for a plan that the search tried.
+        speedup: over dense attention.
+        psnr_db: against dense attention.
+    """
+
+    name: str
+    speedup: float
+    psnr_db: float
 
 
 @dataclass(frozen=True)
@@ -50,20 +68,42 @@ class SearchProgress:
     """How far a search is.
 
     Attributes:
-        stage: what it does now.
-        units: finished units of work.
-        seconds: since the start.
         limit: the time limit, in seconds.
-        frontier: predicted.
-        verified: measured, of each verified plan.
+        most: plans that are verified at most.
+        stage: what it does now.
+        done: finished parts of the stage.
+        parts: of the stage; 0 if not known.
+        seconds: since the start.
+        begun: when the stage began, in seconds since the start.
+        changed: when a part was finished last, in seconds since the start.
+        frontier: predicted, (speed-up, PSNR) each.
+        verified: measured, in the order of their verification.
     """
 
-    stage: str
-    units: int
-    seconds: float
     limit: float
+    most: int
+    stage: str = MEASURING
+    done: int = 0
+    parts: int = 0
+    seconds: float = 0.0
+    begun: float = 0.0
+    changed: float = 0.0
     frontier: Points = ()
-    verified: Points = ()
+    verified: tuple[Point, ...] = ()
+
+    @property
+    def tried(self) -> tuple[Point, ...]:
+        """The plans that were tried for the target, without those of one pattern for all heads."""
+        return tuple(point for point in self.verified if not point.name)
+
+    @property
+    def left(self) -> float | None:
+        """Seconds that the stage lasts at most, by its pace and the time limit; None if unknown."""
+        if not self.done or not self.parts:
+            return None
+        pace = (self.changed - self.begun) / self.done
+        left = pace * (self.parts - self.done) - (self.seconds - self.changed)
+        return max(0.0, min(left, self.limit - self.seconds))
 
 
 @dataclass(frozen=True)
@@ -73,10 +113,13 @@ class SearchResult:
     Attributes:
         shown: the plan and the errors of its heads.
         chosen: the plan's measured figures.
-        density: of all steps; None if the search was stopped or out of time.
+        density: of all steps; None if the search ended early.
         target: the target of the search.
         met: whether the plan meets the target.
         progress: the last progress.
+        request: size, steps and prompt of the search.
+        dense: whether dense attention is the answer.
+        ended: why it ended early: `stopped`, `time`, or empty.
     """
 
     shown: ShownPlan
@@ -85,6 +128,9 @@ class SearchResult:
     target: Target
     met: bool
     progress: SearchProgress
+    request: Request
+    dense: bool = False
+    ended: str = ""
 
 
 class _WatchedWork(Work):
@@ -92,17 +138,35 @@ class _WatchedWork(Work):
 
     def __init__(self, folder: Path, settings: Settings, job: Job, limit: float) -> None:
         self.job = job
-        self.progress = SearchProgress(STAGES["identity"], 0, 0.0, limit)
+        self.progress = SearchProgress(limit, MOST_PLANS[settings.target.kind])
         self.start = time.monotonic()
+        self.parts = {TRYING: self.progress.most}
         super().__init__(folder, settings.identity())
 
     def put(self, key: str, value: Any) -> None:
         super().put(key, value)
-        self.report(stage=STAGES[key.split("/")[0]], units=self.progress.units + 1)
+        kind = key.split("/")[0]
+        stage = TIMING if re.fullmatch(r"prompt/\d+", key) else STAGES[kind]
+        done = self.progress.done + 1 if kind == "prompt" else self.progress.done
+        self.report(stage, len(self.progress.tried) if stage == TRYING else done)
 
-    def report(self, **changes: Any) -> None:
-        seconds = time.monotonic() - self.start
-        self.progress = replace(self.progress, seconds=seconds, **changes)
+    def report(self, stage: str, done: int, **changes: Any) -> None:
+        """Report where the search is.
+
+        Args:
+            stage: that it is in now.
+            done: finished parts of the stage.
+            changes: of other fields of the progress.
+        """
+        seconds, before = time.monotonic() - self.start, self.progress
+        if stage != before.stage:
+            changes |= {"begun": seconds, "changed": seconds}
+        elif done != before.done:
+            changes |= {"changed": seconds}
+        self.progress = replace(
+            before, stage=stage, done=done, parts=self.parts.get(stage, 0), seconds=seconds,
+            **changes,
+        )  # fmt: skip
         self.job.report(self.progress)
         self.job.check()
 
@@ -147,27 +211,39 @@ def search(
         def on_progress(progress: Progress) -> None:
             nonlocal latest
             latest = progress
-            verified = tuple((plan.speedup, plan.psnr_db) for plan in progress.verified)
-            work.report(frontier=predicted(progress, target), verified=verified)
+            verified = tuple(Point(p.name, p.speedup, p.psnr_db) for p in progress.verified)
+            tried = sum(not point.name for point in verified)
+            stage = AGAINST if tried < len(verified) else TRYING if verified else COMPARING
+            curve = predicted(progress, target)
+            work.report(stage, tried, frontier=curve, verified=verified)
 
-        density = None
+        density, dense, ended = None, False, ""
         try:
             engine = Search(pipe, settings, work, Workers(), on_progress=on_progress)
+            work.parts[MEASURING] = parts_of_errors(engine.bands)
             outcome = engine.run()
         except Stopped:
-            if latest is None or not latest.verified:
+            tried = [] if latest is None else [plan for plan in latest.verified if not plan.name]
+            if not tried:
                 raise
-            chosen = best_of(latest.verified, target)
+            chosen = best_of(tried, target)
             plan, met = chosen.plan, meets(chosen, target)
+            ended = "time" if job.timed_out else "stopped"
         else:
             plan, met, chosen, density = outcome.plan, outcome.met, outcome.chosen, outcome.density
+            dense = outcome.dense_is_best or not (plan.assignments or plan.schedule.reuses)
     assert latest is not None  # reported once errors were measured
     calibration = latest.calibrations[0]
     errors = searched_errors(calibration, engine.bands, list(engine.candidates), plan)
     text = f"Errors measured during the search, seed {request.seed}: {request.prompt}"
     grid = replace(engine.shape.grid, before=0, after=0)
     shown = ShownPlan(plan, "Result of a search", grid, errors, text)
-    return SearchResult(shown, chosen, density, target, met, work.progress)
+    return SearchResult(shown, chosen, density, target, met, work.progress, request, dense, ended)
+
+
+def parts_of_errors(bands: Bands) -> int:
+    """Units of work in which the errors of one prompt are measured."""
+    return 2 + len(probed_steps(bands)) + 2 * len(bands.starts)
 
 
 def predicted(progress: Progress, target: Target) -> Points:

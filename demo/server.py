@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,7 @@ class Site:
     example: Result | None
     visitors: Visitors = field(default_factory=Visitors)
 
+    @cached_property
     def first_plan(self) -> ShownPlan | None:
         """The plan to show when the page opens."""
         if self.example is not None:
@@ -54,6 +56,10 @@ class Site:
         if self.model.plan is not None:
             return ShownPlan.of(self.model.plan, "The plan that comes with the model")
         return None
+
+    def completed(self, shown: ShownPlan, before: ShownPlan | None) -> ShownPlan:
+        """A plan with the errors and frames that are known: of the plan before it, or stored."""
+        return shown.after(before).after(self.first_plan)
 
     def state(self) -> Markup:
         """Whether the model is loading, ready, or could not be loaded."""

@@ -20,8 +20,11 @@ from ajour.pipelines.video import write_mp4
 from ajour.plan import Plan
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from numpy.typing import NDArray
 
+    from ajour.demo.attention_time import StepTime
     from ajour.pipelines.generate import Comparison
 
     Maps = dict[tuple[str, int, int], NDArray[np.int8]]
@@ -33,14 +36,48 @@ EXAMPLE = Path(__file__).parent / "examples"
 AMPLIFIED = 8
 """By how much the difference view exaggerates."""
 
-MAPS = "maps.npz"
+MAPS, ERRORS = "maps.npz", "errors.json"
 
 MOST_MAP_BYTES = 16 * 2**20
 """Of captured maps, all heads together; larger maps are not kept."""
 
 MOST_REPORT_BYTES = 2**20
 
+MOST_ERROR_BYTES = 2**20
+"""Of a file of errors."""
+
 FILES = ("views.mp4", "dense.mp4", "sparse.mp4", "report.json", "plan.json")
+
+
+@dataclass(frozen=True)
+class Errors:
+    """The errors of a plan's heads.
+
+    Attributes:
+        by_assignment: (layers, heads): squared error of each head's output, over the squared norm
+            of its layer's.
+        measured: how they were measured, in words.
+    """
+
+    by_assignment: dict[str, NDArray[np.float64]]
+    measured: str
+
+    def save(self, path: Path) -> None:
+        """Write as JSON."""
+        errors = {
+            name: [[float(f"{value:.4g}") for value in row] for row in rows.tolist()]
+            for name, rows in self.by_assignment.items()
+        }
+        path.write_text(json.dumps({"measured": self.measured, "errors": errors}) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Errors:
+        """Read what `save` wrote."""
+        data = read_json(path, MOST_ERROR_BYTES, "errors")
+        return cls(
+            {name: np.array(rows, float) for name, rows in data["errors"].items()},
+            str(data["measured"]),
+        )
 
 
 @dataclass(frozen=True)
@@ -50,15 +87,18 @@ class Result:
     Attributes:
         folder: where its files are.
         report: the report of `ajour generate`, and `fps`, `size`, `psnr_db_each` and `ssim_each`
-            by frame, and `attention_share` of the dense and the sparse arm.
+            by frame, `step_seconds` of each arm, (self-attention, rest) by step, and `phases` of
+            the sparse arm's steps.
         plan: the plan that ran.
         maps: level maps of its captured heads.
+        errors: of the plan's heads, if they are stored with the run.
     """
 
     folder: Path
     report: dict[str, Any]
     plan: Plan
     maps: Maps
+    errors: Errors | None = None
 
     @classmethod
     def load(cls, folder: Path) -> Result | None:
@@ -72,18 +112,41 @@ class Result:
             for key, levels in read_arrays(folder / MAPS, limit, "maps").items():
                 name, layer, head = key.rsplit("/", 2)
                 maps[name, int(layer), int(head)] = levels
-        return cls(folder, report, Plan.load(folder / "plan.json"), maps)
+        errors = Errors.load(folder / ERRORS) if (folder / ERRORS).is_file() else None
+        return cls(folder, report, Plan.load(folder / "plan.json"), maps, errors)
+
+    def frames(self, indices: Sequence[int]) -> NDArray[np.uint8]:
+        """Frames of the sparse video, (n,H,W,3).
+
+        Raises:
+            ValueError: if the video has fewer frames.
+        """
+        import cv2
+
+        video = cv2.VideoCapture(str(self.folder / "sparse.mp4"))
+        frames = []
+        for index in range(max(indices) + 1):
+            read, frame = video.read()
+            if not read:
+                raise ValueError(f"the video of the run has {index} frames, not {max(indices) + 1}")
+            if index in indices:
+                frames.append(frame[..., ::-1])
+        video.release()
+        return np.stack(frames)
 
 
 def save(
-    folder: Path, comparison: Comparison, shares: dict[str, float | None], maps: Maps
+    folder: Path,
+    comparison: Comparison,
+    times: Mapping[str, Sequence[StepTime]],
+    maps: Maps,
 ) -> Result:
     """Write a run's files.
 
     Args:
         folder: created.
         comparison: both arms and their report.
-        shares: self-attention's share of the transformer's time, by arm.
+        times: of the steps of each arm.
         maps: of the captured heads.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -97,7 +160,11 @@ def save(
         "size": list(dense.shape[:3]),
         "psnr_db_each": [round(min(psnr(*pair), BEST_DB), 3) for pair in pairs],
         "ssim_each": [round(ssim(*pair), 5) for pair in pairs],
-        "attention_share": shares,
+        "step_seconds": {
+            arm: [[round(part, 5) for part in step] for step in steps]
+            for arm, steps in times.items()
+        },
+        "phases": list(comparison.sparse.phases),
     }
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n")
     comparison.plan.save(folder / "plan.json")

@@ -13,7 +13,7 @@ from ajour.demo.render import render
 from ajour.demo.request import BOUNDS, MOST_WORDS, Request
 from ajour.demo.tabs import QUICK, JobButtons
 from ajour.demo.uploading import upload_button
-from ajour.demo.views import NO_EXAMPLE, comparison, run_progress
+from ajour.demo.views import NO_EXAMPLE, comparison, run_cards, run_progress
 from ajour.pipelines.auto import SPEEDS, Auto
 from ajour.pipelines.enable import resolve_plan
 
@@ -35,6 +35,7 @@ class GenerateTab:
 
     Attributes:
         form: prompt, seed, steps, frames, height, width, guidance.
+        preset: the choice among the model's sizes.
         kind: which plan to use.
         shown_line: the line on the plan in the Plan tab.
         upload: uploads a plan.
@@ -43,29 +44,32 @@ class GenerateTab:
 
     def __init__(self, site: Site) -> None:
         self.site = site
-        with gr.Row(elem_classes="aj-columns"):
-            with gr.Column(scale=2, min_width=300):
-                self._build_form()
-            with gr.Column(scale=3, min_width=320):
-                example = site.example
+        example = site.example
+        # On a phone the three parts are below each other: a result comes before the long form.
+        with gr.Row(elem_classes="aj-columns aj-three"):
+            with gr.Column(min_width=300):
+                prompt = gr.Textbox(
+                    site.model.prompts[0], label="Prompt", lines=3, max_length=MOST_WORDS,
+                    elem_id="prompt",
+                )  # fmt: skip
+                self.buttons = JobButtons("generate", "Generate")
+            with gr.Column(min_width=320, elem_classes="aj-shown"):
                 self.status = gr.HTML(elem_id="status", elem_classes="aj-live")
-                cards = render("run_cards", **example.report) if example else ""
-                self.cards = gr.HTML(cards, elem_id="cards")
+                cards = run_cards(example.report, example=True) if example else ""
+                self.cards = gr.HTML(cards, elem_id="cards", elem_classes="aj-live")
                 videos = comparison(example, "Stored example") if example else NO_EXAMPLE
                 self.comparison = gr.HTML(videos, elem_id="comparison")
+            with gr.Column(min_width=300):
+                self._build_form(prompt)
 
-    def _build_form(self) -> None:
+    def _build_form(self, prompt: gr.Textbox) -> None:
         model = self.site.model
-        prompt = gr.Textbox(
-            model.prompts[0], label="Prompt", lines=3, max_length=MOST_WORDS, elem_id="prompt"
-        )
-        self.buttons = JobButtons("generate", "Generate")
-        preset = size_choice(self.site)
+        self.preset = preset = size_choice(self.site)
         with gr.Row():
             steps = gr.Slider(*BOUNDS["steps"], model.steps, step=1, label="Steps", min_width=140)
             seed = _number("seed", 0)
         with gr.Accordion("Exact size and guidance", open=False), gr.Row():
-            first = model.sizes[preset.value]
+            first = model.sizes[model.usual_size]
             size = [_number(name, value) for name, value in first._asdict().items()]
             guidance = _number("guidance", model.guidance, precision=None)
         shipped = [("Comes with the model", SHIPPED)] if model.plan is not None else []
@@ -82,11 +86,11 @@ class GenerateTab:
             density = gr.Slider(
                 0.05, 1, 0.3, step=0.01, label="Density of sparse steps", visible=False
             )
-        self.shown_line = gr.HTML(about_shown(self.site.first_plan()))
+        self.shown_line = gr.HTML(about_shown(self.site.first_plan))
         self.upload = upload_button("upload-generate")
         self.note = gr.HTML(elem_classes="aj-live")
         gr.HTML("Other prompts", elem_classes="aj-small")
-        for text in model.prompts[:4]:
+        for text in model.prompts[1:5]:
             button = gr.Button(text, size="sm", elem_classes="aj-other")
             button.click(  # in the browser: a run that is started at once has the new prompt
                 None, None, prompt, js=f"() => {json.dumps(text)}",
@@ -125,10 +129,11 @@ class GenerateTab:
         def finish(result: Result, *values: Any) -> Updates:
             *_, kind, _, _, plan = values
             ran = ShownPlan.of_result(result, "The plan of your last run")
+            ran = self.site.completed(ran, plan)
             if kind == SHOWN:
                 ran = replace(ran, source=plan.source)
             return {
-                self.cards: render("run_cards", **result.report),
+                self.cards: run_cards(result.report),
                 self.comparison: comparison(result, "Your run"),
                 self.shown_line: about_shown(ran),
                 shown: ran,
@@ -164,11 +169,11 @@ def about_shown(shown: ShownPlan | None) -> Markup:
     return render("about_shown", shown=shown)
 
 
-def size_choice(site: Site) -> gr.Radio:
-    """A choice among the model's sizes."""
+def size_choice(site: Site, size: str | None = None) -> gr.Radio:
+    """A choice among the model's sizes, by default of the usual size."""
     sizes = site.model.sizes
     choices = [(f"{name}: {size}", name) for name, size in sizes.items()]
-    return gr.Radio(choices, value=next(iter(sizes)), label="Size")
+    return gr.Radio(choices, value=size or site.model.usual_size, label="Size")
 
 
 def _number(name: str, value: float, precision: int | None = 0) -> gr.Number:

@@ -8,32 +8,30 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from ajour.demo.charts import frontier_chart
 from ajour.demo.render import note, render
 from ajour.demo.request import BOUNDS, Request
+from ajour.demo.search_views import frontier, outcome, search_progress
 from ajour.demo.searching import search
 from ajour.demo.tab_generate import about_shown, size_choice
 from ajour.demo.tabs import QUICK, JobButtons
 from ajour.search.settings import Target
 
 if TYPE_CHECKING:
-    from markupsafe import Markup
-
     from ajour.demo.device import Job
-    from ajour.demo.searching import SearchProgress, SearchResult
+    from ajour.demo.searching import SearchResult
     from ajour.demo.server import Site
     from ajour.demo.tabs import Updates
 
 MOST_MINUTES = 30
 KINDS = {
-    "speedup": ("Speed-up", 1.3), "psnr": ("PSNR, dB", 28), "density": ("Density, all steps", 0.4)
+    "psnr": ("PSNR, dB", 30), "speedup": ("Speed-up", 1.5), "density": ("Density, all steps", 0.4)
 }  # fmt: skip
 """Targets by kind: label and first value."""
 
-AFTER: dict[str, Any] = {"interactive": False, "min_width": 140}
-"""Options of the buttons for the plan of a search."""
+MOST_USUAL_STEPS = 10
+"""Denoising steps by default: a search makes many runs."""
 
-START = note("A search takes a few minutes at the smallest size. Its plan can be used at once.")
+START = note("Press Search for a plan of your own: at the smallest size it takes about a minute.")
 
 
 class SearchTab:
@@ -42,29 +40,32 @@ class SearchTab:
     Attributes:
         use: uses the plan of the search in the Generate tab.
         look: shows it in the Plan tab.
+        found: the last result of a search.
     """
 
     def __init__(self, site: Site) -> None:
         self.site = site
-        with gr.Row(elem_classes="aj-columns"):
-            with gr.Column(scale=2, min_width=300):
+        with gr.Row(elem_classes="aj-columns aj-three"):
+            with gr.Column(min_width=300):
                 choices = [(name, key) for key, (name, _) in KINDS.items()]
-                kind = gr.Radio(choices, value="density", label="Target")
-                value = gr.Number(KINDS["density"][1], label="Value", elem_id="target")
+                kind = gr.Radio(choices, value="psnr", label="Target")
+                value = gr.Number(KINDS["psnr"][1], label="Value", elem_id="target")
+                self.buttons = JobButtons("search", "Search")
+            with gr.Column(min_width=320, elem_classes="aj-shown"):
+                self.status = gr.HTML(START, elem_id="search-status", elem_classes="aj-live")
+                with gr.Row(visible=False) as self.after:
+                    self.use = gr.Button("Use it in Generate", min_width=140, elem_id="use-plan")
+                    self.look = gr.Button("Look at it in Plan", min_width=140, elem_id="look-plan")
+                self.frontier = gr.HTML(elem_id="frontier")
+            with gr.Column(min_width=300):
+                size = size_choice(site, next(iter(site.model.sizes)))
+                usual = min(site.model.steps, MOST_USUAL_STEPS)
+                steps = gr.Slider(4, BOUNDS["steps"][1], usual, step=1, label="Steps")
                 minutes = gr.Slider(
                     0.5, MOST_MINUTES, 5, step=0.5, label="Time limit, minutes", elem_id="minutes"
                 )
-                size = size_choice(site)
-                usual = min(site.model.steps, 8)
-                steps = gr.Slider(4, BOUNDS["steps"][1], usual, step=1, label="Steps")
                 gr.HTML(render("search_about"))
-                self.buttons = JobButtons("search", "Search")
-            with gr.Column(scale=3, min_width=320):
-                self.status = gr.HTML(START, elem_id="search-status", elem_classes="aj-live")
-                self.frontier = gr.HTML(elem_id="frontier")
-                with gr.Row():
-                    self.use = gr.Button("Use it in Generate", **AFTER, elem_id="use-plan")
-                    self.look = gr.Button("Look at it in Plan", **AFTER, elem_id="look-plan")
+        self.found = gr.State()
         self._fields = [kind, value, minutes, size, steps]
         kind.input(lambda key: KINDS.get(key, ("", 1.0))[1], kind, value, **QUICK)
 
@@ -82,7 +83,7 @@ class SearchTab:
         model = self.site.model
 
         def submit(*values: Any) -> Any:
-            kind, value, minutes, size, steps, prompt, seed, *_, guidance = values
+            kind, value, minutes, size, steps, prompt, seed, *_, guidance, _ = values
             target, limit = checked_target(kind, value), checked_limit(minutes)
             if size not in model.sizes:
                 raise ValueError(f"unknown size {size!r}")
@@ -93,20 +94,26 @@ class SearchTab:
             now = replace(job.progress, seconds=time.monotonic() - job.started)
             return {self.status: search_progress(now), self.frontier: frontier(now)}
 
-        def finish(result: SearchResult, *_: Any) -> Updates:
-            return {
-                self.status: render("outcome", result=result),
+        def finish(result: SearchResult, *values: Any) -> Updates:
+            made = self.site.completed(result.shown, values[-1])
+            updates = {
+                self.status: outcome(result),
                 self.frontier: frontier(result.progress, result),
-                self.use: gr.Button(interactive=True),
-                self.look: gr.Button(interactive=True),
-                shown: result.shown,
-                shown_line: about_shown(result.shown),
+            }
+            if result.dense:  # there is nothing to use or to look at
+                return updates
+            return updates | {
+                self.after: gr.Row(visible=True),
+                self.found: replace(result, shown=made),
+                shown: made,
+                shown_line: about_shown(made),
             }
 
         return self.buttons.wire(
-            self.site, self.status, [*self._fields, *form],
-            [self.frontier, self.use, self.look, shown, shown_line], submit, show, finish,
-            "No plan was verified by then; after a time limit, try a longer limit.",
+            self.site, self.status, [*self._fields, *form, shown],
+            [self.frontier, self.after, self.found, shown, shown_line], submit, show, finish,
+            "No plan was verified by then. Choose a longer limit, a smaller size or fewer steps.",
+            lambda: {self.after: gr.Row(visible=False), self.frontier: ""},
         )  # fmt: skip
 
 
@@ -130,23 +137,3 @@ def checked_limit(minutes: Any) -> float:
     if not isinstance(minutes, int | float) or not 0 < minutes <= MOST_MINUTES:
         raise ValueError(f"the time limit must be over 0 and up to {MOST_MINUTES} minutes")
     return 60.0 * minutes
-
-
-def search_progress(now: SearchProgress) -> Markup:
-    """How far a search is."""
-    text = (
-        f"{now.stage}: {now.units} units of work done, {len(now.verified)} plans verified, "
-        f"{now.seconds:.0f} of at most {now.limit:.0f} s."
-    )
-    value, most = round(min(now.seconds, now.limit)), round(now.limit)
-    return render("progress", text=text, label="seconds", value=value, most=most)
-
-
-def frontier(now: SearchProgress, result: SearchResult | None = None) -> Markup:
-    """The predicted frontier and the verified plans of a search."""
-    chosen = [] if result is None else [(result.chosen.speedup, result.chosen.psnr_db)]
-    others = [point for point in now.verified if point not in chosen]
-    groups = {"verified": others, "chosen": chosen}
-    plans = {name: [(name, *point) for point in points] for name, points in groups.items()}
-    title = f"Speed-up against PSNR: {len(now.verified)} plans verified"
-    return frontier_chart(title, now.frontier, plans)

@@ -58,6 +58,7 @@ class JobButtons:
         show: Callable[[Job], Updates],
         finish: Callable[..., Updates],
         stopped: str = "Nothing of this run was kept.",
+        begin: Callable[[], Updates] = dict,
     ) -> Any:
         """Connect the buttons.
 
@@ -71,6 +72,7 @@ class JobButtons:
             show: the updates for the progress of a running job.
             finish: the updates for the result of a job that is done; also gets the inputs' values.
             stopped: what to say after a stop.
+            begin: the updates when a job has been accepted.
 
         Returns:
             The event of a job that has ended.
@@ -86,7 +88,11 @@ class JobButtons:
             except (Refused, Unheard, TypeError, ValueError) as error:  # PlanError is a ValueError
                 yield {status: note(str(error), "bad")}
                 return
-            yield {self.start: gr.Button(interactive=False), self.stop: gr.Button(interactive=True)}
+            yield {
+                self.start: gr.Button(interactive=False),
+                self.stop: gr.Button(interactive=True),
+                **begin(),
+            }
             try:
                 for state in job.watch():
                     ahead = site.device.ahead(state)

@@ -2,23 +2,31 @@
 
     python -m tools.demo_example
 
-Writes demo/examples/: videos, report, plan, measured maps, and how to colour previews.
+Writes demo/examples/: videos, report, plan, measured maps, the errors of the plan's heads, and how
+to colour previews.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 from ajour.demo.device import DONE, Device
-from ajour.demo.model import BUNDLED, find_model
+from ajour.demo.errors import measure
+from ajour.demo.heads import ShownPlan
+from ajour.demo.model import BUNDLED, Model, find_model
 from ajour.demo.request import Request, Size
 from ajour.demo.run import Runner
-from ajour.demo.store import EXAMPLE, Store
+from ajour.demo.store import ERRORS, EXAMPLE, Errors, Store
 from ajour.pipelines.auto import Auto
+
+if TYPE_CHECKING:
+    from ajour.demo.device import Job
 
 MOST_BYTES = 2 * 2**20
 
@@ -33,10 +41,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--model", help="pipeline folder; the bundled model if left out")
     parser.add_argument("--prompt", default=BUNDLED.prompt)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=BUNDLED.steps)
-    parser.add_argument("--frames", type=int, default=BUNDLED.frames)
-    parser.add_argument("--height", type=int, default=BUNDLED.height)
-    parser.add_argument("--width", type=int, default=BUNDLED.width)
+    usual = Model()  # the page's form has the same defaults
+    parser.add_argument("--steps", type=int, default=usual.steps)
+    for name, value in usual.sizes[usual.usual_size]._asdict().items():
+        parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--out", type=Path, default=EXAMPLE)
     args = parser.parse_args(argv)
     model = find_model(args.model)
@@ -46,14 +54,21 @@ def main(argv: list[str] | None = None) -> int:
     with TemporaryDirectory() as folder:
         runner = Runner(model, Store(Path(folder)))
         plan = model.plan or Auto()
-        job = device.submit("example", lambda pipe, job: runner.run(pipe, job, request, plan))
+
+        def work(pipe: Any, job: Job) -> Path:
+            result = runner.run(pipe, job, request, plan)
+            shown = measure(pipe, job, ShownPlan.of_result(result, ""), request, model)
+            Errors(shown.errors, shown.measured).save(result.folder / ERRORS)
+            return result.folder
+
+        job = device.submit("example", work)
         for _ in job.watch():
             pass
         device.close()
         if job.state != DONE:
             print(f"demo_example: {job.error or job.state}", file=sys.stderr)
             return 1
-        made = job.result.folder
+        made = job.result
         if runner.colours is not None:
             runner.colours.save(made / "colours.json")
         total = sum(file.stat().st_size for file in made.iterdir())
@@ -62,7 +77,8 @@ def main(argv: list[str] | None = None) -> int:
             return 1
         shutil.rmtree(args.out, ignore_errors=True)
         shutil.copytree(made, args.out)
-    print(f"{args.out}: {total} bytes, {job.result.report['psnr_db']:.1f} dB")
+        report = json.loads((made / "report.json").read_text())
+    print(f"{args.out}: {total} bytes, {report['speedup']:.2f}x, {report['psnr_db']:.1f} dB")
     return 0
 
 

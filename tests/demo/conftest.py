@@ -41,8 +41,8 @@ class TinyModel(Model):
 
 def tiny_model(make, **changes):
     usual = {
-        "sizes": {"Tiny": SIZE, "Smaller": Size(5, 96, 96)}, "steps": 4, "guidance": 1.0,
-        "prompts": ("a red circle", "a blue star"), "plan": LATE, "make": make,
+        "sizes": {"Tiny": SIZE, "Smaller": Size(5, 96, 96)}, "size": None, "steps": 4,
+        "guidance": 1.0, "prompts": ("a red circle", "a blue star"), "plan": LATE, "make": make,
     }  # fmt: skip
     return TinyModel(**usual | changes)
 

@@ -66,9 +66,8 @@ def many_patterns(layers, heads, count):
 def test_a_grid_too_large_is_not_drawn_and_the_page_says_so(server, lowered, grid):
     plan = json.dumps(replace(LATE, provenance={"grid": grid}).to_dict())
     with Visitor(server[0]) as visitor:
-        said = visitor.upload("large.json", plan)
-        assert "large.json is a valid plan" in said
-        said = visitor.run(visitor.upload_refresh(), [None, "density"])
+        said = visitor.upload("large.json", plan, colour="density")
+    assert "large.json is a valid plan" in said
     assert f"The plan names the grid {grid}, which is too large to draw or no grid" in said
     assert {grid.shape for _, grid in lowered} == {heads.DEFAULT_GRID.shape}
 
@@ -92,7 +91,6 @@ def test_many_patterns_are_not_lowered_for_a_map(lowered):
 def test_only_assignments_in_use_are_offered(server):
     with Visitor(server[0]) as visitor:
         said = visitor.upload("spare.json", json.dumps(with_unused(LATE, 3).to_dict()))
-        said = visitor.run(visitor.upload_refresh(), [None, "kind"])
     assert '"sparse"' in said
     assert "unused0" not in said
 
@@ -163,7 +161,9 @@ def test_a_summary_lowers_what_the_schedule_uses(pipe, lowered):
 def test_every_event_waits_in_a_queue(server, site):
     drawing = [fn for fn in build(site).fns.values() if fn.concurrency_id == "drawing"]
     assert {fn.concurrency_limit for fn in drawing} == {2}
-    assert {fn.name for fn in drawing} == {"look", "map_page", "refresh", "upload"}
+    assert {fn.name for fn in drawing} == {
+        "found_look", "found_use", "look", "map_page", "phase", "updates", "upload",
+    }  # fmt: skip
     with Visitor(server[0]) as visitor:
         assert all(
             event["queue"] for event in visitor.config["dependencies"] if event["backend_fn"]

@@ -1,6 +1,7 @@
 """The Benchmark tab's contents: every kind of result file, and where the files are."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -89,7 +90,8 @@ def test_each_kind_of_result(name, tmp_path):
     (tmp_path / f"{name}.json").write_text(json.dumps(facts))
     text = page(tmp_path)
     Checker(text)
-    assert f"{name}.json, G, torch 2, commit c" in text
+    assert f": {name}.json</h3>" in text
+    assert "G, torch 2, commit c" in text
     assert text.count("<tr>") >= 1 + len(RESULTS[name])
     assert "All rows" in text
     for text_part in TEXTS[name]:
@@ -106,10 +108,75 @@ def test_results_come_by_kind_and_others_are_passed_over(tmp_path):
     text = page(tmp_path)
     Checker(text)
     names = ("plans", "times", "transformers", "kernels", "prologue", "capture", "other")
-    order = [text.index(f"{name}.json") for name in names]
+    order = [text.index(f": {name}.json<") for name in names]
     assert order == sorted(order)
     assert "words.json" not in text
     assert "No stored results" in page(tmp_path / "nowhere")
+
+
+def story_of(files, tmp_path):
+    """The part of the page before the link to all measurements."""
+    for name, data in files.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(data))
+    return page(tmp_path).split("<details")[0]
+
+
+def test_one_picture_has_all_methods(tmp_path):
+    facts = {"size": [49, 256, 256], "steps": 20}
+    times = {"dense_seconds_each": [10.0, 10.0], "sparse_seconds_each": [4.0, 5.0, 90.0]}
+    rows = [
+        {"plan": "plan", "psnr_db": 33.0, "ssim": 0.9, "mean_density": 0.2} | times,
+        {"plan": "window", "psnr_db": 23.0, "mean_density": 0.2, "speedup": 1.5},
+        {"plan": "MagCache 0.1/2", "psnr_db": 28.0, "mean_density": 1.0, "speedup": 1.9},
+        {"plan": "plan + MagCache 0.1/2", "psnr_db": 27.0, "mean_density": 0.2, "speedup": 2.5},
+        {"plan": "not timed", "psnr_db": 20.0, "mean_density": 0.2},
+    ]
+    other = [{"plan": "dense, 6 steps", "psnr_db": 27.0, "mean_density": 1.0, "speedup": 3.0}]
+    small = [{"plan": "auto", "psnr_db": 40.0, "mean_density": 1.0, "speedup": 1.0}]
+    text = story_of(
+        {
+            "methods": facts | {"rows": rows}, "steps": facts | {"rows": other},
+            "small": {"size": [9, 32, 32], "steps": 20, "rows": small},
+        },
+        tmp_path,
+    )  # fmt: skip
+    Checker(text)
+    assert text.count("<circle") == 5  # of one size, with a time
+    assert "bundled plan</text>" in text
+    assert "not timed" not in text
+    for name in (
+        "ajour", "simple plans", "MagCache", "MagCache on a plan", "dense, fewer steps",
+    ):  # fmt: skip
+        assert f"</i>{name}</li>" in text
+    assert "bundled model, 49 frames, 256 x 256, whole run" in text
+    assert "2.0x: 10.0 to 5.0 s" in text
+
+
+def test_one_picture_has_whole_models_and_one_has_kernels(tmp_path):
+    compared = [row | {"tree": "abc", "ms": 1.0} for row in RESULTS["transformers"]]
+    passes = [
+        {"case": "flux", "arm": f"{arm} eager", "layers": 3, "speedup": 1.0, "ms": ms}
+        for arm, ms in (("stock", 1400.0), ("hopper", 700.0), ("triton", 1000.0))
+    ]
+    text = story_of(
+        {"passes": {"rows": passes}, "trees": {"rows": compared},
+         "kernels": {"rows": RESULTS["kernels"]}},
+        tmp_path,
+    )  # fmt: skip
+    Checker(text)
+    assert text.count("flux, one pass") == 1
+    assert "2.0x: 1,400 to 700 ms" in text
+    assert text.count("<svg") == 1
+    assert "random, triton" not in text
+    assert "full, triton: 3.3x" in text
+    assert "1,024 tokens, 2 heads of 64" in text
+
+
+def test_the_stored_results_make_three_pictures():
+    story = page(results_folder()).split("<details")[0]
+    titles = ["Quality against speed", "Whole models", "Kernels"]
+    assert re.findall(r"<h3>(.*?)</h3>", story) == titles
+    assert "<table" not in story
 
 
 def test_long_results_say_what_is_left_out(tmp_path):

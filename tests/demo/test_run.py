@@ -1,22 +1,27 @@
 """Runs of the page on a tiny pipeline: files, news, stops, failures, measured errors."""
 
 import json
+from dataclasses import replace
 
 import imageio.v3 as imageio
 import numpy as np
 import pytest
 
-from ajour import Plan, PlanError
-from ajour.demo.attention_time import AttentionClock
+from ajour import Full, Phase, Plan, PlanError, Schedule, Skip
+from ajour.demo.attended import SHOWN
+from ajour.demo.attention_time import AttentionClock, attention_share
 from ajour.demo.device import DONE, FAILED, STOPPED
-from ajour.demo.errors import measure
-from ajour.demo.heads import ShownPlan
+from ajour.demo.errors import measure, measured_steps
+from ajour.demo.heads import ShownPlan, map_page
+from ajour.demo.model import find_model
 from ajour.demo.server import MOST_BYTES
-from ajour.demo.store import FILES, Result, Store, views
+from ajour.demo.store import FILES, Errors, Result, Store, views
+from ajour.demo.verdict import verdict
 from ajour.pipelines.auto import Auto
 from ajour.pipelines.enable import is_enabled
+from ajour.schedule import REUSE
 from tests.demo.conftest import REQUEST, SIZE, finish, tiny_model
-from tests.pipelines.conftest import LATE, run
+from tests.pipelines.conftest import LATE, make_plan, run
 from tools.demo_example import main as make_example
 
 # The writer of video files leaves its pipe to the garbage collector.
@@ -38,8 +43,11 @@ def test_a_run_makes_every_file_and_reports_every_step(site):
     assert report["size"] == list(SIZE)
     assert len(report["psnr_db_each"]) == len(report["ssim_each"]) == SIZE.frames
     assert report["sparse_steps"] > 0
-    assert 0 < report["attention_share"]["dense"] < 1
-    assert 0 < report["attention_share"]["sparse"] < 1
+    assert len(report["phases"]) == REQUEST.steps
+    for arm in ("dense", "sparse"):
+        times = report["step_seconds"][arm]
+        assert len(times) == REQUEST.steps
+        assert 0 < sum(attention for attention, _ in times) < report[f"{arm}_seconds"]
     assert imageio.imread(result.folder / "views.mp4").shape == (9, 3 * 128, 112, 3)
     last = progress[-1]
     assert (last.done, last.total, last.left) == (8, 8, 0.0)
@@ -114,7 +122,7 @@ def test_errors_are_measured_on_every_head(site):
     assert (errors > 0).any()
     assert (errors < 2).all()
     assert str(job.result.grid) == "3x8x7"
-    assert "noise level" in job.result.measured
+    assert "each phase in a step that uses it" in job.result.measured
     assert not is_enabled(site.device.pipe)
 
 
@@ -127,17 +135,64 @@ def test_errors_need_a_plan_for_the_model(site):
     assert "another model" in job.error
 
 
-def test_the_clock_counts_attention_and_the_whole(pipe):
+def test_every_phase_is_measured_in_a_step_that_uses_it():
+    plan = make_plan([Full(), Skip()])
+    rows = plan.assignments["sparse"]
+    schedule = Schedule((Phase(1.0, "a"), Phase(0.8, REUSE), Phase(0.5, "b"), Phase(0.05, "c")))
+    plan = replace(plan, assignments={"a": rows, "b": rows, "c": rows}, schedule=schedule)
+    steps = measured_steps(plan, [1.0, 0.9, 0.7, 0.5, 0.3, 0.1])
+    assert steps == {"a": 1, "b": 4, "c": 3}  # no step uses the last: the middle of the run
+
+
+def test_a_plan_without_patterns_is_not_measured(site, pipe):
+    dense = replace(LATE, assignments={}, schedule=Schedule((Phase(1.0, "dense"),)))
+    with pytest.raises(ValueError, match="every step of this plan is dense"):
+        measure(pipe, None, ShownPlan.of(dense, "dense"), REQUEST, site.model)
+
+
+def test_errors_are_kept_in_a_file(tmp_path):
+    errors = Errors({"sparse": np.array([[0.123456, 0.0], [1e-7, 0.5]])}, "so")
+    errors.save(tmp_path / "errors.json")
+    again = Errors.load(tmp_path / "errors.json")
+    assert again.measured == "so"
+    assert np.allclose(again.by_assignment["sparse"], errors.by_assignment["sparse"], rtol=1e-3)
+
+
+def test_the_stored_example_is_what_generate_makes_at_first(tmp_path):
+    example, model = Store(tmp_path).example(), find_model()
+    assert example.plan.patterns == model.plan.patterns
+    assert example.plan.assignments == model.plan.assignments
+    report = example.report
+    assert tuple(report["size"]) == model.sizes[model.usual_size]
+    assert (report["prompt"], report["steps"], report["seed"]) == (model.prompts[0], model.steps, 0)
+    said = verdict(report["speedup"], report["psnr_db"], report["ssim"])
+    assert said.kind == "good"
+    assert report["speedup"] > 2
+    assert set(example.errors.by_assignment) == set(example.plan.schedule.assignments)
+    shown = ShownPlan.of_result(example, "stored")
+    assert shown.frames.shape[0] == SHOWN
+    with pytest.raises(ValueError, match="has 25 frames, not 26"):
+        example.frames([0, 25])
+    for name in example.plan.schedule.assignments:
+        text = map_page(shown, name, "error")
+        assert "not measured" not in text
+        assert "error 0" in text
+
+
+def test_the_clock_counts_attention_and_the_rest(pipe):
     clock = AttentionClock(pipe)
-    assert clock.share("dense") is None
+    assert clock.steps("dense") == ()
+    assert attention_share(()) is None
     with clock.listen():
         run(pipe)
         clock.close_step("dense", 0)
-    share = clock.share("dense")
-    assert 0 < share < 1
+    (step,) = clock.steps("dense")
+    assert step.attention > 0
+    assert step.rest > 0
+    assert 0 < attention_share([step]) < 1
     run(pipe)
     clock.close_step("dense", 1)
-    assert clock.share("dense") == share  # nothing is measured outside the block
+    assert clock.steps("dense")[1].total == 0  # nothing is measured outside the block
 
 
 def test_the_difference_is_amplified_and_clipped():
@@ -165,6 +220,7 @@ def test_the_stored_example_is_made_in_one_command(make_pipe, tmp_path, capsys):
     assert make_example([*words, "--steps", "4", "--out", str(out)]) == 0
     assert "bytes" in capsys.readouterr().out
     assert (out / "colours.json").is_file()
+    assert Result.load(out).errors.by_assignment
     store = Store(tmp_path / "served")
     example = store.example(out)
     assert example.folder.is_relative_to(store.root)

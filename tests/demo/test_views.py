@@ -2,14 +2,17 @@
 
 import base64
 import json
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
-from ajour import Captured, Full, Phase, Plan, Pyramid, Schedule, Skip, TokenGrid
+from ajour import Captured, Diagonal, Full, Phase, Plan, Pyramid, Schedule, Skip, TokenGrid
 from ajour.demo import heads
+from ajour.demo.attended import GAP, MARK, SIDE, frames_of, over_frames, small, standing_out
+from ajour.demo.attention_time import StepTime
 from ajour.demo.charts import Series, chart, table, ticks
 from ajour.demo.device import Job
 from ajour.demo.heads import ShownPlan
@@ -17,13 +20,14 @@ from ajour.demo.model import Model
 from ajour.demo.render import note, render
 from ajour.demo.results_page import section
 from ajour.demo.run import RunProgress
-from ajour.demo.searching import SearchProgress
+from ajour.demo.search_views import frontier, search_progress
+from ajour.demo.searching import TRYING, Point, SearchProgress
 from ajour.demo.server import download, snippet
 from ajour.demo.store import Result
 from ajour.demo.tab_generate import about_shown
-from ajour.demo.tab_search import frontier, search_progress
-from ajour.demo.views import comparison, run_progress
-from ajour.pipelines.drawing import in_words, spans
+from ajour.demo.verdict import looks, verdict
+from ajour.demo.views import comparison, run_bars, run_cards, run_progress, step_bars, why
+from ajour.pipelines.drawing import in_words, pattern_view, spans
 from tests.pipelines.conftest import LATE, make_plan
 
 VOID = {"img", "input"}
@@ -34,7 +38,10 @@ REPORT = {
     "speedup": 1.25, "psnr_db": 31.2, "ssim": 0.95, "backend": "cpu", "device": "CPU",
     "fallbacks": ["a layer uses <Foo>"], "versions": {}, "fps": 16, "size": [2, 64, 64],
     "psnr_db_each": [30.0, 32.0], "ssim_each": [0.9, 0.99],
-    "attention_share": {"dense": 0.4, "sparse": None},
+    "step_seconds": {
+        "dense": [[0.4, 0.1], [0.4, 0.1]], "sparse": [[0.4, 0.1], [0.1, 0.1], [0.0, 0.0]],
+    },
+    "phases": ["dense", "sparse", "reuse"],
 }  # fmt: skip
 
 
@@ -98,13 +105,15 @@ def hostile_pages(tmp_path):
     return {
         "map": heads.map_page(shown, HOSTILE),
         "map by error": heads.map_page(replace(shown, errors=errors), HOSTILE, "error"),
-        "schedule": render("schedule", spans=stretches, text=in_words(stretches)),
+        "schedule": render(
+            "schedule", spans=stretches, text=in_words(stretches), marked=HOSTILE
+        ),
         "about": render("about", shown=shown),
         "head": heads.head_page(
             replace(shown, errors=errors, measured=HOSTILE), HOSTILE, 0, 0
         ),
         "shown": about_shown(shown),
-        "cards": render("run_cards", **report),
+        "cards": run_cards(report),
         "comparison": comparison(Result(tmp_path, report, LATE, {}), HOSTILE),
         "state": render("state", job=job, ahead=0, stopped=""),
         "progress": run_progress(
@@ -145,6 +154,10 @@ def test_a_map_by_density_and_error():
     text = heads.map_page(shown, "sparse", "error")
     Checker(text)
     assert "press Measure errors" in text
+    text = heads.map_page(shown, "sparse", "kind", (1, 0))
+    pressed = [values for tag, values in Checker(text).tags if tag == "button"]
+    assert [b.get("aria-current") for b in pressed] == [None, None, "true", None]
+    assert [b["tabindex"] for b in pressed] == ["-1", "-1", "0", "-1"]
     assert 'aria-label="layer 0, head 1: p1"' in text
     errors = {"sparse": np.array([[0.0, 0.5], [0.1, 0.2]])}
     text = heads.map_page(replace(shown, errors=errors), "sparse", "error")
@@ -184,7 +197,7 @@ def test_heads_that_are_not_there(place):
 
 def test_a_schedule_in_words_and_in_colour():
     plan = make_plan([Full(), Skip()], ((1.0, "dense"), (0.7, "sparse", 4)))
-    text = render("schedule", spans=spans(plan.schedule), text=in_words(spans(plan.schedule)))
+    text = heads.schedule_page(plan)
     Checker(text)
     assert "dense from 1 to 0.7; sparse from 0.7 to 0, dense every 4 steps" in text
 
@@ -224,10 +237,11 @@ def test_the_snippet_loads_the_model_as_the_page_does():
 
 
 def test_figures_and_videos_are_complete(tmp_path):
-    text = render("run_cards", **REPORT)
+    text = run_cards(REPORT)
     Checker(text)
-    assert "40 %" in text
-    assert "of sparse time" not in text
+    assert text.index("1.2x faster, looks the same") < text.index("31.2 dB")
+    assert "Example" not in text
+    assert "Example" in run_cards(REPORT, example=True)
     page = Checker(comparison(Result(tmp_path, REPORT, LATE, {}), "Your run"))
     facts = next(values for tag, values in page.tags if tag == "ajour-compare")["data-facts"]
     assert json.loads(facts)["psnr"] == REPORT["psnr_db_each"]
@@ -245,15 +259,19 @@ def test_figures_and_videos_are_complete(tmp_path):
         ("running", 0, "Running."),
         ("done", 0, "Finished."),
         ("stopped", 0, "Stopped. Nothing of this run was kept."),
+        ("out of time", 0, "The time limit has passed. Nothing of this run was kept."),
         ("failed", 0, "This run failed: oh"),
     ],
 )
 def test_states_in_words(state, ahead, text):
     job = Job("me", lambda *_: None)
-    job.state, job.error = state, "oh"
+    job.state, job.error, job.timed_out = state, "oh", state == "out of time"
+    if job.timed_out:
+        job.state = "stopped"
     page = render("state", job=job, ahead=ahead, stopped="Nothing of this run was kept.")
     assert text in page
-    assert ('role="alert"' in page) == (state == "failed")
+    assert ('role="alert"' in page) == (state in ("failed", "out of time"))
+    assert "good" not in page
 
 
 def test_progress_with_previews():
@@ -284,12 +302,120 @@ def test_charts_have_names_and_round_ticks():
 
 def test_a_search_while_it_runs():
     progress = SearchProgress(
-        "Verifying plans", 7, 30.0, 120.0, ((1.0, 40.0), (1.5, 25.0)), ((1.2, 30.0),)
-    )
+        120.0, 5, TRYING, done=1, parts=5, seconds=30.0, begun=18.0, changed=26.0,
+        frontier=((1.0, 40.0), (1.5, 25.0)), verified=(Point("", 1.2, 29.44),),
+    )  # fmt: skip
     Checker(frontier(progress))
-    text = search_progress(progress)
-    assert "7 units of work done, 1 plans verified, 30 of at most 120 s" in text
-    assert frontier(SearchProgress("x", 0, 0, 1)) == ""
+    text = search_progress(progress)  # a plan takes 8 s, 4 more are possible, 4 s have passed
+    assert "Plan 1 of up to 5: 29.4 dB, 1.2x as fast as dense, at most 28 s left" in text
+    assert "The search ends after 2 min at the latest" in text
+    assert replace(progress, limit=40.0).left == 10.0
+    first = replace(progress, done=0, verified=(), parts=5)
+    assert first.left is None
+    assert "Trying the first plan." in search_progress(first)
+    assert 'max="' not in search_progress(first)
+    assert frontier(SearchProgress(1, 5)) == ""
+
+
+@pytest.mark.parametrize(
+    ("figures", "kind", "words"),
+    [
+        ((2.14, 33.0, 0.98), "good", "2.1x faster, looks the same"),
+        ((2.14, 33.0, 0.93), "", "2.1x faster, small differences"),
+        ((2.14, 26.0, 0.98), "", "2.1x faster, small differences"),
+        ((2.14, 24.0, 0.98), "bad", "2.1x faster, looks different"),
+        ((1.5, 99.0, 1.0), "good", "1.5x faster, the videos are equal"),
+        ((0.9, 33.0, 0.98), "bad", "0.90x, slower than dense, looks the same"),
+        ((1.03, 33.0, 0.98), "bad", "no faster than dense, looks the same"),
+    ],
+)
+def test_a_verdict_comes_in_words(figures, kind, words):
+    said = verdict(*figures)
+    assert (said.text, said.kind) == (words, kind)
+    assert bool(said.advice) == (kind == "bad")
+    assert looks(*figures[1:]) in words
+
+
+def test_slower_than_dense_is_not_good_news_and_says_what_to_do():
+    text = run_cards(REPORT | {"speedup": 0.9})
+    assert 'class="aj-note aj-verdict bad"' in text
+    assert "Attention takes 80% of the dense run. Choose a larger size." in text
+    said = verdict(0.9, 40.0, 0.99, 0.4)
+    assert said.advice.endswith("Choose a larger size, or a plan that reuses steps.")
+
+
+def test_the_time_of_a_run_in_bars():
+    times = {
+        arm: [StepTime(*t) for t in REPORT["step_seconds"][arm]] for arm in ("dense", "sparse")
+    }
+    _, (dense, sparse) = step_bars(times, REPORT["phases"])
+    assert (dense.attention, dense.rest) == (pytest.approx(0.4), pytest.approx(0.1))
+    assert (sparse.attention, sparse.rest) == (0.1, 0.1)  # neither the dense nor the reused step
+    _, (dense, sparse) = run_bars(times, REPORT)
+    assert (dense.total, sparse.total) == (pytest.approx(1.0), pytest.approx(0.7))
+    assert sparse.name == "with the plan, 2 of 4 steps computed"
+    assert step_bars(times, ["dense"] * 3) == ("", ())
+    said = "A sparse step is 2.5x faster than a dense step; 2 of 4 steps are not computed"
+    assert said in run_cards(REPORT)
+    slow = dense._replace(attention=2 * dense.attention)
+    assert why((dense, slow), REPORT).startswith("A sparse step takes 1.8x as long")
+    assert "as long as a dense step at this size" in why((dense, dense), REPORT)
+    assert why((), REPORT | {"reused_steps": 0}) == ""
+    widths = re.findall(r'class="attention" style="width:([\d.]+)%"', run_cards(REPORT))
+    assert widths == ["80.0", "20.0", "80.0", "50.0"]
+
+
+def test_the_schedule_marks_the_phase_that_is_shown():
+    plan = make_plan([Full(), Skip()])
+    two = replace(
+        plan,
+        assignments={"a": plan.assignments["sparse"], "b": plan.assignments["sparse"]},
+        schedule=Schedule((Phase(1.0, "a"), Phase(0.5, "b"))),
+    )
+    text = heads.schedule_page(two, "b")
+    marked = [values for tag, values in Checker(text).tags if values.get("class") == "marked"]
+    assert [values["title"] for values in marked] == ["b from 0.5 to 0"]
+    head = heads.head_page(ShownPlan.of(two, "test", "3x8x7"), "a", 0, 1)
+    assert "Layer 0, head 1 in a" in head
+
+
+def test_a_head_is_drawn_over_the_video():
+    grid = TokenGrid(5, 8, 8)
+    video = np.zeros((17, 64, 64, 3), np.uint8)
+    video[8, 40:48, 16:24] = 255  # a white token on black in the middle frame
+    frames = small(video[frames_of(grid, 17)])
+    assert frames_of(grid, 17) == [0, 4, 8, 12, 16]
+    query = standing_out(frames, grid)
+    assert query == (2, 5, 2)
+    view = pattern_view(Diagonal(0.2), grid, query=query)
+    picture = over_frames(view, frames)
+    token = SIDE // 8
+    assert picture.shape == (SIDE, 5 * SIDE + 4 * GAP, 3)
+    for number, t in enumerate(view.frames):
+        corner = number * (SIDE + GAP)
+        shown = picture[token // 2 :: token, corner + token // 2 : corner + SIDE : token]
+        attended = view.keys[t] >= 0
+        assert attended.any() or t != 2
+        faded = shown[~attended]  # black, more white than the colour of a level in it
+        assert (faded[:, 0] > 140).all()
+        assert (shown[attended][:, 0] < 140).all()
+    assert (picture[5 * token - 1, 2 * (SIDE + GAP) + 2 * token] == MARK).all()
+
+
+def test_a_plan_keeps_what_is_known_of_it(tmp_path):
+    frames = np.zeros((3, 8, 7, 3), np.uint8)
+    errors = {"sparse": np.ones((2, 2))}
+    known = replace(
+        ShownPlan.of(LATE, "run", "3x8x7"), frames=frames, errors=errors, measured="then"
+    )
+    again = ShownPlan.of(LATE, "upload", "3x8x7").after(known)
+    assert again.frames is frames
+    assert again.errors is errors
+    assert again.measured == "then"
+    other = ShownPlan.of(make_plan([Full(), Skip()]), "upload", "5x8x7").after(known)
+    assert other.frames is None
+    assert other.errors == {}
+    assert again.after(None) is again
 
 
 def test_bad_news_is_read_out_at_once():

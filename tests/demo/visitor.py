@@ -94,14 +94,7 @@ class Visitor:
             return answer.text
         return "\n".join(json.dumps(message) for message in self.messages())
 
-    def upload_refresh(self):
-        """The index of the event that shows an uploaded plan in the Plan tab."""
-        first, _ = self.event("upload-plan", "upload")
-        return next(
-            event["id"] for event in self.config["dependencies"] if event["trigger_after"] == first
-        )
-
-    def upload(self, name, text, element="upload-plan"):
-        """Upload a plan in the way of the page."""
-        index, inputs = self.event(element, "upload")
-        return self.run(index, [None] * inputs, {"name": name, "text": text})
+    def upload(self, name, text, element="upload-plan", colour="kind"):
+        """Upload a plan in the way of the page, where the map has a colour."""
+        index, _ = self.event(element, "upload")
+        return self.run(index, [None, colour], {"name": name, "text": text})
