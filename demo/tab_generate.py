@@ -16,6 +16,7 @@ from ajour.demo.uploading import upload_button
 from ajour.demo.views import NO_EXAMPLE, comparison, run_cards, run_progress
 from ajour.pipelines.auto import SPEEDS, Auto
 from ajour.pipelines.enable import resolve_plan
+from ajour.pipelines.vocabulary import known_words
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -50,6 +51,7 @@ class GenerateTab:
             with gr.Column(min_width=300):
                 prompt = gr.Textbox(
                     site.model.prompts[0], label="Prompt", lines=3, max_length=MOST_WORDS,
+                    info=None if site.model.path else f"The bundled model knows {known_words()}",
                     elem_id="prompt",
                 )  # fmt: skip
                 self.buttons = JobButtons("generate", "Generate")
@@ -133,7 +135,7 @@ class GenerateTab:
             if kind == SHOWN:
                 ran = replace(ran, source=plan.source)
             return {
-                self.cards: run_cards(result.report),
+                self.cards: run_cards(result.report, bundled=self.site.model.path is None),
                 self.comparison: comparison(result, "Your run"),
                 self.shown_line: about_shown(ran),
                 shown: ran,

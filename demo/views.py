@@ -10,6 +10,7 @@ from ajour.demo.render import note, render
 from ajour.demo.store import AMPLIFIED
 from ajour.demo.verdict import EVEN, verdict
 from ajour.pipelines.pages import image_url
+from ajour.pipelines.vocabulary import unknown_subject
 from ajour.schedule import DENSE, REUSE
 
 if TYPE_CHECKING:
@@ -52,12 +53,13 @@ class Bar(NamedTuple):
         return self.attention + self.rest
 
 
-def run_cards(report: dict[str, Any], example: bool = False) -> Markup:
+def run_cards(report: dict[str, Any], example: bool = False, bundled: bool = True) -> Markup:
     """A run in a sentence, in figures, and as bars of its time.
 
     Args:
         report: of the run.
         example: whether it is the stored example.
+        bundled: whether the model is the bundled one, which knows few words.
     """
     times = {
         arm: [StepTime(*step) for step in steps] for arm, steps in report["step_seconds"].items()
@@ -69,6 +71,7 @@ def run_cards(report: dict[str, Any], example: bool = False) -> Markup:
     groups = [step_bars(times, report["phases"]), run_bars(times, report)]
     return render(
         "run_cards", **report, verdict=said, example=example,
+        words=unknown_subject(report["prompt"]) if bundled else None,
         groups=[group for group in groups if group[1]], why=why(groups[0][1], report),
     )  # fmt: skip
 

@@ -29,6 +29,7 @@ from ajour.pipelines.outputs import (
     own_files,
 )
 from ajour.pipelines.usage import BadUsage
+from ajour.pipelines.vocabulary import known_words, unknown_subject
 
 if TYPE_CHECKING:
     from ajour.pipelines.generate import Comparison
@@ -58,7 +59,11 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         f"are the pipeline's own if left out; the bundled model's are {usual}. Files that an "
         "earlier generate wrote to the same folder are replaced, any others only with --force.",
     )
-    make.add_argument("--prompt", default=own.prompt, help="default: %(default)s")
+    make.add_argument(
+        "--prompt",
+        default=own.prompt,
+        help=f"what to show. The bundled model knows {known_words()} (default: %(default)s)",
+    )
     add_seed(make, "seed of the initial noise")
     add_call_arguments(make)
     make.add_argument(
@@ -154,6 +159,8 @@ def _generate(args: argparse.Namespace) -> None:
     plan = bundled_plan() if bundled else resolve_plan(args.plan or "auto", args.density)
     given = call_options(args, own=args.model is None)
     progress = Progress(given.get("num_inference_steps", 0))
+    if args.model is None and (text := unknown_subject(args.prompt)):
+        progress.stage(text)
     progress.stage("loading the model")
     plain_loading()
     pipe = load_pipeline(args.model, args.device, args.dtype, args.lora)

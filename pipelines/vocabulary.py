@@ -40,6 +40,12 @@ VOCABULARY = {
 """Kinds of words, and the words and phrases of each."""
 
 
+def known_words() -> str:
+    """The words that make most prompts, in a line."""
+    kinds = ("shapes", "colours", "textures")
+    return "; ".join(f"{kind}: {', '.join(VOCABULARY[kind])}" for kind in kinds)
+
+
 def unknown_subject(prompt: str) -> str | None:
     """What to tell the author of a prompt that names nothing the bundled model can draw.
 
@@ -53,6 +59,6 @@ def unknown_subject(prompt: str) -> str | None:
     if re.search(rf"\b({'|'.join(shapes)})(e?s)?\b", prompt.lower()):
         return None
     return (
-        f"the bundled model draws shapes only ({', '.join(shapes)}), and this prompt names none; "
-        f"its colours are {', '.join(VOCABULARY['colours'])}"
+        "the bundled model draws shapes only, and this prompt names none of those that it knows; "
+        + known_words()
     )

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from ajour.pipelines.bundled import Defaults
-from ajour.pipelines.vocabulary import VOCABULARY, unknown_subject
+from ajour.pipelines.vocabulary import VOCABULARY, known_words, unknown_subject
+from ajour.search.cli import main
 from tools.mini import captions, scenes
 
 GROUNDS = set(re.findall(r'"(\w+)"', re.search(r"GROUND +=(.*)", captions.canonical.__doc__)[1]))
@@ -44,3 +45,19 @@ def test_a_prompt_with_a_shape_is_left_alone(prompt):
 def test_a_prompt_without_a_shape_is_told_the_words(prompt):
     said = unknown_subject(prompt)
     assert all(word in said for word in VOCABULARY["shapes"] + VOCABULARY["colours"])
+
+
+def test_the_help_has_the_words(capsys):
+    with pytest.raises(SystemExit):
+        main(["generate", "--help"])
+    assert known_words() in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(("prompt", "told"), [("a fox", True), ("a red star", False)])
+def test_generate_tells_the_words(prompt, told, tmp_path, monkeypatch, capsys):
+    def load(*_):
+        raise RuntimeError("enough")
+
+    monkeypatch.setattr("ajour.pipelines.bundled.load_pipeline", load)
+    assert main(["generate", "--prompt", prompt, "--out", str(tmp_path / "out")]) == 1
+    assert (known_words() in capsys.readouterr().err) == told
