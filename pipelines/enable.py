@@ -134,8 +134,8 @@ def resolve_plan(
 def disable(pipe: Any) -> None:
     """Undo `enable`: from here on bit-identical to never having been enabled.
 
-    A pipeline and its transformers stand for each other: what was enabled by one is disabled by
-    any, and whatever else it enabled with it.
+    Takes the pipeline or any of its transformers, whatever `enable` got. All that the same call of
+    `enable` switched on is switched off.
 
     Any thread may call it. It waits until a forward pass of another thread has ended; the rest of
     that run is stock. From within a forward pass, for example from a hook, it is refused.

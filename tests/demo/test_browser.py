@@ -336,7 +336,7 @@ def test_a_search_ends_in_a_plan_that_is_used_at_once(open_page):
     page.get_by_label("Steps").last.press("Tab")
     page.locator("#search").click()
     page.locator("#frontier svg").wait_for(timeout=LONG)
-    wait_for(page, "#search-status", "The target of density 0.7 is met")
+    wait_for(page, "#search-status", "The target of mean density 0.7 is met")
     page.locator("#look-plan").click()
     wait_for(page, "#tabs", "Result of a search", 10_000)
     page.locator("ajour-heads tbody button").first.click()

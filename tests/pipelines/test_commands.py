@@ -140,7 +140,8 @@ def test_a_missing_image_is_said(folder, monkeypatch, capsys):
 
 
 def test_a_missing_plan_is_said(folder, capsys):
-    assert main(["generate", "--plan", str(folder / "none.json")]) == 1
+    words = ["generate", "--plan", str(folder / "none.json"), "--out", str(folder / "out")]
+    assert main(words) == 1
     assert "cannot read plan" in capsys.readouterr().err
 
 

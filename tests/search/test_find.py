@@ -210,13 +210,21 @@ def by_function(run, steps=STEPS):
     return Setup(run.build(), lambda pipe, _, generator: pipe(generator=generator, **arguments))
 
 
-@pytest.mark.filterwarnings("ignore:In CPU autocast", "ignore:__array__")
-@pytest.mark.parametrize("name", PIPELINES)
+REFUSED = {
+    "Wan Animate": "more than once in a call: 6 steps, of which 3 belong",
+    "FramePack": "more than once in a call: 6 steps, of which 3 belong",
+    "Cosmos": "did not run its transformer before every step",
+}
+"""Pipelines whose runs a search cannot follow, and why."""
+
+
+@pytest.mark.filterwarnings("ignore:In CPU autocast", "ignore:__array__", "ignore:.*LoraLoader")
+@pytest.mark.parametrize("name", [name for name in PIPELINES if name != "ChronoEdit"])
 def test_what_a_run_consists_of_is_seen_on_every_pipeline(name):
     run = PIPELINES[name]
     setup = by_function(run)
-    if name == "Wan Animate":
-        with pytest.raises(TypeError, match="more than once in a call: 6 steps, of which 3 belong"):
+    if name in REFUSED:
+        with pytest.raises((TypeError, RuntimeError), match=REFUSED[name]):
             run_shape(setup, "")
         return
     shape = run_shape(setup, "")

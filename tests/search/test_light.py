@@ -55,7 +55,8 @@ def test_no_help_has_a_default_of_none(command, capsys):
 def test_ctrl_c_while_importing_is_no_traceback(tmp_path):
     """A module in the place of torch interrupts the process as it is imported."""
     (tmp_path / "torch.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
-    code = "import sys\nfrom ajour.search.cli import main\nsys.exit(main(['doctor']))"
+    handler = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code = handler + "import sys\nfrom ajour.search.cli import main\nsys.exit(main(['doctor']))"
     path = os.pathsep.join([str(tmp_path), *sys.path])
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True,
