@@ -36,8 +36,13 @@ def blocks(transformer, backend):
             module.compile(backend=backend, fullgraph=True)
 
 
-@pytest.mark.parametrize("compile_", [whole, blocks])
-@pytest.mark.parametrize("name", FIRST_OF_KIN)
+WHOLE = ("Wan", "HunyuanVideo", "Flux", "LTX", "QwenImage", "MiniMaxH3")
+"""Families that are also traced whole: that takes long, and blocks hold what is ours."""
+
+
+@pytest.mark.parametrize(
+    ("name", "compile_"), [(n, whole) for n in WHOLE] + [(n, blocks) for n in FIRST_OF_KIN]
+)
 def test_plans_and_phases_add_no_graph(name, compile_):
     transformer, inputs = make(name), CASES[name].inputs(GRID, 7, 1)
     if compile_ is whole:  # a block of each list: all blocks are traced into the same graph
