@@ -118,17 +118,21 @@ class Auto:
             noise_levels: of its steps.
             in_a_row: how many steps are reused after a computed step.
         """
+        schedule = Schedule(tuple(self._computed_phases(noise_levels)))
+        reused = self.reused(noise_levels, in_a_row)
+        return schedule.reusing(noise_levels, reused) if reused else schedule
+
+    def _computed_phases(self, noise_levels: Sequence[float]) -> list[Phase]:
+        """The phases of a schedule without reused steps."""
+        if self.density == 1:
+            return [Phase(1.0, DENSE)]
         bound = min(1.0, max(self.from_noise_level, noise_levels[len(noise_levels) // 2]))
         phases = [Phase(bound, SPARSE, self.dense_every)]
         if bound < 1:
             phases.insert(0, Phase(1.0, DENSE))
         if bound > LATE_BELOW:
             phases.append(Phase(LATE_BELOW, LATE, self.dense_every))
-        if self.density == 1:
-            phases = [Phase(1.0, DENSE)]
-        schedule = Schedule(tuple(phases))
-        reused = self.reused(noise_levels, in_a_row)
-        return schedule.reusing(noise_levels, reused) if reused else schedule
+        return phases
 
     def reuse_begins(self, noise_levels: Sequence[float]) -> int | None:
         """Index of the step that may be the first reused step; None if there is none.

@@ -136,8 +136,10 @@ class RunStates:
             weakref.WeakKeyDictionary()
         )
 
-    def of(self, run: Any, grid: TokenGrid | None, step: int, plan: Plan | None) -> RunState:
-        """The state of a run on a grid, begun at a step if it is new."""
+    def of(
+        self, run: Any, grid: TokenGrid | None, step: int, plan: Callable[[], Plan | None]
+    ) -> RunState:
+        """The state of a run on a grid, begun at a step and with a plan if it is new."""
         if run not in self._states:
             for other in list(self._states):
                 if isinstance(other, Run) and other.step is None:
@@ -145,7 +147,7 @@ class RunStates:
         states = self._states.setdefault(run, {})
         shape = None if grid is None else grid.shape
         if shape not in states:
-            states[shape] = RunState(step, plan)
+            states[shape] = RunState(step, plan())
             if len(states) > GRIDS:
                 del states[next(iter(states))]
         return states[shape]

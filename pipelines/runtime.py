@@ -258,12 +258,8 @@ class TransformerRuntime:
             obstacle = str(reason)
         if run is None or index is None:
             return
-        fixed = self.plan if self.auto is None else None
-        if self.auto is not None and isinstance(run, Run):
-            fixed = dense_plan(self.auto, self.transformer, self.grid, run.noise_levels)
-            if self.grid is not None and (small := small_grid(self.grid)) is not None:
-                self.reports.note(small)
-        self._state = state = self._states.of(run, self.grid, index, fixed)
+        begin = partial(self._first_plan, run)
+        self._state = state = self._states.of(run, self.grid, index, begin)
         self.plan = state.plan or self.plan
         if self._reuse is not None and self._forced is None:
             self._decide_reuse(state, run, index)
@@ -293,6 +289,16 @@ class TransformerRuntime:
                 self.layers.give_dense(self._prepared(state, DENSE, grids))
         if isinstance(run, Run):
             run.note(index, self.assignment)
+
+    def _first_plan(self, run: Any) -> Plan | None:
+        """The plan that a run begins with; None where it is chosen on the way."""
+        if self.auto is None:
+            return self.plan
+        if not isinstance(run, Run):
+            return None
+        if self.grid is not None and (small := small_grid(self.grid)) is not None:
+            self.reports.note(small)
+        return dense_plan(self.auto, self.transformer, self.grid, run.noise_levels)
 
     def _locate(self, call: Call) -> tuple[Any, int | None]:
         """The run and the step of a pass; None if they are not known."""

@@ -152,16 +152,16 @@ def attend_or_stock(
         args: for stock attention.
         kwargs: for stock attention.
     """
-    if kwargs.pop("enable_gqa", False):
-        key, value = (x.repeat_interleave(query.shape[2] // x.shape[2], 2) for x in (key, value))
-    if torch.compiler.is_compiling() and not (args or any(kwargs.values())):
-        query, key, value = in_autocast(query, key, value)
+    options = {name: given for name, given in kwargs.items() if name != "enable_gqa"}
+    if torch.compiler.is_compiling() and not (args or any(options.values())):
+        query, key, value = in_autocast(query, *for_every_head(query, key, value))
         parts = (prologue or Prologue()).parts()
         return attend_layer(query, key, value, mask, state.number, *parts)
     tokens, (first, last) = state.tokens, state.keys_alone
     sees_all = key.shape[1] == tokens == query.shape[1] + first + last
     sees_all = sees_all and not kwargs.get("is_causal", False)
     if sees_all and (mask is None or state.masks_padding):
+        key, value = for_every_head(query, key, value)
         if not first and not last:
             return attend(state, query, key, value, prologue)
         query = torch.nn.functional.pad(query, (0, 0, 0, 0, first, last))  # exact rows, dropped
@@ -175,6 +175,16 @@ def attend_or_stock(
     stock: Callable[..., torch.Tensor] = dispatch_attention_fn
     backend = state.stock._attention_backend
     return stock(query, key, value, mask, *args, backend=backend, **kwargs)
+
+
+def for_every_head(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keys and values repeated where several heads of queries share them."""
+    shared = query.shape[2] // key.shape[2]
+    if shared == 1:
+        return key, value
+    return key.repeat_interleave(shared, 2), value.repeat_interleave(shared, 2)
 
 
 @torch.library.custom_op("ajour::attend_layer", mutates_args=(), tags=TAGS)
