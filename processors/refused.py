@@ -70,7 +70,8 @@ SIZES: dict[str, Size] = {
     "PixArtTransformer2DModel": Size(IMAGE, 4096, 1152, 14),
     "SD3Transformer2DModel": Size(IMAGE, 4096 + 333, 1536, 12),
 }
-"""By class name, where the released configuration is known."""
+"""By class name. Widths are those of released models as far as known; not all were checked against
+their weights."""
 
 
 def own_attention(processor: str) -> str:

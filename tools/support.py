@@ -42,8 +42,9 @@ A model that is missing may need [20 to 40 lines](adding-a-model-family.md).
 """
 
 SHARES = """\
-These are all other transformers that diffusers exports. Where the released configuration is known,
-the sentence ends with attention's share of a block's FLOPs at a usual size. For N tokens of C
+These are all other transformers that diffusers exports. Where the model's width
+is known, the sentence ends with attention's share of a block's FLOPs at a usual size.
+The share is computed, and not every width was checked against released weights. For N tokens of C
 channels the two products with the attention map take 4 N² C FLOPs, and linear layers with w C²
 weights take 2 N w C², so the share is 2 N / (2 N + w C). No sparsity saves more than that."""
 
