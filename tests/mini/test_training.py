@@ -89,6 +89,16 @@ def test_time_is_dealt_out_by_share():
     assert clock.spent[1] == {SMALL: 0.0, LARGE: 0.0}
 
 
+def test_the_time_that_a_first_step_compiles_is_not_booked():
+    clock = Clock({SMALL: Share(4, 0.5, 0.5), LARGE: Share(4, 0.5, 0.5)})
+    counts = {SMALL: 0, LARGE: 0}
+    for _ in range(41):
+        size = clock.next(early=False)
+        clock.count(False, size, 100.0 if size == SMALL and not counts[SMALL] else 1.0)
+        counts[size] += 1
+    assert abs(counts[SMALL] - counts[LARGE]) <= 2
+
+
 def test_a_size_without_a_share_gets_no_time():
     clock = Clock({SMALL: Share(4, 1.0, 0.5), LARGE: Share(4, 0.0, 0.5)})
     sizes = []

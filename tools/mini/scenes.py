@@ -284,7 +284,7 @@ def sample_scene(rng: random.Random, split: str = "train") -> Scene:
 
 NUMBERS = (
     "x", "y", "dx", "dy", "bow", "hop", "orbit", "angle", "spin", "radius", "red", "green", "blue",
-    "phase", "tilt", "two legs", "second dx", "second dy",
+    "two legs", "second dx", "second dy",
 )  # fmt: skip
 
 
@@ -316,8 +316,6 @@ def _thing_numbers(thing: Thing, rng: random.Random) -> list[float]:
         rng.choice((-1.0, 1.0)),
         SIZES[thing.size] * rng.uniform(0.95, 1.05),
         *colorsys.hsv_to_rgb(hue, saturation, value),
-        rng.uniform(0.0, 1.0),
-        rng.choice((-1.0, 1.0)),
         float(bool(thing.then)),
         *second,
     ]
@@ -342,7 +340,7 @@ def _paths(numbers: torch.Tensor, time: torch.Tensor, aspect: torch.Tensor) -> t
     """Centres over time, in short sides.
 
     Args:
-        numbers: (N, 18), see `NUMBERS`.
+        numbers: (N, 16), see `NUMBERS`.
         time: (F,), 0 to 1.
         aspect: (2,), width and height in short sides.
 
@@ -350,7 +348,7 @@ def _paths(numbers: torch.Tensor, time: torch.Tensor, aspect: torch.Tensor) -> t
         (N, F, 2).
     """
     x, y, dx, dy, bow, hop, orbit, angle, spin = numbers[:, :9, None].unbind(1)
-    two_legs, second_dx, second_dy = numbers[:, 15:, None].unbind(1)
+    two_legs, second_dx, second_dy = numbers[:, 13:, None].unbind(1)
     lead = torch.where(two_legs > 0, (2 * time).clamp(max=1), time)
     later = (2 * time - 1).clamp(min=0)
     turn = angle + spin * 2 * math.pi * time
@@ -445,8 +443,7 @@ def _render_chunk(scenes: Sequence[Scene], out: torch.Tensor, span: tuple[float,
         tone = torch.ones_like(cover)
         for texture, part in _groups([thing.texture for thing in things], device):
             if texture != "plain":
-                phase, tilt = own[part, 13:15, None, None, None].unbind(1)
-                field = TEXTURE_FIELDS[texture](u[part] * tilt + phase, v[part] + phase)
+                field = TEXTURE_FIELDS[texture](u[part], v[part])
                 mix = field.mul_(4).add_(0.5).clamp_(0, 1)
                 tone[part] = mix.mul_(1 - SECOND_TONE).add_(SECOND_TONE)
         paint = own[:, 10:13, None, None, None] * tone.unsqueeze(1)

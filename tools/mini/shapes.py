@@ -51,11 +51,18 @@ def wave(x: torch.Tensor, period: float) -> torch.Tensor:
     return torch.sin(x * (2 * math.pi / period))
 
 
-# Positive where the first tone shows; coordinates in radii, shifted by the phase.
+TEXTURE_SHIFT = 0.3  # of a texture against its thing, in radii: no tone is cut in half
+
+
+def _texture(field: Field) -> Field:
+    return lambda x, y: field(x + TEXTURE_SHIFT, y + TEXTURE_SHIFT)
+
+
+# Positive where the first tone shows; coordinates in radii, from the thing's centre.
 TEXTURE_FIELDS: dict[str, Field] = {
-    "striped": lambda x, y: wave(x + y, 0.95),
-    "checkered": lambda x, y: wave(x, 1.0) * wave(y, 1.0),
-    "dotted": lambda x, y: 0.6 - 0.9 * (wave(x, 0.62) + wave(y, 0.62)),
+    "striped": _texture(lambda x, y: wave(x + y, 1.3)),
+    "checkered": _texture(lambda x, y: wave(x, 1.35) * wave(y, 1.35)),
+    "dotted": _texture(lambda x, y: 0.6 - 0.9 * (wave(x, 0.85) + wave(y, 0.85))),
 }
 
 
