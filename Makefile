@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo docs generate install lint test
+.PHONY: demo docs generate install lint test test-all
 
 install: $(STAMP)
 
@@ -41,3 +41,7 @@ lint: $(STAMP)
 
 test: lint
 	$(BIN)/pytest -n 2 --dist loadgroup
+
+# Also the tests marked slow: more cases of what `make test` shows.
+test-all: lint
+	$(BIN)/pytest -n 2 --dist loadgroup --slow

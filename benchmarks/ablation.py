@@ -11,12 +11,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from ajour import Captured, Phase, Plan, Schedule
 from ajour.pipelines.auto import model_of
-from ajour.pipelines.bundled import load_pipeline
-from benchmarks.mini import Arm, arguments, run_arms
+from benchmarks.mini import Arm, arguments, load, run_arms
 
 BELOW = 0.9
 """The noise level to go sparse at where it is not what is varied."""
@@ -67,8 +64,7 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--study", nargs="*", choices=STUDIES, default=list(STUDIES))
     args = parser.parse_args()
-    torch.backends.cudnn.benchmark = True
-    pipe = load_pipeline(args.model, dtype=torch.float32)
+    pipe = load(args)
     model = model_of(pipe.transformer)
     plans = [
         (f"{study}/{name}", uniform(model, **varied))

@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from diffusers import FirstBlockCacheConfig, MagCacheConfig, TaylorSeerCacheConfig
 
-from ajour.pipelines.bundled import FOLDER, load_pipeline
+from ajour.pipelines.bundled import FOLDER
 from ajour.pipelines.generate import sample
-from benchmarks.mini import Arm, arguments, fewer_steps, options, read_plan, run_arms, running
+from benchmarks.mini import Arm, arguments, fewer_steps, load, options, read_plan, run_arms, running
 from tools.mini.captions import canonical
 from tools.mini.prompts import held_out_prompts
 
@@ -82,8 +82,7 @@ def main() -> None:
     parser.add_argument("--plan", nargs="*", default=[str(FOLDER / "plan.json"), "auto"])
     parser.add_argument("--sparse-only", help="plan file without reused steps, run with each cache")
     args = parser.parse_args()
-    torch.backends.cudnn.benchmark = True
-    pipe = load_pipeline(args.model, dtype=torch.float32)
+    pipe = load(args)
     alone = [
         Arm(name, cache=cache) for name, cache in caches(args.steps, magnitude_ratios(pipe, args))
     ]

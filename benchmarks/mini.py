@@ -14,6 +14,7 @@ and every plan on the first one.
 from __future__ import annotations
 
 import argparse
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import mean, median
@@ -24,12 +25,14 @@ import torch
 from tqdm import tqdm
 
 from ajour import Auto, Plan, disable, enable, summary
+from ajour.pipelines.banding import banding
 from ajour.pipelines.bundled import FOLDER, Defaults, load_pipeline
 from ajour.pipelines.enable import resolve_plan
 from ajour.pipelines.generate import sample
-from ajour.pipelines.quality import BEST_DB, psnr, ssim
+from ajour.pipelines.quality import BEST_DB, perceptual, psnr, ssim
 from ajour.pipelines.video import side_by_side, to_bytes, write_mp4
 from ajour.schedule import DENSE, REUSE
+from ajour.search.verify.flicker import warp_error
 from benchmarks.record import save
 from tools.mini import reader
 from tools.mini.captions import canonical
@@ -120,32 +123,55 @@ def timings(
     ]  # fmt: skip
 
 
+class Scores(NamedTuple):
+    """A video against the dense video; `warp` and `dense_warp` are temporal warp errors."""
+
+    psnr_db: float
+    ssim: float
+    perceptual: float
+    banding: float
+    warp: float
+    dense_warp: float
+
+
+def scores_of(video: Any, dense: Any) -> Scores:
+    """The scores of a video (F,H,W,3) in [0,1]."""
+    decibels = min(psnr(video, dense), BEST_DB)
+    likeness = ssim(video, dense), perceptual(video, dense), banding(video, dense)
+    first, second = to_bytes(video), to_bytes(dense)
+    return Scores(decibels, *likeness, warp_error(first, second), warp_error(second))
+
+
 def evaluate(
     pipe: Any, arm: Arm, prompts: list[str], dense: list[Sample], args: argparse.Namespace
 ) -> dict[str, Any]:
     """One arm against the dense samples."""
-    scores, verdicts, runs = [], [], []
-    with running(pipe, arm, args.backend):
+    jobs, checks, runs = [], [], []
+    with ThreadPoolExecutor() as pool, running(pipe, arm, args.backend):
         for seed, prompt in enumerate(tqdm(prompts, desc=arm.name, unit="video")):
             run = sample(pipe, prompt, seed, arm.name, **options(args, arm.steps))
             other = dense[seed].video
-            scores.append((psnr(run.video, other), ssim(run.video, other)))
-            verdicts.append(claims(run, prompt))
+            jobs.append(pool.submit(scores_of, run.video, other))
+            checks.append(pool.submit(claims, run, prompt))
             runs.append(run)
             if args.videos and seed < 8:
-                labels = ["dense", f"{arm.name} {scores[-1][0]:.1f} dB"]
+                labels = ["dense", f"{arm.name} {psnr(run.video, other):.1f} dB"]
                 args.videos.mkdir(parents=True, exist_ok=True)
                 pair = side_by_side([other, run.video], labels)
                 write_mp4(args.videos / f"{arm.name}-{seed}.mp4", pair, DEFAULTS.fps)
         facts = {} if arm.plan is None else plan_facts(pipe, runs[0].phases)
+        scores, verdicts = [job.result() for job in jobs], [check.result() for check in checks]
     seconds = [(d.seconds, s.seconds) for d, s in zip(dense, runs, strict=True)]
     return {
         "plan": arm.name,
         **facts,
-        "psnr_db": mean(min(s[0], BEST_DB) for s in scores),
-        "ssim": mean(s[1] for s in scores),
-        "psnr_db_each": [round(min(s[0], BEST_DB), 2) for s in scores],
-        "ssim_each": [round(s[1], 4) for s in scores],
+        "psnr_db": mean(s.psnr_db for s in scores),
+        "ssim": mean(s.ssim for s in scores),
+        "perceptual": mean(s.perceptual for s in scores),
+        "banding": mean(s.banding for s in scores),
+        "flicker": mean(s.warp for s in scores) / max(mean(s.dense_warp for s in scores), 1e-9),
+        "psnr_db_each": [round(s.psnr_db, 2) for s in scores],
+        "ssim_each": [round(s.ssim, 4) for s in scores],
         "adherence": reader.summary(verdicts),
         "dense_seconds_each": [s[0] for s in seconds],
         "sparse_seconds_each": [s[1] for s in seconds],
@@ -183,9 +209,21 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--fewer-steps", type=int, nargs="*", default=[], help="also dense runs of so many steps"
     )
+    parser.add_argument(
+        "--dtype", default="float32", help="of the transformer and the text encoder, not the VAE"
+    )
     parser.add_argument("--videos", type=Path, help="folder for side-by-side videos")
     parser.add_argument("--out", type=Path, required=True)
     return parser
+
+
+def load(args: argparse.Namespace) -> Any:
+    """The pipeline of the command line, with a VAE in float32."""
+    torch.backends.cudnn.benchmark = True
+    pipe = load_pipeline(args.model, dtype=torch.float32)
+    for part in (pipe.transformer, pipe.text_encoder):
+        part.to(getattr(torch, args.dtype))
+    return pipe
 
 
 def run_arms(
@@ -222,6 +260,7 @@ def run_arms(
             prompts=prompts,
             steps=args.steps,
             guidance=args.guidance,
+            dtype=args.dtype,
             size=[args.frames, args.height, args.width],
         )
 
@@ -231,12 +270,7 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--plan", nargs="*", default=[str(FOLDER / "plan.json")])
     args = parser.parse_args()
-    torch.backends.cudnn.benchmark = True
-    run_arms(
-        [*map(read_plan, args.plan), *fewer_steps(args)],
-        load_pipeline(args.model, dtype=torch.float32),
-        args,
-    )
+    run_arms([*map(read_plan, args.plan), *fewer_steps(args)], load(args), args)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ajour import Plan
-from ajour.pipelines.bundled import FOLDER, load_pipeline
-from benchmarks.mini import Arm, arguments, read_plan, run_arms
+from ajour.pipelines.bundled import FOLDER
+from benchmarks.mini import Arm, arguments, load, read_plan, run_arms
 
 BY_HAND = Path(__file__).parent / "plans" / "mini-by-hand.json"
 
@@ -44,8 +42,7 @@ def main() -> None:
             "measured_ms": 1000 * chosen["attention_seconds"],
         }
 
-    torch.backends.cudnn.benchmark = True
-    pipe = load_pipeline(args.model, dtype=torch.float32)
+    pipe = load(args)
     run_arms([Arm("searched", Plan.load(args.plan)), *others], pipe, args, conclude)
 
 

@@ -7,17 +7,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-EQUAL_DB = 99.0
-"""PSNR of equal videos in reports."""
+from ajour.pipelines.measures import EQUAL_DB, EVEN
 
 SAME_DB, SAME_SSIM = 30.0, 0.95
 """From here on, both, differences are hard to see when the videos play side by side."""
 
 CLOSE_DB, CLOSE_SSIM = 25.0, 0.9
 """From here on, both, the same things are at the same places, and details differ."""
-
-EVEN = 0.05
-"""Times that differ by less than this share are called equal: a pair of runs scatters as much."""
 
 
 class Verdict(NamedTuple):

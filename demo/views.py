@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ajour.demo.attention_time import StepTime, attention_share
 from ajour.demo.render import note, render
 from ajour.demo.store import AMPLIFIED
-from ajour.demo.verdict import EVEN, verdict
+from ajour.demo.verdict import verdict
+from ajour.pipelines.measures import EVEN
 from ajour.pipelines.pages import image_url
 from ajour.pipelines.vocabulary import unknown_subject
 from ajour.schedule import DENSE, REUSE

@@ -200,13 +200,7 @@ def _write(
     """Write the files of `generate`, and print its report."""
     from ajour.pipelines.calls import whole_call
     from ajour.pipelines.measures import MEASURES
-    from ajour.pipelines.printing import (
-        print_meanings,
-        print_table,
-        report_rows,
-        rough,
-        verdict,
-    )
+    from ajour.pipelines.printing import advice, print_meanings, print_table, report_rows, rough
     from ajour.pipelines.video import side_by_side, write_mp4
 
     report = result.report
@@ -242,7 +236,7 @@ def _write(
         return
     print_table("ajour generate", ("", ""), [("results", str(args.out)), *report_rows(report)])
     print_meanings(figures)
-    if text := verdict(report, automatic):
+    if text := advice(report, automatic):
         print(f"\n{text}")
 
 

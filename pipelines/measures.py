@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 EQUAL_DB = 99.0
 """Written as the PSNR of equal videos, which is infinite, which JSON cannot say."""
 
+EVEN = 0.05
+"""Times that differ by less than this share are called equal: a pair of runs scatters as much."""
+
 
 class Measure(NamedTuple):
     """A measure.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ajour.pipelines.measures import MEASURES
+from ajour.pipelines.measures import EVEN, MEASURES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 FEW = 3
 """From so many pairs of runs on, figures of time have three significant digits, else two."""
 
-SLOWER = (
-    "Sparse is slower than dense here. At small sizes attention takes little of the time: try a "
+NO_FASTER = (
+    "Sparse is no faster than dense here. At small sizes attention takes little of the time: try a "
     "larger size, such as --size default or --size real."
 )
 CHOOSES = (
@@ -89,8 +89,8 @@ def report_rows(report: Report) -> list[tuple[str, str]]:
     return rows
 
 
-def verdict(report: Report, automatic: bool) -> str:
-    """What to make of a report's times, where sparse is no faster; otherwise empty."""
-    if report.speedup > 1:
+def advice(report: Report, automatic: bool) -> str:
+    """What to do where sparse is no faster; otherwise empty."""
+    if report.speedup >= 1 + EVEN:
         return ""
-    return SLOWER + (CHOOSES if automatic else "")
+    return NO_FASTER + (CHOOSES if automatic else "")

@@ -287,7 +287,7 @@ def _print_outcome(outcome: Outcome, args: argparse.Namespace, report: Path) -> 
     rows = [
         ("plan", "none" if dense else str(args.out)),
         ("report", str(report)),
-        ("target", f"{target.figure}, {outcome.verdict}"),
+        ("target", f"{target.figure}, {outcome.conclusion}"),
         ("verified", ", ".join(figures)),
         ("between prompts", f"PSNR differs by {chosen.quality.psnr_db_spread:.1f} dB (deviation)"),
         ("speed-up", f"{chosen.speedup:.2f}x measured, mean density {outcome.density:.3f}"),
@@ -300,7 +300,7 @@ def _print_outcome(outcome: Outcome, args: argparse.Namespace, report: Path) -> 
         rows.append(("one pattern", f"{plan.name}: {plan.psnr_db:.2f} dB, {plan.speedup:.2f}x"))
     print_table("ajour search", ("", ""), rows)
     if dense:
-        print(f"{outcome.verdict}; no plan was written. A lower target may be worth a search.")
+        print(f"{outcome.conclusion}; no plan was written. A lower target may be worth a search.")
         return
     print(f"import ajour\n\najour.enable(pipe, {str(args.out)!r})")
 

@@ -114,7 +114,7 @@ def find_plan(
             command = f'ajour.find_plan(pipe, call, "{kind} {value:g}")'
             write_results(outcome, search.verifier.video, out, command)
     if outcome.dense_is_best:
-        logger.warning(outcome.verdict)
+        logger.warning(outcome.conclusion)
     elif not outcome.met:
         logger.warning(missed(outcome))
     return outcome.plan

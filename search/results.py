@@ -126,7 +126,7 @@ class Outcome:
         return dense or chosen.speedup <= 1
 
     @property
-    def verdict(self) -> str:
+    def conclusion(self) -> str:
         """Whether the target is met, in words; otherwise the bounds that are missed."""
         if self.dense_is_best:
             target = self.settings.target

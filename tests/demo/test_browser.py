@@ -366,8 +366,7 @@ def test_the_benchmark_tab_is_short_and_has_all_rows_behind_a_link(open_page):
     assert fits(page)
 
 
-@pytest.mark.parametrize("width", [390, 1440])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1440, "light")])
 def test_every_tab_fits_the_width(open_page, width, scheme):
     page = open_page(width, color_scheme=scheme)
     assert fits(page)

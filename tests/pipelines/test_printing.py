@@ -7,7 +7,7 @@ import pytest
 
 from ajour.pipelines.generate import Report, Sample, compare
 from ajour.pipelines.measures import MEASURES
-from ajour.pipelines.printing import report_rows, rough, verdict
+from ajour.pipelines.printing import advice, report_rows, rough
 from ajour.pipelines.progress import Progress
 from ajour.pipelines.quality import reported
 from ajour.search.bench import bench_rows
@@ -50,13 +50,13 @@ def test_several_pairs_have_a_median_and_a_range():
     )
 
 
-def test_slower_than_dense_is_said_with_what_to_do():
-    slow = replace(REPORT, speedup=0.8)
-    assert verdict(slow, automatic=False).startswith("Sparse is slower than dense here.")
-    assert "--size default" in verdict(slow, automatic=False)
-    assert "--plan" not in verdict(slow, automatic=False)
-    assert "to --plan" in verdict(slow, automatic=True)
-    assert verdict(REPORT, automatic=True) == ""
+def test_no_faster_than_dense_is_said_with_what_to_do():
+    slow = replace(REPORT, speedup=1.04)
+    assert advice(slow, automatic=False).startswith("Sparse is no faster than dense here.")
+    assert "--size default" in advice(slow, automatic=False)
+    assert "--plan" not in advice(slow, automatic=False)
+    assert "to --plan" in advice(slow, automatic=True)
+    assert advice(REPORT, automatic=True) == ""
 
 
 def test_equal_videos_are_said_to_be_equal_and_no_others():

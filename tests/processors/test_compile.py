@@ -36,18 +36,26 @@ def blocks(transformer, backend):
             module.compile(backend=backend, fullgraph=True)
 
 
-WHOLE = ("Wan", "HunyuanVideo", "Flux", "LTX", "QwenImage", "MiniMaxH3")
+WHOLE = ("Wan", "HunyuanVideo", "QwenImage", "MiniMaxH3")
 """Families that are also traced whole: that takes long, and blocks hold what is ours."""
 
 
+QUICK = ("Wan", "HunyuanVideo", "QwenImage", "Flux", "LTX", "MiniMaxH3")
+"""Families whose blocks are compiled in `make test`; the others are compiled in `make test-all`."""
+
+
 @pytest.mark.parametrize(
-    ("name", "compile_"), [(n, whole) for n in WHOLE] + [(n, blocks) for n in FIRST_OF_KIN]
+    ("name", "compile_"),
+    [(name, whole) for name in WHOLE]
+    + [
+        pytest.param(name, blocks, marks=[] if name in QUICK else pytest.mark.slow)
+        for name in FIRST_OF_KIN
+    ],
 )
 def test_plans_and_phases_add_no_graph(name, compile_):
     transformer, inputs = make(name), CASES[name].inputs(GRID, 7, 1)
-    if compile_ is whole:  # a block of each list: all blocks are traced into the same graph
-        for blocks_ in family_of(transformer).blocks:
-            setattr(transformer, blocks_, getattr(transformer, blocks_)[-1:])
+    for blocks_ in family_of(transformer).blocks:  # a block of each kind: all others trace alike
+        setattr(transformer, blocks_, getattr(transformer, blocks_)[-1:])
     expected = []
     for patterns in PLANS:
         with sparse(transformer, patterns, strict=True):
@@ -83,7 +91,9 @@ def test_texts_and_listeners_add_no_graph(name):
         assert counter.frame_count == graphs > 0
 
 
-@pytest.mark.parametrize("name", ["Wan", "QwenImage", "HunyuanVideo", "Flux"])
+@pytest.mark.parametrize(
+    "name", ["Wan", "HunyuanVideo", pytest.param("QwenImage", marks=pytest.mark.slow)]
+)
 def test_prompts_sizes_batches_and_plans_add_no_graph(name):
     """Also while captured patterns and automatic plans are measured.
 
@@ -91,11 +101,10 @@ def test_prompts_sizes_batches_and_plans_add_no_graph(name):
     """
     torch._dynamo.reset()
     layers = {"num_layers": 1}
-    if name in ("HunyuanVideo", "Flux"):
+    if name == "HunyuanVideo":
         layers["num_single_layers"] = 0
     transformer, counter = make(name, **layers), CompileCounter()
-    image = name in ("Flux", "QwenImage")
-    sizes = [(1, 9 + n, 9) if image else (2, 4 + n, 9) for n in range(8)]
+    sizes = [(1, 9 + n, 9) if name == "QwenImage" else (2, 4 + n, 9) for n in range(8)]
     calls = [CASES[name].inputs(sizes[n % 8], 5 + 2 * n, 2 + n // 8) for n in range(12)]
     for block in getattr(transformer, family_of(transformer).blocks[0]):
         block.compile(backend=counter, fullgraph=True, dynamic=True)

@@ -99,7 +99,7 @@ class Interrupted(Exception):
     pass
 
 
-@pytest.mark.parametrize("after", [2, 5, 11])
+@pytest.mark.parametrize("after", [2, pytest.param(5, marks=pytest.mark.slow), 11])
 def test_interrupted_and_resumed_gives_the_same_plan(plain, pipe, tmp_path, monkeypatch, after):
     put, done = Work.put, []
 

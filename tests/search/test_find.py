@@ -62,8 +62,8 @@ def built(run, steps=4):
     ("run", "steps", "computed"),
     [
         (PIPELINES["Wan image to video"], 4, 4),
-        (PIPELINES["Wan video to video"], 5, 4),
-        (PIPELINES["Flux image to image"], 6, 3),
+        pytest.param(PIPELINES["Wan video to video"], 5, 4, marks=pytest.mark.slow),
+        pytest.param(PIPELINES["Flux image to image"], 6, 3, marks=pytest.mark.slow),
         (FLUX_CONTROL, 4, 4),
     ],
     ids=["image to video", "video to video", "image to image", "control"],

@@ -71,7 +71,7 @@ def test_it_says_which_bounds_are_held(plain, tmp_path):
         settings=replace(outcome.settings, target=target),
         chosen=replace(outcome.chosen, quality=quality),
     )
-    assert bound.verdict == "missed: flicker 1.50x"
+    assert bound.conclusion == "missed: flicker 1.50x"
     write_report(bound, lambda *_: None, tmp_path / "plan.html", "")
     page = (tmp_path / "plan.html").read_text()
     assert '<div class="card good"><b>0.40 levels</b><span>banding, at most 0.5: met' in page

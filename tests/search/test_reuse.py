@@ -81,7 +81,7 @@ def run_problem(seed=0, bands=3):
     return RunProblem(build, Bands(LEVELS, bands), changes(seed), np.full(6, 2.0))
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))])
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.7, 0.9])
 def test_heads_and_reused_steps_share_one_budget(seed, share):
     """As good as the best of all pairs of a choice of heads and tried ways of reusing."""

@@ -45,7 +45,7 @@ def test_a_plan_of_the_quality_that_is_measured_to_be_slower_is_not_recommended(
     assert outcome.chosen.psnr_db >= 20
     assert outcome.dense_is_best
     assert not outcome.met
-    assert outcome.verdict.startswith("dense attention is the answer")
+    assert outcome.conclusion.startswith("dense attention is the answer")
 
 
 def test_a_target_of_speed_is_missed_as_before(pipe, tmp_path):

@@ -163,6 +163,7 @@ def test_interrupted_and_resumed_gives_the_same_plan(found, two, tmp_path, monke
     assert what_it_does(outcome.plan) == what_it_does(found.plan)
 
 
+@pytest.mark.slow
 def test_two_processes_find_the_same_plan(found, tmp_path):
     for plan in plans_of_two_processes(tmp_path, "two_transformers"):
         assert what_it_does(plan) == what_it_does(found.plan)
