@@ -42,7 +42,7 @@ MIN_PIXELS, MAX_PIXELS = 40, 800
 MIN_CONTRAST = 0.1
 """Spread of the brightness, as a share of its mean, from which a region is not plain."""
 
-WAVES = np.arange(0.75, 2.0, 0.1)
+WAVES = np.arange(0.85, 1.65, 0.1)
 """Waves to half the width of a region that a texture may have."""
 
 MIN_SHARE = 0.25
