@@ -7,15 +7,16 @@ STAMP := $(VENV)/.installed
 
 install: $(STAMP)
 
+# --no-compile: a module is compiled at its first import, most modules never.
 # torch first and by its exact version, so that the rest finds it there. PyPI's build for Linux brings
 # gigabytes of CUDA; PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu leads to a CPU build.
 $(STAMP): pyproject.toml constraints.txt
 	@echo "1 of 3: an environment in $(VENV)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "2 of 3: PyTorch; with CUDA, as PyPI has it for Linux, these are gigabytes"
-	@$(BIN)/pip install --quiet --progress-bar on --constraint constraints.txt torch
+	@$(BIN)/pip install --quiet --no-compile --progress-bar on --constraint constraints.txt torch
 	@echo "3 of 3: ajour and what it needs, about 1 GB"
-	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 	@echo "installed"
 

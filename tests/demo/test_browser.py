@@ -9,6 +9,7 @@ import pytest
 
 from ajour.demo.device import DONE
 from ajour.demo.server import MOST_BYTES
+from ajour.pipelines.bundled import bundled_plan
 from tests.pipelines.conftest import LATE
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -104,7 +105,7 @@ def test_the_bundled_model_comes_with_an_example_and_makes_a_run(open_page, bund
     )
     tab(page, "Plan")
     page.locator("ajour-heads tbody button").nth(1).click()
-    wait_for(page, "#head", "Layer 0, head 1 in sparse-4", 10_000)
+    wait_for(page, "#head", f"Layer 0, head 1 in {list(bundled_plan().assignments)[-1]}", 10_000)
     wait_for(page, "#head", "looks at, over latent frames", 10_000)
     page.get_by_label("error", exact=True).check()
     page.locator("ajour-heads .heat").first.wait_for()
@@ -190,6 +191,7 @@ def test_a_wipe_shows_dense_left_and_sparse_right(open_page):
     assert wipe.get_attribute("aria-valuetext") == "dense up to 100 percent of the width"
 
 
+@pytest.mark.slow
 def test_every_run_of_a_page_shows_its_own_videos(open_page):
     page = open_page()
     source = "document.querySelector('ajour-compare').video.getAttribute('src')"

@@ -333,6 +333,7 @@ def test_a_dtype_is_loaded(folder, capsys):
     assert "dtype: float32 there, bfloat16 here" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_lora_is_loaded_and_said(folder, capsys, monkeypatch):
     loaded = []
     monkeypatch.setattr(WanPipeline, "load_lora_weights", lambda _, lora, **__: loaded.append(lora))

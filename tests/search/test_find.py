@@ -111,6 +111,7 @@ def test_a_distilled_run_of_four_steps_with_a_lora(make_pipe):
     assert plan.provenance["verified"] != other.provenance["verified"]
 
 
+@pytest.mark.slow
 def test_a_function_is_enough(pipe):
     """It finds the plan that the arguments find, and decodes nothing while errors are measured."""
     decoded = []
