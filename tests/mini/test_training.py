@@ -63,17 +63,12 @@ def test_more_layers_start_as_the_same_function(tmp_path, tokenizer):
     folder = model.assemble(model.build_vae(), small, tokenizer, transformer, tmp_path / "old")
     old = WanPipeline.from_pretrained(folder, dtype=torch.float32)
 
-    other = model.build_tokenizer(captions.corpus(400, 1))
     grown, fresh = model.build_text_encoder(), model.build_transformer()
-    start_from(folder, fresh, grown, other)
-    text = "a red circle on the left moves right"
-    before = old.tokenizer([text], return_tensors="pt")
-    after = other([text], return_tensors="pt")
-    spelt = [old.tokenizer.convert_ids_to_tokens(before.input_ids[0].tolist())]
-    assert spelt == [other.convert_ids_to_tokens(after.input_ids[0].tolist())]
+    start_from(folder, fresh, grown)
+    text = old.tokenizer(["a red circle on the left moves right"], return_tensors="pt")
     with torch.no_grad():
         torch.testing.assert_close(
-            grown(**after).last_hidden_state, old.text_encoder(**before).last_hidden_state
+            grown(**text).last_hidden_state, old.text_encoder(**text).last_hidden_state
         )
     weights = old.transformer.state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in fresh.state_dict().items())

@@ -42,17 +42,17 @@ class Share:
 
 
 SIZES = {
-    (17, 128, 128): Share(30_000, 0.26, 0.09),
+    (17, 128, 128): Share(30_000, 0.26, 0.10),
     (25, 192, 192): Share(10_000, 0.10, 0.06),
     (1, 256, 256): Share(8_000, 0.05, 0.01),
-    (49, 256, 256): Share(12_000, 0.30, 0.15),
-    (33, 192, 320): Share(6_000, 0.15, 0.05),
-    (25, 320, 192): Share(6_000, 0.14, 0.04),
+    (49, 256, 256): Share(12_000, 0.30, 0.10),
+    (33, 192, 320): Share(6_000, 0.15, 0.04),
+    (25, 320, 192): Share(6_000, 0.14, 0.03),
     (81, 240, 416): Share(4_000, 0.0, 0.12),
     (1, 480, 832): Share(8_000, 0.0, 0.05),
-    (17, 480, 832): Share(6_000, 0.0, 0.16),
+    (17, 480, 832): Share(6_000, 0.0, 0.18),
     (17, 512, 512): Share(3_000, 0.0, 0.04),
-    (81, 480, 832): Share(3_000, 0.0, 0.18),
+    (81, 480, 832): Share(3_000, 0.0, 0.22),
     (97, 512, 512): Share(1_500, 0.0, 0.05),
 }
 """Clip sizes (frames, height, width): small ones teach the words first, cheaply.
@@ -192,10 +192,13 @@ def train(args: argparse.Namespace) -> None:
         step, before, curve = state["step"], state["elapsed"], state["curve"]
         runs = state["runs"]
     else:
-        tokenizer = model.build_tokenizer(captions.corpus(500 if args.tiny else 20_000, args.seed))
+        if args.init is None:
+            corpus = captions.corpus(500 if args.tiny else 20_000, args.seed)
+            tokenizer = model.build_tokenizer(corpus)
+        else:
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(args.init / "tokenizer")
+            start_from(args.init, transformer, text_encoder)
         tokenizer.save_pretrained(out / "tokenizer")
-        if args.init is not None:
-            start_from(args.init, transformer, text_encoder, tokenizer)
     transformer = transformer.to(device).train()
     text_encoder = text_encoder.to(device).train()
     parameters = [*transformer.parameters(), *text_encoder.parameters()]
