@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from ajour.search.solve.problem import Choice, Problem
     from ajour.search.solve.reuse import Changes, Gap
 
-PRICES = 48
-"""Prices of time that reused steps are chosen at."""
+PRICES = 192
+"""Prices of time that heads are chosen at; reused steps are chosen at every fourth."""
 
 SOLVED = 2
 """Ways of reusing steps whose knapsack is solved exactly for a budget, the most promising ones."""
@@ -67,21 +67,23 @@ class RunProblem:
         gaps: Iterable[tuple[Gap, ...]] | None = None,
     ) -> None:
         self.bands = bands
+        self._build = build
         self._gains = np.ones(len(bands.noise_levels)) if gains is None else gains
-        self.computed = build(np.array(bands.lengths, dtype=float))
+        self.computed = build(self._computed_steps(()))
         if gaps is None:
             gaps = self._ways(changes) if changes is not None else ()
         self._problems: dict[tuple[Gap, ...], Problem] = {(): self.computed}
         for way in gaps:
-            lengths = np.array(bands.lengths, dtype=float)
-            for step in reused_steps(way):
-                lengths[bands.of(step)] -= 1
-            self._problems[way] = build(lengths)
+            self._problems[way] = build(self._computed_steps(way))
 
     @property
     def ways(self) -> tuple[tuple[Gap, ...], ...]:
         """The ways of reusing steps, the first without any."""
         return tuple(self._problems)
+
+    def problem(self, way: tuple[Gap, ...]) -> Problem:
+        """The knapsack over the heads that a way of reusing steps leaves."""
+        return self._problems[way]
 
     @property
     def dense_seconds(self) -> float:
@@ -116,14 +118,14 @@ class RunProblem:
         """The best choices, each faster and with more error than the one before."""
         points = sorted(
             (self.seconds(choice), self.error(choice), number)
-            for number, choice in enumerate(self._candidates)
+            for number, choice in enumerate(self.candidates)
         )
         best: list[RunChoice] = []
         least = np.inf
         for _, error, number in points:
             if error < least:
                 least = error
-                best.append(self._candidates[number])
+                best.append(self.candidates[number])
         return tuple(reversed(best))
 
     def solve(self, budget: float) -> RunChoice:
@@ -133,7 +135,7 @@ class RunProblem:
             ValueError: if even the cheapest choice costs more than the budget.
         """
         within: dict[tuple[Gap, ...], float] = {}
-        for choice in self._candidates:
+        for choice in self.candidates:
             if self.seconds(choice) <= budget:
                 error = self.error(choice)
                 within[choice.gaps] = min(error, within.get(choice.gaps, np.inf))
@@ -144,17 +146,42 @@ class RunProblem:
         return min(solved, key=self.error)
 
     @cached_property
-    def _candidates(self) -> list[RunChoice]:
-        return [
-            RunChoice(heads, way)
-            for way, problem in self._problems.items()
-            for heads in knapsack.frontier(problem)
-        ]
+    def candidates(self) -> list[RunChoice]:
+        """The choices of every way at every price that are faster than at any lower price.
+
+        Bands do not depend on each other, and what a band chooses depends on how many of its steps
+        are computed, not on which.
+        """
+        prices = knapsack.prices(self.computed, PRICES)
+        longest = max(self.bands.lengths)
+        at_count: list[list[Choice]] = []
+        for count in range(longest + 1):
+            problem = self._build(np.full(len(self.bands.lengths), float(count)))
+            at_count.append([problem.at_price(price) for price in prices])
+        candidates = []
+        for way, problem in self._problems.items():
+            counts = self._computed_steps(way).astype(int)
+            fastest = np.inf
+            for number in range(PRICES):
+                rows = [at_count[count][number][band] for band, count in enumerate(counts)]
+                heads = np.stack(rows)
+                seconds = problem.seconds(heads)
+                if seconds < fastest:
+                    fastest = seconds
+                    candidates.append(RunChoice(heads, way))
+        return candidates
+
+    def _computed_steps(self, way: tuple[Gap, ...]) -> NDArray[np.float64]:
+        """How many steps of each band are computed: (bands,)."""
+        lengths = np.array(self.bands.lengths, dtype=float)
+        for step in reused_steps(way):
+            lengths[self.bands.of(step)] -= 1
+        return lengths
 
     def _ways(self, changes: Changes) -> list[tuple[Gap, ...]]:
         """Reused steps that are best at some price, if heads are as they are at that price."""
         ways: dict[tuple[Gap, ...], None] = {}
-        for price in knapsack.prices(self.computed, PRICES):
+        for price in knapsack.prices(self.computed, PRICES // 4):
             seconds = self.computed.band_seconds(self.computed.at_price(price))
             each = seconds / np.array(self.bands.lengths)
             steps = [float(each[self.bands.of(step)]) for step in range(len(changes.noise_levels))]

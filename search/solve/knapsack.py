@@ -9,22 +9,9 @@ import numpy as np
 from ajour.search.solve.problem import DENSE_BAND
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
     from ajour.search.solve.problem import Choice, Problem
-
-
-def frontier(problem: Problem) -> Iterator[Choice]:
-    """The best choices from all dense to the cheapest, each faster than the one before."""
-    fastest = np.inf
-    for price in prices(problem, 192):
-        choice = problem.at_price(price)
-        seconds = problem.seconds(choice)
-        if seconds < fastest:
-            fastest = seconds
-            yield choice
 
 
 def prices(problem: Problem, count: int) -> NDArray[np.float64]:

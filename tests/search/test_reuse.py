@@ -123,6 +123,23 @@ def test_the_frontier_falls_in_time_and_rises_in_error():
     assert len({choice.gaps for choice in problem.frontier}) > 2
 
 
+def test_where_every_step_is_computed_no_point_of_the_frontier_can_be_beaten():
+    problem = RunProblem(lambda _: run_problem().computed, Bands(LEVELS, 3))
+    assert len(problem.frontier) > 3
+    for choice in problem.frontier:
+        best = problem.solve(problem.seconds(choice) + 1e-9)
+        assert problem.error(choice) <= problem.error(best) * (1 + 1e-3) + 1e-9
+
+
+def test_a_band_chooses_by_the_number_of_its_computed_steps():
+    """What a way of reusing steps leaves to choose is what its own knapsack would choose."""
+    problem = run_problem(bands=2)
+    for way in problem.ways:
+        alone = RunProblem(lambda _, way=way: problem.problem(way), problem.bands)
+        ours = [choice for choice in problem.candidates if choice.gaps == way]
+        assert {c.heads.tobytes() for c in ours} == {c.heads.tobytes() for c in alone.candidates}
+
+
 def test_a_budget_below_everything_is_refused():
     with pytest.raises(ValueError, match="cannot be met"):
         run_problem().solve(1e-3)

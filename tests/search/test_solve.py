@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ajour.search.bands import Bands
-from ajour.search.solve.knapsack import frontier, solve
+from ajour.search.solve.knapsack import solve
 from ajour.search.solve.problem import DENSE_BAND, Group, Problem, time_problem
 from ajour.search.timing.costs import Costs
 from tests.pipelines.conftest import HEADS, LAYERS
@@ -143,19 +143,6 @@ def test_an_error_names_a_budget_of_density():
     whole = float(problem.dense.sum())
     with pytest.raises(ValueError, match=r"^a budget of density 0.001 cannot be met"):
         solve(problem, 0.001 * whole)
-
-
-def test_the_frontier_falls_in_time_and_rises_in_error():
-    problem = random_problem(5, (3, 2, 3, 6))
-    choices = list(frontier(problem))
-    times, errors = ([f(c) for c in choices] for f in (problem.seconds, problem.error))
-    assert len(choices) > 5
-    assert times == sorted(times, reverse=True)
-    assert errors == sorted(errors)
-    # None of its points can be beaten.
-    for choice in choices:
-        best = solve(problem, problem.seconds(choice) + 1e-9)
-        assert problem.error(choice) <= problem.error(best) * (1 + 1e-3) + 1e-9
 
 
 @pytest.mark.parametrize("most", [0, 10**6])  # errors up to which first heads cost more
