@@ -165,9 +165,10 @@ def test_the_default_device_may_be_the_gpu(name):
 @pytest.mark.parametrize("backend", ["_native_cudnn", "_native_flash", "xformers", "flash", "sage"])
 def test_a_dense_backend_runs_dense_steps(backend):
     transformer, inputs = case("Wan")
-    transformer, inputs = transformer.cuda().bfloat16(), {
-        key: value.bfloat16() if key != "timestep" else value for key, value in inputs.items()
-    }
+    transformer, inputs = (
+        transformer.cuda().bfloat16(),
+        {key: value.bfloat16() if key != "timestep" else value for key, value in inputs.items()},
+    )
     try:
         transformer.set_attention_backend(backend)
         stock = call(transformer, inputs)
